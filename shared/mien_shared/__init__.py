@@ -1,0 +1,1 @@
+"""What Mien's services agree on: wire, messages, registry, clock, settings, metrics."""
