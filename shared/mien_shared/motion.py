@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 VERSION = 1
 NUM_KEYPOINTS = 10
@@ -67,12 +67,12 @@ class OutOfRange(MotionPacketError):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Keypoints:
+class Keypoints:  # noqa: PLW1641 - holds arrays, which are not hashable
     """Ten keypoints with their Jacobians.
 
     points: (10, 2) float32, x right, y down, the face crop spanning [-1, 1].
     jacobians: (10, 2, 2) float32, rows (j00 j01), (j10 j11).
-    As relative motion (paper, section 3.3): points are v_r - v_i, jacobians J_r J_i^-1; at rest zeros and unit matrices.
+    As relative motion (paper, section 3.3): points v_r - v_i, jacobians J_r J_i^-1; at rest zeros and unit matrices.
     """
 
     points: FloatArray
@@ -86,10 +86,20 @@ class Keypoints:
             np.tile(np.eye(2, dtype=np.float32), (NUM_KEYPOINTS, 1, 1)),
         )
 
-    def __eq__(self, other: object) -> bool:
+    def __eq__(self, other: object) -> bool:  # arrays compare by element, which a dataclass's own __eq__ cannot use
         if not isinstance(other, Keypoints):
             return NotImplemented
         return np.array_equal(self.points, other.points) and np.array_equal(self.jacobians, other.jacobians)
+
+    @classmethod
+    def from_rows(cls, rows: ArrayLike) -> Keypoints:
+        """From ten rows of x, y, j00, j01, j10, j11, the order of the wire."""
+        values = np.asarray(rows, np.float32).reshape(NUM_KEYPOINTS, 6)
+        return cls(values[:, :2].copy(), values[:, 2:].reshape(NUM_KEYPOINTS, 2, 2).copy())
+
+    def rows(self) -> FloatArray:
+        """(10, 6) float32: x, y, j00, j01, j10, j11, the order of the wire."""
+        return np.concatenate([self.points, self.jacobians.reshape(NUM_KEYPOINTS, 4)], axis=1)
 
     def relative_to(self, initial: Keypoints) -> Keypoints:
         """This frame's motion since `initial`: (v - v_i, J J_i^-1).
@@ -124,10 +134,10 @@ class MotionPacket:
 
     def pack(self) -> bytes:
         """The 128 bytes on the wire, little-endian. FP16 keeps about three decimal digits."""
-        values = np.concatenate([self.keypoints.points, self.keypoints.jacobians.reshape(NUM_KEYPOINTS, 4)], axis=1)
-        return _HEADER.pack(
-            VERSION, self.flags, self.sequence & 0xFFFF, self.capture_ms & 0xFFFFFFFF
-        ) + values.astype("<f2").tobytes()
+        return (
+            _HEADER.pack(VERSION, self.flags, self.sequence & 0xFFFF, self.capture_ms & 0xFFFFFFFF)
+            + self.keypoints.rows().astype("<f2").tobytes()
+        )
 
     @classmethod
     def unpack(cls, data: bytes) -> MotionPacket:
@@ -139,15 +149,15 @@ class MotionPacket:
             raise UnknownVersion(f"motion packet version {version} is not known, only {VERSION}")
         if flags & ~_KNOWN_FLAGS:
             raise UnknownFlags(f"motion packet flags {flags:#04x} are not known")
-        values = np.frombuffer(data, "<f2", offset=_HEADER.size).astype(np.float32).reshape(NUM_KEYPOINTS, 6)
+        values = np.frombuffer(data, "<f2", offset=_HEADER.size).astype(np.float32)
         if not np.isfinite(values).all():
             raise NotFinite("a motion packet holds a value that is not finite")
-        points, jacobians = values[:, :2], values[:, 2:].reshape(NUM_KEYPOINTS, 2, 2)
-        if np.abs(points).max() > MAX_COORDINATE:
+        keypoints = Keypoints.from_rows(values)
+        if np.abs(keypoints.points).max() > MAX_COORDINATE:
             raise OutOfRange(f"a keypoint lies outside [-{MAX_COORDINATE:g}, {MAX_COORDINATE:g}]")
-        if np.abs(jacobians).max() > MAX_JACOBIAN:
+        if np.abs(keypoints.jacobians).max() > MAX_JACOBIAN:
             raise OutOfRange(f"a Jacobian entry lies outside [-{MAX_JACOBIAN:g}, {MAX_JACOBIAN:g}]")
-        return cls(sequence, capture_ms, Keypoints(points, jacobians), MotionFlags(flags))
+        return cls(sequence, capture_ms, keypoints, MotionFlags(flags))
 
 
 def sequence_distance(newer: int, older: int) -> int:

@@ -1,0 +1,122 @@
+"""The avatar store: a 1280x720 still picture and what is known of the face in it, in a folder or an object store.
+
+Gateways write, generators read. Pictures never travel through Redis.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from obstore.exceptions import BaseError, NotFoundError
+from obstore.store import LocalStore, ObjectStore, from_url
+from pydantic import BaseModel, ConfigDict, Field
+
+from mien_shared.motion import NUM_KEYPOINTS, Keypoints
+
+PICTURE_WIDTH, PICTURE_HEIGHT = 1280, 720
+
+_AVATAR_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class AvatarNotFound(LookupError):
+    """No avatar of that id is stored."""
+
+
+class AvatarStoreError(RuntimeError):
+    """The store failed: a full disk, no permission, no answer."""
+
+
+class FaceBox(BaseModel):
+    """The square face crop in the still picture, in pixels."""
+
+    model_config = ConfigDict(frozen=True)
+
+    x: int = Field(ge=0)
+    y: int = Field(ge=0)
+    size: int = Field(ge=64)
+
+
+class AvatarRecord(BaseModel):
+    """What is known of an avatar beside its picture.
+
+    width, height: of the still picture. keypoints: ten rows of x, y, j00, j01, j10, j11 in the crop, [-1, 1].
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    avatar_id: str
+    width: int
+    height: int
+    face_box: FaceBox
+    keypoints: list[tuple[float, float, float, float, float, float]] = Field(
+        min_length=NUM_KEYPOINTS, max_length=NUM_KEYPOINTS
+    )
+
+    def source_keypoints(self) -> Keypoints:
+        """The avatar's own ten keypoints in its crop."""
+        return Keypoints.from_rows(self.keypoints)
+
+
+class AvatarStore:
+    """Avatars by id; one object for the picture (PNG) and one for the record (JSON)."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    @classmethod
+    def open(cls, url: str) -> AvatarStore:
+        """`file:PATH` or `file:///PATH` is a folder, made if it is missing; the rest is as obstore reads it (s3://...)."""
+        if url.startswith("file:"):
+            folder = Path(url.removeprefix("file:").removeprefix("//")).resolve()
+            return cls(LocalStore(prefix=folder, automatic_cleanup=True, mkdir=True))
+        return cls(from_url(url))
+
+    async def put(self, record: AvatarRecord, png: bytes) -> None:
+        """Store an avatar; the record goes last, so that a record found has its picture."""
+        _check(record.avatar_id)
+        try:
+            await self._store.put_async(_picture(record.avatar_id), png)
+            await self._store.put_async(_record(record.avatar_id), record.model_dump_json().encode())
+        except (BaseError, OSError) as error:
+            raise AvatarStoreError("the avatar could not be stored") from error
+
+    async def record(self, avatar_id: str) -> AvatarRecord:
+        """Raises AvatarNotFound or AvatarStoreError."""
+        return AvatarRecord.model_validate_json(await self._get(avatar_id, _record(avatar_id)))
+
+    async def picture(self, avatar_id: str) -> bytes:
+        """The still picture as PNG; raises AvatarNotFound or AvatarStoreError."""
+        return await self._get(avatar_id, _picture(avatar_id))
+
+    async def delete(self, avatar_id: str) -> None:
+        """Raises AvatarNotFound or AvatarStoreError."""
+        await self.record(avatar_id)
+        try:
+            await self._store.delete_async([_record(avatar_id), _picture(avatar_id)])
+        except (BaseError, OSError) as error:
+            raise AvatarStoreError("the avatar could not be deleted") from error
+
+    async def _get(self, avatar_id: str, path: str) -> bytes:
+        _check(avatar_id)
+        try:
+            result = await self._store.get_async(path)
+            return bytes(await result.bytes_async())
+        except (NotFoundError, FileNotFoundError) as error:
+            raise AvatarNotFound(f"there is no avatar {avatar_id}") from error
+        except (BaseError, OSError) as error:
+            raise AvatarStoreError("the avatar could not be read") from error
+
+
+def _check(avatar_id: str) -> None:
+    """An id becomes a path, so it must not be able to leave its folder."""
+    if not _AVATAR_ID.fullmatch(avatar_id):
+        raise AvatarNotFound("an avatar id has 1 to 64 letters, digits, '-' and '_'")
+
+
+def _picture(avatar_id: str) -> str:
+    return f"{avatar_id}/picture.png"
+
+
+def _record(avatar_id: str) -> str:
+    return f"{avatar_id}/avatar.json"

@@ -1,0 +1,128 @@
+"""What travels between the services, one class a message. Motion and frames are bytes; the rest is JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    def to_bytes(self) -> bytes:
+        return self.model_dump_json().encode()
+
+
+class SessionRecord(_Message):
+    """A session as the registry keeps it."""
+
+    session_id: str
+    avatar_id: str
+    created_at_ms: int
+
+
+class GeneratorStatus(_Message):
+    """What a generator says of itself with every heartbeat."""
+
+    generator_id: str
+    capacity: int
+    sessions: int
+    engine: str
+    draining: bool = False
+
+
+class SessionStats(_Message):
+    """A live session's own figures over the last seconds, as its generator sees them."""
+
+    fps: float
+    bitrate_bps: int
+    uplink_bps: int
+    motion_to_packet_ms_p50: float | None
+    motion_to_packet_ms_p99: float | None
+    engine: str
+    tier: str
+    idle: bool = Field(description="True while the uplink is stalled and a default motion plays")
+
+
+class StartSession(_Message):
+    """Gateway to generator: a slot of yours is reserved for this session; its lease is in your name."""
+
+    kind: Literal["start"] = "start"
+    session: SessionRecord
+
+
+class StopSession(_Message):
+    """Gateway to generator: the session has ended."""
+
+    kind: Literal["stop"] = "stop"
+    session_id: str
+
+
+class KeyframeReason(StrEnum):
+    """Who wanted an IDR."""
+
+    JOIN = "join"
+    PLI = "pli"
+    GAP = "gap"
+    REDIS = "redis"
+
+
+class RequestKeyframe(_Message):
+    """Signaling to generator: someone cannot decode before the next IDR."""
+
+    kind: Literal["keyframe"] = "keyframe"
+    session_id: str
+    reason: KeyframeReason
+
+
+class SetBitrate(_Message):
+    """Signaling to generator: what the session's viewers can take."""
+
+    kind: Literal["bitrate"] = "bitrate"
+    session_id: str
+    bitrate_bps: int = Field(gt=0)
+
+
+Control = Annotated[StartSession | StopSession | RequestKeyframe | SetBitrate, Field(discriminator="kind")]
+_CONTROL: TypeAdapter[Control] = TypeAdapter(Control)
+
+
+def parse_control(data: bytes) -> Control:
+    """Read one control message; raises pydantic.ValidationError if it is none."""
+    return _CONTROL.validate_json(data)
+
+
+@dataclass(frozen=True, slots=True)
+class InboundMotion:
+    """One motion packet on its way from gateway to generator.
+
+    packet: the 128 bytes as the device sent them, validated by the gateway.
+    received_unix_us: when the gateway took it in, microseconds since 1970.
+    """
+
+    session_id: str
+    packet: bytes
+    received_unix_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedFrame:
+    """One access unit on its way from generator to signaling.
+
+    run: which run of an encoder made it; another run starts on an IDR. index: counts up by one within a run, so a gap
+    is seen. pts_90k: Unix time on the 90 kHz clock, so that it goes on when another generator takes over.
+    data: Annex-B H.264, SPS and PPS before every IDR.
+    """
+
+    run: str
+    index: int
+    pts_90k: int
+    is_idr: bool
+    data: bytes
+
+    def follows(self, previous: EncodedFrame) -> bool:
+        """True if nothing is missing between the two."""
+        return self.run == previous.run and self.index == previous.index + 1

@@ -1,0 +1,76 @@
+"""Errors as RFC 9457 problem+json, in one place: services raise a Problem, HTTP sees the document."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(Exception):
+    """An error meant for the caller.
+
+    status: the HTTP status. code: a stable kebab-case name, the last part of the problem's `type`.
+    detail: one sentence for a human. headers: Retry-After and the like.
+    """
+
+    def __init__(self, status: int, code: str, detail: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers = headers or {}
+
+    def response(self) -> Response:
+        return JSONResponse(
+            {
+                "type": f"urn:mien:problem:{self.code}",
+                "title": HTTPStatus(self.status).phrase,
+                "status": self.status,
+                "detail": self.detail,
+            },
+            status_code=self.status,
+            headers=self.headers,
+            media_type=MEDIA_TYPE,
+        )
+
+
+def unavailable(code: str, detail: str, retry_after_s: int = 2) -> Problem:
+    """503 with Retry-After: come back, nothing is wrong with the request."""
+    return Problem(503, code, detail, {"Retry-After": str(retry_after_s)})
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of this application a problem document."""
+
+    async def on_problem(_: Request, error: Exception) -> Response:
+        assert isinstance(error, Problem)
+        return error.response()
+
+    async def on_http(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+        return Problem(error.status_code, code, str(error.detail), dict(error.headers or {})).response()
+
+    async def on_validation(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        where = "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors())
+        return Problem(422, "invalid-request", where).response()
+
+    async def on_crash(_: Request, error: Exception) -> Response:
+        logger.error("request failed", exc_info=error)
+        return Problem(500, "internal", "the service failed to answer; its log says why").response()
+
+    app.add_exception_handler(Problem, on_problem)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(RequestValidationError, on_validation)
+    app.add_exception_handler(Exception, on_crash)

@@ -1,0 +1,108 @@
+"""One way to make a service: FastAPI with /livez, /readyz and /metrics, problem documents, JSON logs, a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.metadata import version
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+from starlette.responses import Response
+
+from mien_shared import logs, metrics, problems
+from mien_shared.clock import SystemClock
+from mien_shared.metrics import ServiceMetrics
+from mien_shared.settings import ServiceSettings
+
+logger = logging.getLogger(__name__)
+
+#: What stands between a service and its work, each with its reason; empty when it is ready.
+Readiness = Callable[[], dict[str, str]]
+
+_GRACE_S = 2
+_PARENT_POLL_S = 0.5
+
+
+def create_service(
+    name: str,
+    service_metrics: ServiceMetrics,
+    run: Callable[[FastAPI], AbstractAsyncContextManager[Readiness]],
+) -> FastAPI:
+    """A FastAPI application around `run`, which brings the service up, yields its readiness and takes it down."""
+    app_readiness: list[Readiness] = []
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        lag = asyncio.create_task(service_metrics.watch_event_loop(SystemClock()), name="event loop lag")
+        try:
+            async with run(app) as readiness:
+                app_readiness.append(readiness)
+                yield
+        finally:
+            app_readiness.clear()
+            lag.cancel()
+
+    app = FastAPI(title=f"Mien {name}", version=version("mien-shared"), lifespan=lifespan)
+    problems.install(app)
+
+    @app.get("/livez", tags=["operations"])
+    async def livez() -> dict[str, str]:
+        """The process answers. Nothing else: a restart would not bring Redis back."""
+        return {"status": "alive"}
+
+    @app.get("/readyz", tags=["operations"])
+    async def readyz() -> Response:
+        """200 when requests can be served, else 503 with what stands in the way."""
+        reasons = app_readiness[0]() if app_readiness else {"start": "the service is still starting"}
+        return JSONResponse(
+            {"status": "unready", "reasons": reasons} if reasons else {"status": "ready"},
+            status_code=503 if reasons else 200,
+        )
+
+    @app.get("/metrics", tags=["operations"])
+    async def metrics_endpoint() -> Response:
+        """Prometheus exposition."""
+        return Response(service_metrics.exposition(), media_type=metrics.CONTENT_TYPE)
+
+    return app
+
+
+def serve(name: str, app: FastAPI, settings: ServiceSettings, ws_max_bytes: int = 4096) -> None:
+    """Run a service until SIGTERM or SIGINT; a second signal forces."""
+    logs.configure(name, settings.log_level)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws_max_size=ws_max_bytes,
+        timeout_graceful_shutdown=_GRACE_S,
+        limit_concurrency=4096,
+    )
+    server = uvicorn.Server(config)
+    asyncio.run(_serve(server, settings.parent_pid))
+
+
+async def _serve(server: uvicorn.Server, parent_pid: int | None) -> None:
+    watch = asyncio.create_task(_end_with_parent(parent_pid)) if parent_pid else None
+    try:
+        await server.serve()
+    finally:
+        if watch:
+            watch.cancel()
+
+
+async def _end_with_parent(parent_pid: int) -> None:
+    """A launcher that was killed cannot end its children; they see that they were handed to another parent."""
+    while os.getppid() == parent_pid:  # noqa: ASYNC110 - there is no event for this that every POSIX system has
+        await asyncio.sleep(_PARENT_POLL_S)
+    logger.warning("the parent process has ended: ending too")
+    signal.raise_signal(signal.SIGTERM)

@@ -1,0 +1,83 @@
+"""Session tokens: a signed JWT that says which session its bearer may feed, watch or end, and until when."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import StrEnum
+
+import jwt
+
+ISSUER = "mien"
+AUDIENCE = "mien-session"
+ALGORITHM = "HS256"
+DEFAULT_LIFETIME_S = 12 * 3600
+
+
+class Grant(StrEnum):
+    """What a token lets its bearer do with the one session it names."""
+
+    PUBLISH = "publish"
+    WATCH = "watch"
+    END = "end"
+
+
+SPEAKER_GRANTS = frozenset(Grant)
+VIEWER_GRANTS = frozenset({Grant.WATCH})
+
+
+class TokenError(Exception):
+    """A token that opens nothing; the text says why and never quotes the token."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenIssuer:
+    """Signs and checks session tokens with one shared secret."""
+
+    secret: str
+
+    def issue(
+        self,
+        session_id: str,
+        grants: Collection[Grant],
+        lifetime_s: int = DEFAULT_LIFETIME_S,
+        now_s: float | None = None,
+    ) -> str:
+        """A token for `session_id`. Lifetimes are wall-clock time, which is what other machines compare."""
+        now = int(time.time() if now_s is None else now_s)
+        claims = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "sub": session_id,
+            "iat": now,
+            "exp": now + lifetime_s,
+            "grants": sorted(grants),
+        }
+        return jwt.encode(claims, self.secret, algorithm=ALGORITHM)
+
+    def check(self, token: str, session_id: str, grant: Grant) -> None:
+        """Raise TokenError unless `token` is ours, in time, for this session, and holds this grant."""
+        try:
+            claims = jwt.decode(
+                token,
+                self.secret,
+                algorithms=[ALGORITHM],
+                audience=AUDIENCE,
+                issuer=ISSUER,
+                options={"require": ["iss", "aud", "sub", "iat", "exp"]},
+            )
+        except jwt.ExpiredSignatureError as error:
+            raise TokenError("the token has expired") from error
+        except jwt.InvalidTokenError as error:
+            raise TokenError("the token is not valid here") from error
+        if claims["sub"] != session_id:
+            raise TokenError("the token is for another session")
+        if grant not in claims.get("grants", ()):
+            raise TokenError(f"the token does not grant {grant}")
+
+
+def bearer(authorization: str | None) -> str | None:
+    """The token of an Authorization header (RFC 6750, section 2.1), None where there is none."""
+    scheme, _, token = (authorization or "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
