@@ -1,0 +1,89 @@
+"""FOMM's occlusion-aware generator: source features, moved and inpainted (section 3.2), split at the source."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from mien_generator.face.fomm.blocks import DownBlock, ResBlock, SameBlock, UpBlock
+from mien_generator.face.fomm.config import FommConfig
+from mien_generator.face.fomm.dense_motion import DenseMotion, DenseMotionNetwork, DenseMotionSource
+from mien_generator.face.fomm.first_order import KeypointTensors, sample
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GeneratorSource:
+    """Everything that depends on the source alone.
+
+    features: (B, C, H/4, W/4) with two down blocks.
+    """
+
+    features: torch.Tensor
+    dense_motion: DenseMotionSource
+
+    @classmethod
+    def stack(cls, sources: Sequence[GeneratorSource]) -> GeneratorSource:
+        """One batch of several."""
+        return cls(
+            torch.cat([each.features for each in sources]),
+            DenseMotionSource.stack([each.dense_motion for each in sources]),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GeneratedFace:
+    """prediction: (B, 3, H, W) in [0, 1]; motion: what moved the source there."""
+
+    prediction: torch.Tensor
+    motion: DenseMotion
+
+
+class OcclusionAwareGenerator(nn.Module):
+    """`prepare` once for a source, `forward` for every frame."""
+
+    def __init__(self, config: FommConfig) -> None:
+        super().__init__()
+        generator = config.generator
+        depth = generator.num_down_blocks
+        widths = [min(generator.max_features, generator.block_expansion * 2**level) for level in range(depth + 1)]
+        self.dense_motion_network = DenseMotionNetwork(config)
+        self.first = SameBlock(config.num_channels, widths[0], kernel_size=7)
+        self.down_blocks = nn.ModuleList(DownBlock(widths[level], widths[level + 1]) for level in range(depth))
+        self.bottleneck = nn.Sequential(
+            OrderedDict((f"r{index}", ResBlock(widths[-1])) for index in range(generator.num_bottleneck_blocks))
+        )
+        self.up_blocks = nn.ModuleList(UpBlock(widths[level], widths[level - 1]) for level in range(depth, 0, -1))
+        self.final = nn.Conv2d(widths[0], config.num_channels, 7, padding=3)
+
+    def prepare(self, picture: torch.Tensor, keypoints: KeypointTensors) -> GeneratorSource:
+        """picture: (B, 3, H, W) in [0, 1]."""
+        features = self.first(picture)  # (B, C, H, W)
+        for block in self.down_blocks:
+            features = block(features)
+        return GeneratorSource(features, self.dense_motion_network.prepare(picture, keypoints))
+
+    def forward(self, source: GeneratorSource, driving: KeypointTensors) -> GeneratedFace:
+        motion = self.dense_motion_network(source.dense_motion, driving)
+        height, width = source.features.shape[2:]
+        visible = resized(motion.occlusion_map, height, width)  # (B, 1, H/4, W/4)
+        x = sample(source.features, deformation_at(motion, height, width)) * visible  # (B, C, H/4, W/4)
+        x = self.bottleneck(x)
+        for block in self.up_blocks:
+            x = block(x)
+        return GeneratedFace(torch.sigmoid(self.final(x)), motion)  # (B, 3, H, W)
+
+
+def deformation_at(motion: DenseMotion, height: int, width: int) -> torch.Tensor:
+    """The motion's deformation as a (B, height, width, 2) sampling grid."""
+    return resized(motion.deformation.permute(0, 3, 1, 2), height, width).permute(0, 2, 3, 1)
+
+
+def resized(maps: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """(B, C, h, w) -> (B, C, height, width), bilinear; no work where the size is right already."""
+    if maps.shape[2:] == (height, width):
+        return maps
+    return nn.functional.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
