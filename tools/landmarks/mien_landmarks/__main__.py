@@ -1,0 +1,105 @@
+"""The command: `python -m mien_landmarks track|serve|draw|fit-mean`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mien_landmarks import serve, track
+from mien_landmarks.geometry import Array, CropBox, crop_box_of, keypoints_of, most_neutral
+from mien_shared.motion import MotionFlags
+
+#: The crop is framed on this many frames with a face, then held.
+FRAMING_FRAMES = 15
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="mien_landmarks", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    make_track = commands.add_parser("track", help="clips to one motion track")
+    make_track.add_argument("clips", nargs="+", type=Path)
+    make_track.add_argument("-o", "--output", type=Path, required=True)
+    make_track.add_argument("--absolute", action="store_true", help="keypoints in the crop, not motion since a frame")
+    make_track.add_argument("--ease-s", type=float, default=0.3, help="length of a join")
+    make_track.add_argument("--loop", action="store_true", help="let the end ease into the start")
+
+    make_stream = commands.add_parser("serve", help="pictures on stdin, motion packets on stdout")
+    make_stream.add_argument("--absolute", action="store_true")
+
+    draw = commands.add_parser("draw", help="a clip with its keypoints and Jacobians drawn over it, to look at")
+    draw.add_argument("clip", type=Path)
+    draw.add_argument("-o", "--output", type=Path, required=True, help="a folder for the pictures")
+    draw.add_argument("--every", type=int, default=10, help="one picture for so many frames")
+
+    fit = commands.add_parser("fit-mean", help="remake mean_face.json from clips, one speaker each")
+    fit.add_argument("clips", nargs="+", type=Path)
+    fit.add_argument("-o", "--output", type=Path, required=True)
+
+    chosen = parser.parse_args(arguments)
+    if chosen.command == "serve":
+        return serve.serve(absolute=chosen.absolute)
+    try:
+        if chosen.command == "track":
+            write_track(chosen.clips, chosen.output, absolute=chosen.absolute, ease_s=chosen.ease_s, loop=chosen.loop)
+        elif chosen.command == "draw":
+            from mien_landmarks.drawing import draw_clip
+
+            draw_clip(chosen.clip, chosen.output, chosen.every)
+        else:
+            write_mean_face(chosen.clips, chosen.output)
+    except (track.TrackError, OSError) as error:
+        sys.stderr.write(f"mien_landmarks: {error}\n")
+        return 1
+    return 0
+
+
+def found_faces(clip: Path) -> tuple[list[Array], list[float]]:
+    """Landmarks and times of the clip's frames that show a face. Raises TrackError where none does."""
+    from mien_landmarks.mesh import faces_of
+
+    found = [(face.landmarks, face.time_s) for face in faces_of(clip) if face.landmarks is not None]
+    if not found:
+        raise track.TrackError(f"no face in {clip.name}")
+    return [landmarks for landmarks, _ in found], [time_s for _, time_s in found]
+
+
+def held_box(faces: Sequence[Array]) -> CropBox:
+    """One crop box for a whole clip, the middle of those of its first frames."""
+    boxes = [crop_box_of(face) for face in faces[:FRAMING_FRAMES]]
+    return CropBox(
+        x=sum(box.x for box in boxes) / len(boxes),
+        y=sum(box.y for box in boxes) / len(boxes),
+        size=sum(box.size for box in boxes) / len(boxes),
+    )
+
+
+def clip_motion(clip: Path, *, absolute: bool) -> track.Motion:
+    """One clip's motion at 30 fps, absolute or relative to the clip's own most neutral frame."""
+    faces, times_s = found_faces(clip)
+    box = held_box(faces)
+    framed = [box.to_crop(face) for face in faces]
+    motion = track.smoothed(track.motion_of([keypoints_of(face) for face in framed]), times_s)
+    if not absolute:
+        motion = track.relative(motion, track.keypoints_at(motion, most_neutral(framed)))
+    return track.resampled(motion, times_s)
+
+
+def write_track(clips: Sequence[Path], output: Path, *, absolute: bool, ease_s: float, loop: bool) -> None:
+    motions = [clip_motion(clip, absolute=absolute) for clip in clips]
+    motion = track.joined(motions, round(ease_s * track.FRAMES_PER_SECOND), loop=loop)
+    output.write_bytes(track.packed(motion, MotionFlags.ABSOLUTE if absolute else MotionFlags.NONE))
+
+
+def write_mean_face(clips: Sequence[Path], output: Path) -> None:
+    from mien_landmarks.mean_face import fit_mean_face
+
+    mean = fit_mean_face([found_faces(clip)[0] for clip in clips])
+    output.write_text("{\n" + ",\n".join(f'"{i}": {json.dumps(point)}' for i, point in mean.items()) + "\n}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

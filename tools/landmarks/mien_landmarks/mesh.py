@@ -1,0 +1,57 @@
+"""Pictures to landmarks: MediaPipe Face Mesh, and PyAV for clips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from mien_landmarks.geometry import NUM_LANDMARKS, Array
+
+
+class FaceMesh:
+    """Finds and follows one face from frame to frame; a context manager, for it owns native threads."""
+
+    def __init__(self) -> None:
+        import mediapipe  # seconds to load, and only here: everything else reads without it
+
+        self._mesh = mediapipe.solutions.face_mesh.FaceMesh(
+            static_image_mode=False, max_num_faces=1, refine_landmarks=True
+        )
+
+    def __enter__(self) -> FaceMesh:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._mesh.close()
+
+    def find(self, rgb: NDArray[np.uint8]) -> Array | None:
+        """(H, W, 3) RGB to (478, 2) landmarks in pixels, or None where there is no face."""
+        found = self._mesh.process(rgb).multi_face_landmarks
+        if not found:
+            return None
+        height, width = rgb.shape[:2]
+        landmarks = np.array([(point.x * width, point.y * height) for point in found[0].landmark])
+        if landmarks.shape != (NUM_LANDMARKS, 2):
+            raise RuntimeError(f"Face Mesh found {len(landmarks)} landmarks, not {NUM_LANDMARKS}")
+        return landmarks
+
+
+@dataclass(frozen=True, slots=True)
+class ClipFace:
+    """One frame of a clip: its time in seconds, and the face's landmarks (478, 2) in pixels, or None."""
+
+    time_s: float
+    landmarks: Array | None
+
+
+def faces_of(clip: Path) -> Iterator[ClipFace]:
+    """Every frame of a video file, with its face. Raises av.FFmpegError for what is no video."""
+    with FaceMesh() as mesh, av.open(str(clip)) as container:
+        for frame in container.decode(video=0):
+            yield ClipFace(float(frame.time or 0.0), mesh.find(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)))

@@ -1,0 +1,128 @@
+"""Motion as a stream: `python -m mien_landmarks serve`, a child process that a sender feeds with camera pictures.
+
+Protocol, little-endian, one answer to each question, in order:
+
+    question on stdin   u16 width, u16 height, u32 capture_ms, then width * height * 3 bytes of RGB, rows from the top
+    answer on stdout    128 bytes: a motion packet of version 1 with that capture_ms, or 128 zero bytes: no face
+
+End of input ends the process with status 0; input that stops within a picture, or a picture of no size, with status 1
+and a line on stderr. Nothing else is ever written to stdout.
+
+Motion is relative to an initial frame, the most neutral of the first two seconds with a face: while a better one may
+still come, a packet that changes it carries the flag NEW_INITIAL_FRAME (the first does). With --absolute every packet
+holds keypoints in the crop instead, flagged ABSOLUTE. The crop follows the face slowly, within several seconds; it is
+chosen anew when the face was away for a second.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from typing import BinaryIO
+
+import numpy as np
+
+from mien_landmarks.geometry import Array, CropBox, crop_box_of, keypoints_of, strain
+from mien_landmarks.track import OneEuro, keypoints_at, motion_of
+from mien_shared.motion import PACKET_BYTES, Keypoints, MotionFlags, MotionPacket
+
+HEADER = struct.Struct("<HHI")
+NO_FACE = bytes(PACKET_BYTES)
+
+#: How long a better initial frame may replace the first one.
+SETTLING_MS = 2000
+#: After this long without a face the next one is framed anew.
+FORGET_MS = 1000
+#: Time constant of the crop's following.
+FOLLOW_MS = 8000
+
+
+class ProtocolError(ValueError):
+    """Input that is no question of this protocol."""
+
+
+class LiveMotion:
+    """Landmarks of one frame after another to motion packets; no picture, no stream, no clock but the sender's."""
+
+    def __init__(self, *, absolute: bool = False) -> None:
+        self._absolute = absolute
+        self._sequence = 0
+        self._last_ms: int | None = None
+        self._box: CropBox | None = None
+        self._euro = OneEuro()
+        self._initial: Keypoints | None = None
+        self._initial_strain = 0.0
+        self._settled_after_ms = 0
+
+    def packet(self, landmarks: Array, capture_ms: int) -> MotionPacket:
+        """The packet for a face, (478, 2) in picture pixels, captured at capture_ms of the sender's clock."""
+        self._follow(crop_box_of(landmarks), capture_ms)
+        assert self._box is not None
+        framed = self._box.to_crop(landmarks)
+        smooth = self._euro.filter(motion_of([keypoints_of(framed)])[0], capture_ms / 1000)
+        keypoints = keypoints_at(smooth[None], 0)
+        flags = MotionFlags.ABSOLUTE
+        if not self._absolute:
+            flags = self._consider_initial(keypoints, strain(framed), capture_ms)
+            assert self._initial is not None
+            keypoints = keypoints.relative_to(self._initial)
+        packet = MotionPacket(self._sequence, capture_ms, keypoints, flags)
+        self._sequence = (self._sequence + 1) & 0xFFFF
+        return packet
+
+    def _follow(self, box: CropBox, capture_ms: int) -> None:
+        if self._box is None or self._last_ms is None or not 0 <= capture_ms - self._last_ms <= FORGET_MS:
+            self._box = box
+            self._euro = OneEuro()
+            self._initial = None
+        else:
+            elapsed_ms = capture_ms - self._last_ms
+            self._box = self._box.towards(box, elapsed_ms / (elapsed_ms + FOLLOW_MS))
+        self._last_ms = capture_ms
+
+    def _consider_initial(self, keypoints: Keypoints, strain_now: float, capture_ms: int) -> MotionFlags:
+        if self._initial is None:
+            self._settled_after_ms = capture_ms + SETTLING_MS
+        elif capture_ms > self._settled_after_ms or strain_now >= self._initial_strain:
+            return MotionFlags.NONE
+        self._initial, self._initial_strain = keypoints, strain_now
+        return MotionFlags.NEW_INITIAL_FRAME
+
+
+def read_question(source: BinaryIO) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.uint8]], int] | None:
+    """The next picture, (H, W, 3) RGB, and its capture_ms; None at the end of input. Raises ProtocolError."""
+    header = source.read(HEADER.size)
+    if not header:
+        return None
+    if len(header) < HEADER.size:
+        raise ProtocolError("input stops within a header")
+    width, height, capture_ms = HEADER.unpack(header)
+    if not width or not height:
+        raise ProtocolError(f"a picture cannot be {width}x{height}")
+    pixels = source.read(width * height * 3)
+    if len(pixels) < width * height * 3:
+        raise ProtocolError(f"input stops within a picture of {width}x{height}")
+    return np.frombuffer(pixels, np.uint8).reshape(height, width, 3), capture_ms
+
+
+def serve(*, absolute: bool) -> int:
+    """Answer on stdout what is asked on stdin until it ends; returns the exit status."""
+    # Native libraries print where they like: what they print to descriptor 1 goes to stderr.
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    from mien_landmarks.mesh import FaceMesh
+
+    motion = LiveMotion(absolute=absolute)
+    with FaceMesh() as mesh, answers:
+        try:
+            while (question := read_question(sys.stdin.buffer)) is not None:
+                rgb, capture_ms = question
+                landmarks = mesh.find(rgb)
+                answers.write(NO_FACE if landmarks is None else motion.packet(landmarks, capture_ms).pack())
+        except ProtocolError as error:
+            sys.stderr.write(f"mien_landmarks: {error}\n")
+            return 1
+        except BrokenPipeError:  # whoever asked is gone
+            return 0
+    return 0

@@ -1,0 +1,119 @@
+"""From keypoints at a clip's own times to a motion track: smoothed, at 30 fps, joined, able to loop. Pure.
+
+A motion track is a plain concatenation of 128-byte motion packets whose capture times start at 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mien_shared.motion import NUM_KEYPOINTS, Keypoints, MotionFlags, MotionPacket
+
+FRAMES_PER_SECOND = 30
+
+Motion = NDArray[np.float64]  # (frames, 10, 6): x, y, j00, j01, j10, j11
+
+
+class TrackError(ValueError):
+    """Clips that make no track."""
+
+
+def motion_of(frames: Sequence[Keypoints]) -> Motion:
+    """Keypoints of many frames as one (frames, 10, 6) array."""
+    return np.stack(
+        [np.concatenate([f.points, f.jacobians.reshape(NUM_KEYPOINTS, 4)], axis=1) for f in frames], dtype=np.float64
+    )
+
+
+def keypoints_at(motion: Motion, frame: int) -> Keypoints:
+    """One frame of a motion as Keypoints."""
+    values = motion[frame].astype(np.float32)
+    return Keypoints(values[:, :2], values[:, 2:].reshape(NUM_KEYPOINTS, 2, 2))
+
+
+class OneEuro:
+    """One-Euro filter (Casiez, Roussel and Vogel 2012) over a whole array: steady at rest, quick when things move.
+
+    min_cutoff_hz: the cutoff at rest. beta: how much the cutoff rises, in Hz, for a speed of one unit a second.
+    """
+
+    def __init__(self, min_cutoff_hz: float = 3.0, beta: float = 6.0, speed_cutoff_hz: float = 3.0) -> None:
+        self._min_cutoff_hz, self._beta, self._speed_cutoff_hz = min_cutoff_hz, beta, speed_cutoff_hz
+        self._value: NDArray[np.float64] | None = None
+        self._speed: NDArray[np.float64] | None = None
+        self._time_s = 0.0
+
+    def filter(self, value: NDArray[np.float64], time_s: float) -> NDArray[np.float64]:
+        """The smoothed value; a time that does not advance starts the filter afresh."""
+        elapsed_s = time_s - self._time_s
+        self._time_s = time_s
+        if self._value is None or self._speed is None or elapsed_s <= 0:
+            self._value, self._speed = value.copy(), np.zeros_like(value)
+            return value
+        speed = (value - self._value) / elapsed_s
+        self._speed = self._speed + _share(self._speed_cutoff_hz, elapsed_s) * (speed - self._speed)
+        cutoff_hz = self._min_cutoff_hz + self._beta * np.abs(self._speed)
+        self._value = self._value + _share(cutoff_hz, elapsed_s) * (value - self._value)
+        return self._value
+
+
+def _share(cutoff_hz: NDArray[np.float64] | float, elapsed_s: float) -> NDArray[np.float64]:
+    """The newest sample's share in a first-order low pass."""
+    turns = 2 * np.pi * np.asarray(cutoff_hz) * elapsed_s
+    return np.asarray(turns / (turns + 1))
+
+
+def smoothed(motion: Motion, times_s: Sequence[float]) -> Motion:
+    """The motion through one One-Euro filter."""
+    euro = OneEuro()
+    return np.stack([euro.filter(frame, time_s) for frame, time_s in zip(motion, times_s, strict=True)])
+
+
+def resampled(motion: Motion, times_s: Sequence[float]) -> Motion:
+    """Linear interpolation at 30 fps from the first time to the last. times_s must rise."""
+    times = np.asarray(times_s, dtype=np.float64)
+    if len(times) < 2 or (np.diff(times) <= 0).any():
+        raise TrackError("a clip needs two frames or more, at rising times")
+    count = int((times[-1] - times[0]) * FRAMES_PER_SECOND + 1e-6) + 1
+    wanted = times[0] + np.arange(count) / FRAMES_PER_SECOND
+    after = np.clip(np.searchsorted(times, wanted, side="right"), 1, len(times) - 1)
+    part = np.clip((wanted - times[after - 1]) / (times[after] - times[after - 1]), 0, 1)[:, None, None]
+    return np.asarray((1 - part) * motion[after - 1] + part * motion[after])
+
+
+def relative(motion: Motion, initial: Keypoints) -> Motion:
+    """Each frame as motion since `initial`."""
+    return motion_of([keypoints_at(motion, i).relative_to(initial) for i in range(len(motion))])
+
+
+def joined(clips: Sequence[Motion], ease_frames: int, *, loop: bool) -> Motion:
+    """Clips one after the other, each easing into the next over `ease_frames`; with loop, the last into the first too.
+
+    Easing plays the end of one and the beginning of the next together and shifts from one to the other, so nothing
+    stops or jumps. Each join costs `ease_frames` of length. A looped track starts after the first clip's eased
+    beginning: its last frame flows into its first.
+    """
+    if any(len(clip) <= 2 * ease_frames for clip in clips):
+        raise TrackError(f"a clip to join needs more than {2 * ease_frames} frames")
+    steps = (np.arange(ease_frames) + 1) / (ease_frames + 1)
+    amount = (steps * steps * (3 - 2 * steps))[:, None, None]
+    parts: list[Motion] = []
+    for i, clip in enumerate(clips):
+        eased_start = loop or i > 0
+        eased_end = loop or i < len(clips) - 1
+        parts.append(clip[ease_frames if eased_start else 0 : -ease_frames if eased_end and ease_frames else None])
+        if eased_end and ease_frames:
+            following = clips[(i + 1) % len(clips)]
+            parts.append((1 - amount) * clip[-ease_frames:] + amount * following[:ease_frames])
+    return np.concatenate(parts)
+
+
+def packed(motion: Motion, flags: MotionFlags = MotionFlags.NONE) -> bytes:
+    """The track's bytes: one 128-byte packet a frame, 30 a second, capture times from 0."""
+    return b"".join(
+        MotionPacket(i, round(i * 1000 / FRAMES_PER_SECOND), keypoints_at(motion, i), flags).pack()
+        for i in range(len(motion))
+    )
