@@ -1,0 +1,92 @@
+// @ts-check
+/** The gateway's REST API, as far as a viewer needs it. */
+
+const REQUEST_TIMEOUT_MS = 8000;
+
+/**
+ * What the server measures about a live session. Any field may be missing or null.
+ * @typedef {Object} ServerStats
+ * @property {number|null} [fps]
+ * @property {number|null} [bitrate_bps]
+ * @property {number|null} [uplink_bps]
+ * @property {number|null} [motion_to_packet_ms_p50] from a motion packet's arrival to its picture's first RTP packet
+ * @property {number|null} [motion_to_packet_ms_p99]
+ * @property {string|null} [engine]
+ * @property {string|null} [tier]
+ * @property {number|null} [viewers]
+ * @property {boolean|null} [idle] the uplink has stalled and the avatar rests
+ */
+
+/**
+ * @typedef {Object} Session
+ * @property {string} session_id
+ * @property {string} avatar_id
+ * @property {"waiting"|"live"} state
+ * @property {string} whep_url
+ * @property {number} [created_at_ms] Unix time
+ * @property {ServerStats|null} [stats]
+ */
+
+/** An HTTP answer that is not 2xx. */
+export class ApiError extends Error {
+  /** @param {number} status @param {string} path */
+  constructor(status, path) {
+    super(`${path} answered ${status}`);
+    this.name = "ApiError";
+    this.status = status;
+  }
+}
+
+/**
+ * @param {string} path
+ * @param {string|null} token
+ * @returns {Promise<any>} the decoded JSON
+ * @throws {ApiError} for an answer that is not 2xx
+ * @throws {TypeError} when the server cannot be reached
+ */
+async function getJson(path, token) {
+  const response = await fetch(path, {
+    headers: { Accept: "application/json", ...(token ? { Authorization: `Bearer ${token}` } : {}) },
+    cache: "no-store",
+    signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
+  });
+  if (!response.ok) throw new ApiError(response.status, path);
+  return response.json();
+}
+
+/**
+ * The sessions of an open (demo) deployment; a closed one answers 401 or 403.
+ * @returns {Promise<Session[]>}
+ */
+export async function listSessions() {
+  const body = await getJson("/v1/sessions", null);
+  return Array.isArray(body.sessions) ? body.sessions : [];
+}
+
+/**
+ * @param {string} sessionId
+ * @param {string} token a watch token for this session
+ * @returns {Promise<Session>}
+ */
+export function getSession(sessionId, token) {
+  return getJson(`/v1/sessions/${encodeURIComponent(sessionId)}`, token);
+}
+
+/**
+ * The deployment's STUN and TURN servers. Without them host candidates still work, so a failure is an empty list.
+ * @param {string|null} token
+ * @returns {Promise<RTCIceServer[]>}
+ */
+export async function getIceServers(token) {
+  try {
+    const body = await getJson("/v1/ice-servers", token);
+    return Array.isArray(body.ice_servers) ? body.ice_servers : [];
+  } catch {
+    return [];
+  }
+}
+
+/** @param {string} avatarId */
+export function avatarPictureUrl(avatarId) {
+  return `/v1/avatars/${encodeURIComponent(avatarId)}/picture`;
+}
