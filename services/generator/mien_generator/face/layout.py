@@ -1,0 +1,136 @@
+"""How far each keypoint's motion reaches, judged from where an avatar's keypoints lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mien_shared.motion import NUM_KEYPOINTS, FaceKeypoint, FloatArray
+
+#: Reach of a keypoint as (sigma_x, sigma_y), and the most its neighbourhood's own stretch may displace, in units of
+#: the distance between the eyes (about 63 mm). An eye is lower than wide, so a blink moves no brow.
+_REACH: dict[FaceKeypoint, tuple[float, float, float]] = {
+    FaceKeypoint.LEFT_BROW: (0.34, 0.16, 0.08),
+    FaceKeypoint.RIGHT_BROW: (0.34, 0.16, 0.08),
+    FaceKeypoint.LEFT_EYE: (0.30, 0.11, 0.12),
+    FaceKeypoint.RIGHT_EYE: (0.30, 0.11, 0.12),
+    FaceKeypoint.NOSE: (0.28, 0.34, 0.08),
+    FaceKeypoint.UPPER_LIP: (0.46, 0.18, 0.10),
+    FaceKeypoint.LOWER_LIP: (0.46, 0.18, 0.10),
+    FaceKeypoint.CHIN: (0.60, 0.30, 0.10),
+    FaceKeypoint.LEFT_CHEEK: (0.36, 0.42, 0.10),
+    FaceKeypoint.RIGHT_CHEEK: (0.36, 0.42, 0.10),
+}
+
+#: What each keypoint says about the skull's motion: lips and chin move by themselves, eyes and nose hardly.
+_RIGIDITY: dict[FaceKeypoint, float] = {
+    FaceKeypoint.LEFT_BROW: 0.5,
+    FaceKeypoint.RIGHT_BROW: 0.5,
+    FaceKeypoint.LEFT_EYE: 1.0,
+    FaceKeypoint.RIGHT_EYE: 1.0,
+    FaceKeypoint.NOSE: 0.8,
+    FaceKeypoint.UPPER_LIP: 0.4,
+    FaceKeypoint.LOWER_LIP: 0.05,
+    FaceKeypoint.CHIN: 0.08,
+    FaceKeypoint.LEFT_CHEEK: 0.8,
+    FaceKeypoint.RIGHT_CHEEK: 0.8,
+}
+
+#: Lips whose middles lie closer than this share of the distance between the eyes touch each other.
+_CLOSED_LIPS = 0.30
+
+#: A keypoint of unknown meaning reaches this share of the way to its nearest neighbour.
+_GENERIC_REACH = 0.55
+_GENERIC_SIGMA = (0.06, 0.35)
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far and how much each keypoint moves its neighbourhood; crop coordinates.
+
+    sigma: (10, 2) widths of the Gaussian weights in x and y. stretch: (10,) the most that a keypoint's linear part
+    may displace. rigidity: (10,) weight of each keypoint in the head's motion.
+    """
+
+    sigma: FloatArray
+    stretch: FloatArray
+    rigidity: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Mouth:
+    """Where the lips of the avatar meet; crop coordinates.
+
+    The line between the lips is y = centre_y + bend * u^2, u = (x - centre_x) / half_width in [-1, 1].
+    closed: whether the avatar's lips touch; behind open ones its own teeth show.
+    """
+
+    centre_x: float
+    centre_y: float
+    half_width: float
+    bend: float
+    closed: bool
+
+
+def is_face(points: FloatArray) -> bool:
+    """Whether the ten points lie as FaceKeypoint names them: brows over eyes over nose over lips over chin.
+
+    A learned encoder finds keypoints of its own, whose order means nothing; then no point may be taken for an eye.
+    """
+    k = FaceKeypoint
+    x, y = points[:, 0], points[:, 1]
+    between_eyes = x[k.RIGHT_EYE] - x[k.LEFT_EYE]
+    middle = 0.5 * (x[k.RIGHT_EYE] + x[k.LEFT_EYE])
+    return bool(
+        between_eyes > 0.1
+        and max(y[k.LEFT_BROW], y[k.RIGHT_BROW]) < max(y[k.LEFT_EYE], y[k.RIGHT_EYE])
+        and max(y[k.LEFT_EYE], y[k.RIGHT_EYE]) < y[k.NOSE] < y[k.UPPER_LIP] < y[k.LOWER_LIP] < y[k.CHIN]
+        and x[k.LEFT_CHEEK] < middle < x[k.RIGHT_CHEEK]
+        and x[k.LEFT_BROW] < middle < x[k.RIGHT_BROW]
+    )
+
+
+def reach_of(points: FloatArray) -> Reach:
+    """The reach of an avatar's keypoints, (10, 2): by their names if they lie as a face does, else by their spacing."""
+    if is_face(points):
+        between_eyes = np.linalg.norm(points[FaceKeypoint.RIGHT_EYE] - points[FaceKeypoint.LEFT_EYE])
+        reach = np.array([_REACH[k] for k in FaceKeypoint], np.float32) * np.float32(between_eyes)
+        return Reach(reach[:, :2], reach[:, 2], np.array([_RIGIDITY[k] for k in FaceKeypoint], np.float32))
+    distance = np.linalg.norm(points[:, None] - points[None], axis=2) + 4.0 * np.eye(NUM_KEYPOINTS)
+    sigma = np.clip(_GENERIC_REACH * distance.min(axis=1), *_GENERIC_SIGMA).astype(np.float32)
+    return Reach(np.stack([sigma, sigma], axis=1), 0.6 * sigma, np.ones(NUM_KEYPOINTS, np.float32))
+
+
+def find_mouth(rgb: NDArray[np.uint8], points: FloatArray) -> Mouth | None:
+    """The line where the lips meet, as the darkest smooth curve between the lip keypoints.
+
+    rgb: (S, S, 3) uint8 crop. None where the keypoints do not lie as a face does.
+    """
+    if not is_face(points):
+        return None
+    scale = 0.5 * (rgb.shape[0] - 1)
+    eyes = points[FaceKeypoint.RIGHT_EYE] - points[FaceKeypoint.LEFT_EYE]
+    upper, lower = points[FaceKeypoint.UPPER_LIP], points[FaceKeypoint.LOWER_LIP]
+    half_width = 0.37 * float(np.linalg.norm(eyes))
+    centre_x = 0.5 * float(upper[0] + lower[0])
+    gap = float(lower[1] - upper[1])
+    grey = cv2.GaussianBlur(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), (0, 0), max(0.8, 0.004 * rgb.shape[0]))
+    u = np.linspace(-0.8, 0.8, 33, dtype=np.float32)
+    columns = (centre_x + u * half_width + 1) * scale
+    best = (np.inf, 0.5 * float(upper[1] + lower[1]), 0.0)
+    for share in np.linspace(0.1, 0.9, 17):
+        for bend in np.linspace(-0.3, 0.2, 11) * half_width:
+            line = upper[1] + share * gap + bend * u**2
+            rows = (line + 1) * scale
+            darkness = cv2.remap(
+                grey, columns[None], rows[None].astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+            )
+            # A weak pull towards the middle and a flat line decides where the picture shows no line at all.
+            cost = float(darkness.mean()) + 8.0 * (share - 0.45) ** 2 + 4.0 * float(bend / half_width) ** 2
+            if cost < best[0]:
+                best = (cost, float(upper[1] + share * gap), float(bend))
+    closed = gap < _CLOSED_LIPS * float(np.linalg.norm(eyes))
+    return Mouth(centre_x, best[1], half_width, best[2], closed)

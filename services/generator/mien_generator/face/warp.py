@@ -1,0 +1,440 @@
+"""The `warp` generator: first-order motion without learned parts (FOMM, Siarohin et al. 2019, eq. 4).
+
+A frame's pixel z is looked up in the avatar at T(z), a chain of three maps that each fold nothing, so neither does
+the chain:
+
+1. head: one affine motion of the whole head, fitted to all keypoints, fading to the identity at the crop's border;
+2. jaw: where the lips part farther than the avatar's, what lies below the line between them moves down and a mouth's
+   inside is painted into the gap, which no warp of a closed mouth could show;
+3. features: what each keypoint moves on top, T_k(z) = p_k + A_k (z - q_k), blended by Gaussian weights.
+
+A map whose derivative has a positive definite symmetric part is injective on a convex domain; parts 1 and 3 are scaled
+down where a motion would leave less than MIN_SLOPE of it. That is how impossible motions degrade: towards stillness.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mien_generator.face.contract import AvatarFace, FaceRequest, RgbArray
+from mien_generator.face.layout import Mouth, Reach, find_mouth, reach_of
+from mien_shared.motion import FaceKeypoint, FloatArray, Keypoints
+
+#: Least stretch that the head's and the features' maps keep in any direction; below 0 a picture folds over itself.
+MIN_SLOPE = 0.25
+
+#: The head's map is at full strength inside this frame and the identity at the crop's border.
+_HEAD_SIDE = 0.50
+_HEAD_TOP = -0.72
+_HEAD_BELOW_CHIN = 0.04
+_HEAD_BOTTOM_MAX = 0.65
+
+#: Limits of the head's affine motion: rotation in radians, stretch as a logarithm, translation of the crop's half.
+_MAX_ROTATION = 0.7
+_MAX_LOG_STRETCH = 0.35
+_MAX_TRANSLATION = 0.45
+#: A keypoint this far from the fitted head motion counts half in the fit (crop coordinates).
+_FIT_TOLERANCE = 0.04
+#: Pull of the fit towards no stretch, in the units of the keypoints' weighted variance.
+_FIT_PRIOR = 0.02
+
+#: Limits of a keypoint's own linear part: entries of A_k M^-1 - 1, and how far its slope may fall below 1.
+_MAX_LINEAR = 12.0
+_MAX_FALL = 2 / 3
+
+#: Side of the grid on which the head's map is made; between its points it is smooth.
+_GRID = 48
+#: The features' displacement is smooth: it is made at every second pixel.
+_FEATURE_STRIDE = 2
+
+
+#: Colours of a mouth's inside in the light of a studio portrait.
+_THROAT_RGB = np.array([52, 20, 22], np.float32)
+_TONGUE_RGB = np.array([122, 52, 54], np.float32)
+_TEETH_RGB = np.array([196, 182, 172], np.float32)
+
+
+class AvatarShapeError(ValueError):
+    """An avatar crop that is no square RGB picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarpFace:
+    """An avatar as `warp` needs it: its crop, how far each keypoint reaches, where the lips meet.
+
+    axis: (G,) the coarse grid's coordinates. window: (G, G) weight of the head's motion there. window_limits: the
+    frame of full strength (left, top, right, bottom) that it was made from. shade: how bright the face is lit around
+    the mouth, about 1.
+    """
+
+    rgb: RgbArray
+    source: Keypoints
+    reach: Reach
+    mouth: Mouth | None
+    axis: FloatArray
+    window: FloatArray
+    window_limits: tuple[float, float, float, float]
+    shade: float
+
+    @property
+    def size(self) -> int:
+        return int(self.rgb.shape[0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Gap:
+    """The mouth's inside in one frame: a rectangle of the face and how much of each pixel it covers."""
+
+    rows: slice
+    columns: slice
+    cover: FloatArray  # (h, w) 0..1
+    depth: FloatArray  # (h, w) below the upper lip, in half widths of the mouth
+    across: FloatArray  # (h, w) -1 at the left corner, 1 at the right
+
+
+class Workspace:
+    """The arrays that making one face of `size` pixels needs; kept, since fresh pages cost more than the arithmetic."""
+
+    def __init__(self, size: int) -> None:
+        self.axis = np.linspace(-1, 1, math.ceil(size / _FEATURE_STRIDE), dtype=np.float32)
+        self.grid = np.stack(np.meshgrid(np.arange(size), np.arange(size)), axis=-1).astype(np.float32)
+        self.flow = np.empty((size, size, 2), np.float32)
+        self.lookup = np.empty((size, size, 2), np.float32)
+        self.moved = np.empty((size, size, 2), np.float32)
+        self.displacement = np.empty((len(self.axis), len(self.axis), 2), np.float32)
+
+
+class WarpGenerator:
+    """Faces by moving the avatar's own pixels: no weights, one CPU core, the fallback when nothing else keeps up."""
+
+    name = "warp"
+
+    def __init__(self) -> None:
+        self._workspaces: dict[int, Workspace] = {}
+
+    def prepare(self, avatar: AvatarFace) -> WarpFace:
+        """Judge the avatar's keypoints and lips once; raises AvatarShapeError unless rgb is (S, S, 3), S >= 32."""
+        shape = avatar.rgb.shape
+        if len(shape) != 3 or shape[0] != shape[1] or shape[2] != 3 or shape[0] < 32:
+            raise AvatarShapeError(f"an avatar's face crop is (S, S, 3) with S >= 32, not {shape}")
+        points = avatar.keypoints.points
+        mouth = find_mouth(avatar.rgb, points)
+        lowest = float(points[:, 1].max())
+        limits = (-_HEAD_SIDE, _HEAD_TOP, _HEAD_SIDE, float(np.clip(lowest + _HEAD_BELOW_CHIN, 0.3, _HEAD_BOTTOM_MAX)))
+        # Where cv2.resize puts the samples of a picture it enlarges from _GRID to S.
+        axis = ((np.arange(_GRID) + 0.5) / _GRID * shape[0] - 0.5) * 2 / (shape[0] - 1) - 1
+        rows, columns = _ramp(axis, limits[1], limits[3]), _ramp(axis, limits[0], limits[2])
+        for ramp in (rows, columns):  # beyond the outermost samples cv2.resize repeats them: they stay at rest
+            ramp[[0, -1]] = 0
+        return WarpFace(
+            np.ascontiguousarray(avatar.rgb),
+            avatar.keypoints,
+            reach_of(points),
+            mouth,
+            axis.astype(np.float32),
+            np.outer(rows, columns),
+            limits,
+            _skin_shade(avatar.rgb, mouth),
+        )
+
+    def animate(self, requests: Sequence[FaceRequest[WarpFace]]) -> list[RgbArray]:
+        """One face for each request; a request whose motion is not finite shows the avatar at rest."""
+        return [self._animate_one(request.prepared, request.driving) for request in requests]
+
+    def close(self) -> None:
+        """Forget the working memory."""
+        self._workspaces.clear()
+
+    def _animate_one(self, face: WarpFace, driving: Keypoints) -> RgbArray:
+        workspace = self._workspaces.get(face.size)
+        if workspace is None:
+            workspace = self._workspaces[face.size] = Workspace(face.size)
+        flow, gap = backward_map(face, driving, workspace)
+        picture: RgbArray = cv2.remap(face.rgb, flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        if gap is not None:
+            _paint_mouth(picture, gap, face)
+        return picture
+
+
+def backward_map(face: WarpFace, driving: Keypoints, workspace: Workspace) -> tuple[FloatArray, _Gap | None]:
+    """Where each pixel of the frame is looked up in the avatar: (S, S, 2) float32 pixels (x, y), and the open mouth.
+
+    The map lies in `workspace` and is good until its next use.
+    The outermost pixels map to themselves, and the map folds nowhere, whatever the motion.
+    """
+    if not (np.isfinite(driving.points).all() and np.isfinite(driving.jacobians).all()):
+        driving = face.source
+    head = _fit_head(face, driving)
+    flow = _head_map(face, head, workspace)
+    at = _apply_head(face, head, driving.points)
+    shift, linear = _feature_motion(face, head, driving, at)
+    gap = None
+    if face.mouth is not None:
+        shift, opening = _split_opening(face, shift)
+        if opening > 0:
+            upper = shift[FaceKeypoint.UPPER_LIP]
+            gap = _open_mouth(face, face.mouth, head, flow, upper_shift=upper, opening=opening)
+    _add_features(face, workspace, shift, linear)
+    return flow, gap
+
+
+# --- the head ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """An affine map z -> matrix z + offset from the frame to the avatar, applied at `strength` times the window."""
+
+    matrix: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    strength: float
+
+
+def _fit_head(face: WarpFace, driving: Keypoints) -> _Head:
+    """The head's motion: robust weighted least squares of frame -> avatar over all keypoints, within limits."""
+    source = face.source.points.astype(np.float64)
+    target = driving.points.astype(np.float64)
+    weights = face.reach.rigidity.astype(np.float64)
+    matrix, offset = _fit_affine(target, source, weights)
+    for _ in range(2):  # reweighted: a lip or a brow that moves alone does not drag the head along
+        miss = np.linalg.norm(target @ matrix.T + offset - source, axis=1)
+        matrix, offset = _fit_affine(target, source, weights / (1 + (miss / _FIT_TOLERANCE) ** 2))
+    # Limited about the face's centre, where head motion is small, not about the crop's.
+    centre = source.mean(axis=0)
+    translation = _soften(matrix @ centre + offset - centre, _MAX_TRANSLATION)
+    matrix = _limit_matrix(matrix)
+    offset = centre + translation - matrix @ centre
+    axis = face.axis
+    dx = (matrix[0, 0] - 1) * axis[None, :] + matrix[0, 1] * axis[:, None] + offset[0]
+    dy = matrix[1, 0] * axis[None, :] + (matrix[1, 1] - 1) * axis[:, None] + offset[1]
+    worst = _steepest_fall(face.window * dx, face.window * dy, float(axis[1] - axis[0]))
+    return _Head(matrix, offset, min(1.0, (1 - MIN_SLOPE) / worst) if worst > 0 else 1.0)
+
+
+def _fit_affine(
+    target: NDArray[np.float64], source: NDArray[np.float64], weights: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weighted least squares source = matrix target + offset, drawn towards a rigid motion by a small prior."""
+    weights = weights / weights.sum()
+    middle_t, middle_s = weights @ target, weights @ source
+    t, s = target - middle_t, source - middle_s
+    moment = (weights[:, None] * t).T @ t
+    cross = (weights[:, None] * s).T @ t
+    spread = _FIT_PRIOR * (weights @ (s**2).sum(axis=1)) + 1e-6
+    angle = math.atan2(cross[1, 0] - cross[0, 1], cross[0, 0] + cross[1, 1])
+    rigid = _rotation(angle)
+    matrix = (cross + spread * rigid) @ np.linalg.inv(moment + spread * np.eye(2))
+    return matrix, middle_s - matrix @ middle_t
+
+
+def _limit_matrix(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The matrix with its rotation and its stretch limited; never mirrored, never singular."""
+    angle = math.atan2(matrix[1, 0] - matrix[0, 1], matrix[0, 0] + matrix[1, 1])
+    stretch = _rotation(-angle) @ matrix
+    values, vectors = np.linalg.eigh(0.5 * (stretch + stretch.T))
+    logs = np.log(np.maximum(values, 1e-3))
+    limited = np.exp(_MAX_LOG_STRETCH * np.tanh(logs / _MAX_LOG_STRETCH))
+    rotation = _rotation(_MAX_ROTATION * math.tanh(angle / _MAX_ROTATION))
+    limited_matrix: NDArray[np.float64] = rotation @ (vectors * limited) @ vectors.T
+    return limited_matrix
+
+
+def _rotation(angle: float) -> NDArray[np.float64]:
+    c, s = math.cos(angle), math.sin(angle)
+    return np.array([[c, -s], [s, c]])
+
+
+def _head_map(face: WarpFace, head: _Head, workspace: Workspace) -> FloatArray:
+    """The head's map as (S, S, 2) pixels: its displacement, made on the coarse grid and enlarged, added to the grid."""
+    axis, weight = face.axis, face.window * np.float32(0.5 * (face.size - 1) * head.strength)
+    matrix, offset = head.matrix.astype(np.float32), head.offset.astype(np.float32)
+    coarse = np.empty((_GRID, _GRID, 2), np.float32)
+    coarse[..., 0] = weight * ((matrix[0, 0] - 1) * axis[None, :] + matrix[0, 1] * axis[:, None] + offset[0])
+    coarse[..., 1] = weight * (matrix[1, 0] * axis[None, :] + (matrix[1, 1] - 1) * axis[:, None] + offset[1])
+    cv2.resize(coarse, (face.size, face.size), dst=workspace.moved, interpolation=cv2.INTER_LINEAR)
+    return np.add(workspace.moved, workspace.grid, out=workspace.flow)
+
+
+def _apply_head(face: WarpFace, head: _Head, points: FloatArray) -> FloatArray:
+    """The head's map at single points (N, 2), crop coordinates."""
+    left, top, right, bottom = face.window_limits
+    weight = head.strength * _ramp(points[:, 0], left, right) * _ramp(points[:, 1], top, bottom)
+    moved = points @ head.matrix.T + head.offset
+    return (points + weight[:, None] * (moved - points)).astype(np.float32)
+
+
+# --- the features -----------------------------------------------------------------------------------------------------
+
+
+def _feature_motion(face: WarpFace, head: _Head, driving: Keypoints, at: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """What each keypoint moves beyond the head: shift (10, 2) = p_k - q_k, and linear (10, 2, 2) = A_k M^-1 - 1."""
+    limit = 0.95 * face.reach.sigma.min(axis=1)
+    shift = _soften(face.source.points - at, limit[:, None])
+    ratio = face.source.jacobians @ _safe_inverse(driving.jacobians)
+    # The head's own affine part belongs to it only as far as it was applied there.
+    head_matrix = np.eye(2) + head.strength * (head.matrix - np.eye(2))
+    linear = ratio @ np.linalg.inv(head_matrix) - np.eye(2)
+    linear = np.clip(linear, -_MAX_LINEAR, _MAX_LINEAR)
+    # A neighbourhood may be magnified by so much only: its symmetric part keeps a slope of at least a third.
+    mean = 0.5 * (linear[:, 0, 0] + linear[:, 1, 1])
+    half, shear = 0.5 * (linear[:, 0, 0] - linear[:, 1, 1]), 0.5 * (linear[:, 0, 1] + linear[:, 1, 0])
+    fall = np.sqrt(half * half + shear * shear) - mean
+    linear *= np.minimum(1, _MAX_FALL / np.maximum(fall, 1e-6))[:, None, None]
+    return shift.astype(np.float32), linear.astype(np.float32)
+
+
+def _safe_inverse(jacobians: FloatArray) -> FloatArray:
+    """Inverses of (10, 2, 2); a singular or mirrored one is first brought to a determinant of at least 0.02."""
+    a, b = jacobians[:, 0, 0], jacobians[:, 0, 1]
+    c, d = jacobians[:, 1, 0], jacobians[:, 1, 1]
+    size = np.maximum(np.abs(jacobians).max(axis=(1, 2)), 1e-3)
+    determinant = np.maximum(a * d - b * c, np.maximum(0.02 * size * size, 1e-4))
+    adjugate = np.stack([np.stack([d, -b], axis=1), np.stack([-c, a], axis=1)], axis=1)
+    inverse: FloatArray = adjugate / determinant[:, None, None]
+    return inverse
+
+
+def _add_features(face: WarpFace, workspace: Workspace, shift: FloatArray, linear: FloatArray) -> None:
+    """Send the workspace's flow on through the features' map, in place.
+
+    With axis-aligned Gaussians every term is a product of a function of x and one of y, so the whole displacement is
+    one matrix product: rank 20 for each direction.
+    """
+    if np.abs(shift).max() < 1e-4 and np.abs(linear).max() < 1e-3:
+        return
+    axis, displacement, flow = workspace.axis, workspace.displacement, workspace.flow
+    centre = face.source.points - shift
+    sigma, cap = face.reach.sigma, face.reach.stretch[:, None]
+    dx, dy = axis[None] - centre[:, :1], axis[None] - centre[:, 1:]  # (10, n)
+    border = _ramp(axis, -0.8, 0.8)
+    gx = np.exp(-0.5 * (dx / sigma[:, :1]) ** 2)
+    gy = np.exp(-0.5 * (dy / sigma[:, 1:]) ** 2)
+    crowd = np.maximum(gy.T @ gx, 1)  # where keypoints crowd their weights are shared, as in FOMM's softmax
+    gx *= border
+    gy *= border
+    for i in (0, 1):
+        along_x = shift[:, i : i + 1] + cap * np.tanh(linear[:, i, :1] * dx / cap)
+        along_y = cap * np.tanh(linear[:, i, 1:] * dy / cap)
+        field = np.concatenate([gy, along_y * gy]).T @ np.concatenate([along_x * gx, gx])
+        np.divide(field, crowd, out=displacement[..., i])
+    worst = _steepest_fall(displacement[..., 0], displacement[..., 1], float(axis[1] - axis[0]))
+    strength = min(1.0, (1 - MIN_SLOPE) / worst) if worst > 0 else 1.0
+    displacement *= np.float32(0.5 * (face.size - 1) * strength)
+    np.multiply(flow, np.float32((len(axis) - 1) / (face.size - 1)), out=workspace.lookup)
+    flow += cv2.remap(
+        displacement, workspace.lookup, None, cv2.INTER_LINEAR, dst=workspace.moved, borderMode=cv2.BORDER_REPLICATE
+    )
+
+
+# --- the mouth --------------------------------------------------------------------------------------------------------
+
+
+def _split_opening(face: WarpFace, shift: FloatArray) -> tuple[FloatArray, float]:
+    """Take from the lower lip's shift what parts it from the upper lip: the rest, and the opening (crop, >= 0)."""
+    upper, lower = FaceKeypoint.UPPER_LIP, FaceKeypoint.LOWER_LIP
+    opening = float(shift[upper, 1] - shift[lower, 1])  # shifts point from the frame to the avatar
+    if opening <= 0:
+        return shift, 0.0
+    rest = shift.copy()
+    rest[lower, 1] = shift[upper, 1]
+    room = float(face.source.points[FaceKeypoint.CHIN, 1] - face.source.points[lower, 1])
+    return rest, float(_soften(np.array([opening]), max(0.6 * room, 0.02))[0])
+
+
+def _open_mouth(
+    face: WarpFace, mouth: Mouth, head: _Head, flow: FloatArray, *, upper_shift: FloatArray, opening: float
+) -> _Gap | None:
+    """Send `flow` on through the jaw's map, in place, and say where the lips' gap lies; None if it is off the face."""
+    scale = 0.5 * (face.size - 1)
+    centre_x, centre_y = mouth.centre_x - float(upper_shift[0]), mouth.centre_y - float(upper_shift[1])
+    chin_y = float(face.source.points[FaceKeypoint.CHIN, 1])
+    reach_y = max(chin_y - mouth.centre_y, 1.5 * opening)
+    # The rectangle of the frame that the jaw's map can touch: the mouth's box, sent back through the head's motion.
+    left, right = centre_x - mouth.half_width, centre_x + mouth.half_width
+    top, bottom = centre_y - abs(mouth.bend), centre_y + abs(mouth.bend) + opening + reach_y
+    corners = np.array([[left, top], [right, top], [left, bottom], [right, bottom]])
+    back = (corners - head.offset) @ np.linalg.inv(head.matrix).T
+    corners = np.concatenate([corners, back])  # a head whose motion was weakened lies between the two
+    low = np.floor((corners.min(axis=0) + 1) * scale).astype(int) - 2
+    high = np.ceil((corners.max(axis=0) + 1) * scale).astype(int) + 3
+    low, high = np.clip(low, 1, face.size - 1), np.clip(high, 1, face.size - 1)
+    rows, columns = slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
+    part = flow[rows, columns]
+    if part.size == 0:
+        return None
+    across = (part[..., 0] / scale - 1 - centre_x) / mouth.half_width
+    profile = np.clip(1 - across**2, 0, 1)
+    below = part[..., 1] / scale - 1 - (centre_y + mouth.bend * across**2)
+    drop = opening * profile
+    # Under the gap the jaw's displacement fades linearly, so the map's slope there is 1 + drop / reach: no fold.
+    displacement = np.where(below < drop, np.clip(below, 0, None), drop * np.clip(1 - (below - drop) / reach_y, 0, 1))
+    part[..., 1] -= displacement * np.where(profile > 0, 1, 0) * scale
+    pixel = 1 / scale
+    cover = np.clip((np.minimum(below, drop - below)) / (1.5 * pixel) + 0.5, 0, 1) * np.clip(drop / (3 * pixel), 0, 1)
+    depth = below / mouth.half_width
+    return _Gap(rows, columns, cover.astype(np.float32), depth.astype(np.float32), across.astype(np.float32))
+
+
+def _paint_mouth(picture: RgbArray, gap: _Gap, face: WarpFace) -> None:
+    """Paint a mouth's inside into the gap, in place: dark, the tongue a little lighter, upper teeth in the shadow."""
+    part = picture[gap.rows, gap.columns]
+    tongue = _smooth(gap.depth, 0.15, 0.65)[..., None] * _smooth(1 - np.abs(gap.across), 0.1, 0.6)[..., None]
+    inside = _THROAT_RGB + tongue * (_TONGUE_RGB - _THROAT_RGB)
+    if face.mouth is not None and face.mouth.closed:
+        row = _smooth(gap.depth, -0.02, 0.09) * (1 - _smooth(gap.depth + 0.10 * gap.across**2, 0.13, 0.20))
+        teeth = (0.8 * row * _smooth(1 - np.abs(gap.across), 0.12, 0.45))[..., None]
+        inside = inside + teeth * (_TEETH_RGB - inside)
+    part[...] = part + gap.cover[..., None] * (np.float32(face.shade) * inside - part) + np.float32(0.5)
+
+
+def _skin_shade(rgb: RgbArray, mouth: Mouth | None) -> float:
+    """How bright the face is lit around the mouth, 0.3..1.2, so that the mouth's inside fits the light."""
+    if mouth is None:
+        return 1.0
+    scale = 0.5 * (rgb.shape[0] - 1)
+    x, y, r = (mouth.centre_x + 1) * scale, (mouth.centre_y + 1) * scale, mouth.half_width * scale
+    patch = rgb[max(0, int(y - r)) : int(y + r) + 1, max(0, int(x - r)) : int(x + r) + 1]
+    return float(np.clip(np.median(patch) / 150, 0.3, 1.2)) if patch.size else 1.0
+
+
+# --- shapes -----------------------------------------------------------------------------------------------------------
+
+
+def _ramp(axis: NDArray[np.floating], low: float, high: float) -> FloatArray:
+    """1 between low and high, falling smoothly to exactly 0 at -1 and 1."""
+    outside = np.minimum((axis + 1) / (low + 1), (1 - axis) / (1 - high))
+    t = np.clip(outside, 0, 1)
+    ramp: FloatArray = (t * t * (3 - 2 * t)).astype(np.float32)
+    return ramp
+
+
+def _smooth(values: FloatArray, low: float, high: float) -> FloatArray:
+    """0 up to low, 1 from high on, smooth between."""
+    t = np.clip((values - low) / (high - low), 0, 1)
+    step: FloatArray = t * t * (3 - 2 * t)
+    return step
+
+
+def _soften(vectors: NDArray[np.float64] | FloatArray, limit: float | FloatArray) -> NDArray[np.float64]:
+    """Vectors (..., 2) or (1,) shortened smoothly to stay under `limit`; half of it passes nearly unchanged."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    softened: NDArray[np.float64] = vectors / (1 + (length / limit) ** 4) ** 0.25
+    return softened
+
+
+def _steepest_fall(dx: FloatArray, dy: FloatArray, step: float) -> float:
+    """How much a displacement takes from the identity's slope at worst: the largest -eigenvalue of its symmetric part.
+
+    dx, dy: (H, W) displacement samples `step` apart.
+    """
+    xx = np.diff(dx, axis=1)[:-1] / step
+    yy = np.diff(dy, axis=0)[:, :-1] / step
+    xy = 0.5 * (np.diff(dx, axis=0)[:, :-1] + np.diff(dy, axis=1)[:-1]) / step
+    mean, half = 0.5 * (xx + yy), 0.5 * (xx - yy)
+    return float((np.sqrt(half * half + xy * xy) - mean).max())
