@@ -31,6 +31,10 @@ class TokenError(Exception):
     """A token that opens nothing; the text says why and never quotes the token."""
 
 
+class NotGranted(TokenError):
+    """A valid token, but not for this: HTTP's 403, where the others are 401."""
+
+
 @dataclass(frozen=True, slots=True)
 class TokenIssuer:
     """Signs and checks session tokens with one shared secret."""
@@ -72,9 +76,9 @@ class TokenIssuer:
         except jwt.InvalidTokenError as error:
             raise TokenError("the token is not valid here") from error
         if claims["sub"] != session_id:
-            raise TokenError("the token is for another session")
+            raise NotGranted("the token is for another session")
         if grant not in claims.get("grants", ()):
-            raise TokenError(f"the token does not grant {grant}")
+            raise NotGranted(f"the token does not grant {grant}")
 
 
 def bearer(authorization: str | None) -> str | None:
