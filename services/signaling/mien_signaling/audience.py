@@ -1,0 +1,170 @@
+"""Everybody who watches through this process: viewers by id, and one broadcast for each session they watch."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Coroutine
+
+from redis.asyncio import Redis
+
+from mien_shared.clock import Clock
+from mien_shared.registry import Registry
+from mien_signaling.broadcast import Broadcast
+from mien_signaling.metrics import SignalingMetrics
+from mien_signaling.peer import Gone, Viewer
+from mien_signaling.sdp import Offer
+from mien_signaling.settings import SignalingSettings
+
+logger = logging.getLogger(__name__)
+
+
+class UnknownSession(LookupError):
+    """No session of that id lives."""
+
+
+class NoPublication(Exception):
+    """The session lives, but no generator holds it."""
+
+
+class Full(Exception):
+    """As many viewers as allowed, here or of this session."""
+
+
+class Audience:
+    """Owns viewers and broadcasts; `aclose` ends them all."""
+
+    def __init__(self, redis: Redis, settings: SignalingSettings, clock: Clock, metrics: SignalingMetrics) -> None:
+        self._redis = redis
+        self._registry = Registry(redis)
+        self._settings = settings
+        self._clock = clock
+        self._metrics = metrics
+        self._viewers: dict[str, Viewer] = {}
+        self._broadcasts: dict[str, Broadcast] = {}
+        self._lingering: dict[str, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        metrics.watch_audience(self._connecting, self._connected, lambda: len(self._broadcasts))
+
+    async def join(self, session_id: str, offer: Offer) -> tuple[str, str]:
+        """A new viewer of a session: its unguessable id and our answer.
+
+        A session that is watched here already is joined without asking Redis. Raises UnknownSession, NoPublication,
+        Full, UnreadableOffer, UnacceptableOffer, or what Redis raises.
+        """
+        if not self._has_room(session_id):
+            raise Full
+        broadcast = self._broadcasts.get(session_id) or await self._open(session_id)
+        if not self._has_room(session_id):
+            self._linger_unless_watched(session_id)
+            raise Full
+        viewer = Viewer(
+            secrets.token_urlsafe(24),
+            broadcast,
+            self._settings.ice_servers,
+            self._settings.connect_timeout_s,
+            self._clock,
+            self._metrics,
+            self._gone,
+        )
+        self._viewers[viewer.viewer_id] = viewer
+        if lingering := self._lingering.pop(session_id, None):
+            lingering.cancel()
+        try:
+            return viewer.viewer_id, await viewer.answer(offer)
+        except BaseException:
+            await self.remove(viewer, Gone.REFUSED)
+            raise
+
+    def find(self, session_id: str, viewer_id: str) -> Viewer | None:
+        viewer = self._viewers.get(viewer_id)
+        return viewer if viewer is not None and viewer.broadcast.session.session_id == session_id else None
+
+    async def remove(self, viewer: Viewer, reason: Gone) -> None:
+        """Let a viewer go; harmless if it has gone."""
+        if self._viewers.pop(viewer.viewer_id, None) is None:
+            return
+        self._metrics.viewer_gone(reason)
+        await viewer.close()
+        self._linger_unless_watched(viewer.broadcast.session.session_id)
+
+    async def aclose(self) -> None:
+        """Close every connection, so that viewers see it at once, and end every task."""
+        await asyncio.gather(*(self.remove(viewer, Gone.SHUTDOWN) for viewer in list(self._viewers.values())))
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(broadcast.aclose() for broadcast in self._broadcasts.values()))
+        self._broadcasts.clear()
+
+    async def _open(self, session_id: str) -> Broadcast:
+        session = await self._registry.session(session_id)
+        if session is None:
+            raise UnknownSession(session_id)
+        if await self._registry.owner(session_id) is None:
+            raise NoPublication(session_id)
+        if session_id not in self._broadcasts:  # another viewer may have come while we asked
+            broadcast = Broadcast(
+                session,
+                self._redis,
+                self._settings.bitrate_limits,
+                self._clock,
+                self._metrics,
+                self._ended,
+            )
+            broadcast.start()
+            self._broadcasts[session_id] = broadcast
+        return self._broadcasts[session_id]
+
+    def _has_room(self, session_id: str) -> bool:
+        return (
+            len(self._viewers) < self._settings.max_viewers
+            and len(self._of_session(session_id)) < self._settings.max_viewers_per_session
+        )
+
+    def _connected(self) -> int:
+        return sum(viewer.is_connected for viewer in self._viewers.values())
+
+    def _connecting(self) -> int:
+        return len(self._viewers) - self._connected()
+
+    def _of_session(self, session_id: str) -> list[Viewer]:
+        return [viewer for viewer in self._viewers.values() if viewer.broadcast.session.session_id == session_id]
+
+    def _linger_unless_watched(self, session_id: str) -> None:
+        if session_id in self._broadcasts and session_id not in self._lingering and not self._of_session(session_id):
+            self._lingering[session_id] = self._spawn(self._linger(session_id))
+
+    async def _linger(self, session_id: str) -> None:
+        await self._clock.sleep(self._settings.linger_s)
+        del self._lingering[session_id]
+        await self._broadcasts.pop(session_id).aclose()
+
+    async def _end(self, broadcast: Broadcast) -> None:
+        """The session is over: its viewers are let go, and none can join any more."""
+        session_id = broadcast.session.session_id
+        if self._broadcasts.get(session_id) is not broadcast:
+            return
+        del self._broadcasts[session_id]
+        if lingering := self._lingering.pop(session_id, None):
+            lingering.cancel()
+        await asyncio.gather(*(self.remove(viewer, Gone.SESSION_ENDED) for viewer in self._of_session(session_id)))
+        await broadcast.aclose()
+
+    def _gone(self, viewer: Viewer, reason: Gone) -> None:
+        self._spawn(self.remove(viewer, reason))
+
+    def _ended(self, broadcast: Broadcast) -> None:
+        self._spawn(self._end(broadcast))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("letting a viewer go failed", exc_info=task.exception())

@@ -1,0 +1,170 @@
+"""One watched session: a single subscription to its video, handed to all viewers, and their wishes sent back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from redis.asyncio import Redis
+
+from mien_shared.bus import keep_trying
+from mien_shared.channels import VideoSubscription, send_control
+from mien_shared.clock import Clock
+from mien_shared.messages import EncodedFrame, KeyframeReason, RequestKeyframe, SessionRecord, SetBitrate
+from mien_shared.registry import KEEP_ALIVE_INTERVAL_S, Registry
+from mien_signaling.fanout import Fanout, PacketisedFrame, ViewerQueue
+from mien_signaling.feedback import (
+    BITRATE_INTERVAL_S,
+    KEYFRAME_POLL_S,
+    BitrateLimits,
+    KeyframeRequests,
+    SessionBitrate,
+    ViewerBitrate,
+    session_target_bps,
+)
+from mien_signaling.metrics import SignalingMetrics
+from mien_signaling.rtp_h264 import NotAnnexB
+
+logger = logging.getLogger(__name__)
+
+
+class ViewerFeed:
+    """One viewer's place in the fan-out: its queue, and what its path was seen to carry."""
+
+    def __init__(self, limits: BitrateLimits) -> None:
+        self._ready = asyncio.Event()
+        self.queue = ViewerQueue(self._ready.set)
+        self.bitrate = ViewerBitrate(limits)
+
+    async def next_frame(self) -> PacketisedFrame:
+        """The oldest frame not yet sent to this viewer."""
+        while (frame := self.queue.pop()) is None:
+            self._ready.clear()
+            await self._ready.wait()
+        return frame
+
+
+class Broadcast:
+    """Runs from `start` to `aclose`. `on_ended` is called if the session ends meanwhile, perhaps more than once."""
+
+    def __init__(
+        self,
+        session: SessionRecord,
+        redis: Redis,
+        limits: BitrateLimits,
+        clock: Clock,
+        metrics: SignalingMetrics,
+        on_ended: Callable[[Broadcast], None],
+    ) -> None:
+        self.session = session
+        self.limits = limits
+        self._redis = redis
+        self._registry = Registry(redis)
+        self._clock = clock
+        self._metrics = metrics
+        self._on_ended = on_ended
+        self._subscription = VideoSubscription(redis, session.session_id)
+        self._fanout = Fanout()
+        self._feeds: list[ViewerFeed] = []
+        self._keyframes = KeyframeRequests()
+        self._keyframe_wanted = asyncio.Event()
+        self._bitrate = SessionBitrate(limits.start_bps)
+        self._encoder_run: str | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="broadcast")
+        self._task.add_done_callback(self._over)
+
+    async def aclose(self) -> None:
+        """End the subscription; no viewer is told."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def attach(self, feed: ViewerFeed) -> None:
+        """From now on this viewer gets frames, beginning with the next IDR, which is asked for."""
+        self._fanout.add(feed.queue)
+        self._feeds.append(feed)
+        self.want_keyframe(KeyframeReason.JOIN)
+
+    def detach(self, feed: ViewerFeed) -> None:
+        """Harmless if the feed is not attached."""
+        self._fanout.remove(feed.queue)
+        if feed in self._feeds:
+            self._feeds.remove(feed)
+
+    def want_keyframe(self, reason: KeyframeReason) -> None:
+        """Ask the session's generator for an IDR, soon and together with whoever else asks."""
+        self._keyframes.want(reason)
+        self._keyframe_wanted.set()
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for name, step in {
+                "video": self._fan_out,
+                "keyframes": self._request_keyframes,
+                "bitrate": self._set_bitrate,
+                "keep alive": self._keep_alive,
+            }.items():
+                group.create_task(keep_trying(name, self._clock, self._metrics, step), name=name)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            logger.error("a broadcast failed", exc_info=task.exception())
+            self._on_ended(self)
+
+    async def _fan_out(self) -> None:
+        for frame in await self._subscription.read():
+            self._push(frame)
+
+    def _push(self, frame: EncodedFrame) -> None:
+        self._encoder_run = frame.run
+        try:
+            report = self._fanout.push(frame)
+        except NotAnnexB:
+            self._metrics.bad_frame()
+            return
+        self._metrics.frame_fanned_out(report)
+        if frame.is_idr:
+            self._keyframes.answered()
+        if report.wants_idr is not None:
+            self.want_keyframe(report.wants_idr)
+
+    async def _request_keyframes(self) -> None:
+        await self._keyframe_wanted.wait()
+        while (reason := self._keyframes.pending) is not None:
+            wait_s = self._keyframes.due_in_s(self._clock.monotonic_s())
+            if wait_s > 0:
+                await self._clock.sleep(min(wait_s, KEYFRAME_POLL_S))
+                continue
+            if owner := await self._registry.owner(self.session.session_id):
+                await send_control(
+                    self._redis, owner, RequestKeyframe(session_id=self.session.session_id, reason=reason)
+                )
+                self._metrics.keyframe_requested(reason)
+            self._keyframes.sent(self._clock.monotonic_s())
+        self._keyframe_wanted.clear()
+
+    async def _set_bitrate(self) -> None:
+        await self._clock.sleep(BITRATE_INTERVAL_S)
+        now_s = self._clock.monotonic_s()
+        wanted_bps = session_target_bps(feed.bitrate.target_bps(now_s) for feed in self._feeds)
+        if wanted_bps is None:
+            return
+        run = self._encoder_run
+        target_bps = self._bitrate.to_send(wanted_bps, run, now_s)
+        if target_bps is None:
+            return
+        if owner := await self._registry.owner(self.session.session_id):
+            await send_control(
+                self._redis, owner, SetBitrate(session_id=self.session.session_id, bitrate_bps=target_bps)
+            )
+            self._metrics.bitrate_set(target_bps)
+            self._bitrate.sent(target_bps, run, now_s)
+
+    async def _keep_alive(self) -> None:
+        if not await self._registry.keep_alive(self.session):
+            self._on_ended(self)
+        await self._clock.sleep(KEEP_ALIVE_INTERVAL_S)

@@ -1,0 +1,123 @@
+"""One session's frames to all its viewers: bounded, and never a frame that its viewer cannot decode.
+
+A viewer's queue holds a second at most. When it overflows, everything in it goes and the viewer waits for the next
+IDR: newest wins, and no frame is sent whose reference was dropped. Viewers do not know of each other.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mien_shared.clock import VIDEO_CLOCK_HZ
+from mien_shared.messages import EncodedFrame, KeyframeReason
+from mien_signaling.rtp_h264 import packetise
+
+MAX_QUEUED_FRAMES = 30
+MAX_QUEUED_90K = VIDEO_CLOCK_HZ  # one second
+
+
+@dataclass(frozen=True, slots=True)
+class PacketisedFrame:
+    """One access unit as RTP payloads; all viewers share the list, so nobody may change it."""
+
+    payloads: list[bytes]
+    pts_90k: int
+    is_idr: bool
+
+
+class ViewerQueue:
+    """What one viewer has yet to be sent."""
+
+    def __init__(self, on_ready: Callable[[], None] = lambda: None) -> None:
+        """`on_ready` is called after a frame was queued."""
+        self._frames: deque[PacketisedFrame] = deque()
+        self._on_ready = on_ready
+        self.waits_for_idr = True
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def wants(self, *, is_idr: bool) -> bool:
+        """Whether this viewer can decode the next frame."""
+        return is_idr or not self.waits_for_idr
+
+    def push(self, frame: PacketisedFrame) -> int:
+        """Queue a frame this viewer `wants`; returns how many were dropped for it, the frame itself among them."""
+        dropped = 0
+        if self._is_full(frame):
+            dropped = len(self._frames)
+            self._frames.clear()
+            if not frame.is_idr:
+                self.waits_for_idr = True
+                return dropped + 1
+        self.waits_for_idr = False
+        self._frames.append(frame)
+        self._on_ready()
+        return dropped
+
+    def skip_to_idr(self) -> None:
+        """A frame is missing upstream. What is queued can still be decoded; what follows cannot."""
+        self.waits_for_idr = True
+
+    def pop(self) -> PacketisedFrame | None:
+        return self._frames.popleft() if self._frames else None
+
+    def _is_full(self, frame: PacketisedFrame) -> bool:
+        if not self._frames:
+            return False
+        return len(self._frames) >= MAX_QUEUED_FRAMES or abs(frame.pts_90k - self._frames[0].pts_90k) > MAX_QUEUED_90K
+
+
+@dataclass(slots=True)
+class FanoutReport:
+    """What became of one frame, over all viewers; `wants_idr` names the reason if one is needed now."""
+
+    queued: int = 0
+    dropped_overflow: int = 0
+    dropped_waiting: int = 0
+    wants_idr: KeyframeReason | None = None
+
+
+class Fanout:
+    """The viewers of one session, and which frame was the last."""
+
+    def __init__(self) -> None:
+        self._queues: list[ViewerQueue] = []
+        self._previous: EncodedFrame | None = None
+
+    @property
+    def someone_waits(self) -> bool:
+        return any(queue.waits_for_idr for queue in self._queues)
+
+    def add(self, queue: ViewerQueue) -> None:
+        self._queues.append(queue)
+
+    def remove(self, queue: ViewerQueue) -> None:
+        """Harmless if it was never added."""
+        if queue in self._queues:
+            self._queues.remove(queue)
+
+    def push(self, frame: EncodedFrame) -> FanoutReport:
+        """Hand one frame to every viewer that can decode it. Raises NotAnnexB; that frame then counts as missing."""
+        payloads = packetise(frame.data) if self._queues else []
+        report = FanoutReport()
+        gap = self._previous is not None and not frame.is_idr and not frame.follows(self._previous)
+        self._previous = frame
+        if gap:
+            for queue in self._queues:
+                queue.skip_to_idr()
+            if self._queues:
+                report.wants_idr = KeyframeReason.GAP
+        takers = [queue for queue in self._queues if queue.wants(is_idr=frame.is_idr)]
+        report.dropped_waiting = len(self._queues) - len(takers)
+        packetised = PacketisedFrame(payloads, frame.pts_90k, frame.is_idr)
+        for queue in takers:
+            dropped = queue.push(packetised)
+            report.dropped_overflow += dropped
+            if queue.waits_for_idr:
+                report.wants_idr = KeyframeReason.GAP
+            else:
+                report.queued += 1
+        return report

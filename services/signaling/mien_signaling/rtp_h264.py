@@ -1,0 +1,74 @@
+"""H.264 into RTP payloads (RFC 6184, packetization-mode 1): once a frame, whoever watches."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import ceil
+from struct import pack
+
+#: With RTP header and extensions, SRTP tag, UDP and IPv6 some 1,290 bytes: TURN or a tunnel fits beside it in 1,500.
+MAX_PAYLOAD_BYTES = 1200
+
+_STAP_A, _FU_A = 24, 28
+_TYPE, _NRI, _FORBIDDEN_AND_NRI = 0x1F, 0x60, 0xE0
+_FU_START, _FU_END = 0x80, 0x40
+_START_CODE = b"\x00\x00\x01"
+
+
+class NotAnnexB(ValueError):
+    """A frame without start codes; AVCC would look like this."""
+
+
+def nal_units(annex_b: bytes) -> list[bytes]:
+    """The NAL units of an Annex-B access unit, without start codes; raises NotAnnexB.
+
+    A NAL unit never ends in a zero byte (H.264, 7.4.1), so zeros before a start code belong to the stream, not to it.
+    """
+    before, *units = annex_b.split(_START_CODE)
+    found = [unit for unit in (part.rstrip(b"\x00") for part in units) if unit]
+    if before.strip(b"\x00") or not found:
+        raise NotAnnexB("the frame does not begin with an Annex-B start code")
+    return found
+
+
+def packetise(annex_b: bytes, max_payload_bytes: int = MAX_PAYLOAD_BYTES) -> list[bytes]:
+    """RTP payloads of one access unit, in order; the last one carries the marker bit.
+
+    Neighbours that fit together travel as one STAP-A, what fits alone as it is, the rest in FU-As of even length.
+    """
+    payloads: list[bytes] = []
+    gathered: list[bytes] = []
+    gathered_bytes = 1
+    for unit in nal_units(annex_b):
+        if gathered and gathered_bytes + 2 + len(unit) > max_payload_bytes:
+            payloads.append(_together(gathered))
+            gathered, gathered_bytes = [], 1
+        if len(unit) > max_payload_bytes:
+            payloads += _fragments(unit, max_payload_bytes)
+        else:
+            gathered.append(unit)
+            gathered_bytes += 2 + len(unit)
+    if gathered:
+        payloads.append(_together(gathered))
+    return payloads
+
+
+def _together(units: list[bytes]) -> bytes:
+    """One single NAL unit packet, or a STAP-A with the highest importance of its parts (RFC 6184, 5.7.1)."""
+    if len(units) == 1:
+        return units[0]
+    importance = max(unit[0] & _NRI for unit in units)
+    return b"".join([bytes([importance | _STAP_A]), *(pack("!H", len(unit)) + unit for unit in units)])
+
+
+def _fragments(unit: bytes, max_payload_bytes: int) -> list[bytes]:
+    """FU-A packets (RFC 6184, 5.8)."""
+    indicator, kind = unit[0] & _FORBIDDEN_AND_NRI | _FU_A, unit[0] & _TYPE
+    body = unit[1:]
+    count = ceil(len(body) / (max_payload_bytes - 2))
+    ends = [len(body) * part // count for part in range(count + 1)]
+    fragments = []
+    for part, (start, end) in enumerate(pairwise(ends)):
+        position = (_FU_START if part == 0 else 0) | (_FU_END if part == count - 1 else 0)
+        fragments.append(bytes([indicator, position | kind]) + body[start:end])
+    return fragments

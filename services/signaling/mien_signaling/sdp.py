@@ -1,0 +1,159 @@
+"""The little of SDP that WHEP needs: what an offer must have, and trickle-ICE fragments (RFC 8840, section 9). Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+MAX_MEDIA_SECTIONS = 8
+#: A viewer's candidates are addresses that we send checks to, so there is a limit on how many it may name.
+MAX_CANDIDATES = 32
+
+_LINE = re.compile(r"[a-z]=.*")
+_H264 = re.compile(r"\d+ H264/90000", re.IGNORECASE)
+# candidate-attribute of RFC 8839, section 5.1, as far as aiortc reads it
+_CANDIDATE = re.compile(
+    r"candidate:(?P<sdp>[\w+/=-]{1,32} (?P<component>\d{1,3}) (?P<transport>\w{1,8}) \d{1,10} "
+    r"(?P<address>[\w.:%-]{1,255}) \d{1,5} typ (?:host|srflx|prflx|relay)(?: .*)?)",
+    re.ASCII,
+)
+
+
+class UnreadableOffer(ValueError):
+    """The body is not an SDP description: 400."""
+
+
+class UnacceptableOffer(ValueError):
+    """The body is SDP, but nothing we could send to: 422."""
+
+
+class BadFragment(ValueError):
+    """The body is not a trickle-ICE fragment: 400."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One ICE candidate: what follows "candidate:", and the media section it is for."""
+
+    sdp: str
+    address: str
+    mid: str | None
+    mline_index: int | None
+
+    @property
+    def is_mdns(self) -> bool:
+        return self.address.endswith(".local")
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """An offer that passed: its text without mDNS candidates, and the ICE credentials of its first media section."""
+
+    sdp: str
+    ufrag: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrickleFragment:
+    """What a PATCH brings. ufrag: None where the sender left it out."""
+
+    ufrag: str | None
+    candidates: tuple[Candidate, ...]
+    end_of_candidates: bool
+
+
+@dataclass
+class _Section:
+    kind: str
+    port: str
+    attributes: dict[str, list[str]] = field(default_factory=dict)
+
+    def first(self, name: str) -> str | None:
+        return self.attributes.get(name, [None])[0]
+
+    @property
+    def receives(self) -> bool:
+        return self.port != "0" and "sendonly" not in self.attributes and "inactive" not in self.attributes
+
+
+def parse_offer(body: str) -> Offer:
+    """Check what a WHEP offer must have; raises UnreadableOffer or UnacceptableOffer.
+
+    mDNS candidates are left out: their names mean nothing outside the viewer's own network, looking one up holds the
+    answer for a second, and its address is learnt from its first check (RFC 8445, 7.3.1.3).
+    """
+    lines = [line for line in body.splitlines() if line]
+    if not lines or lines[0] != "v=0" or not all(_LINE.fullmatch(line) for line in lines):
+        raise UnreadableOffer("the body is not an SDP description")
+    session, *sections = _sections(lines)
+    if not sections:
+        raise UnacceptableOffer("the offer has no media section")
+    if len(sections) > MAX_MEDIA_SECTIONS:
+        raise UnacceptableOffer(f"the offer has more than {MAX_MEDIA_SECTIONS} media sections")
+    video = next((section for section in sections if section.kind == "video"), None)
+    if video is None or not video.receives:
+        raise UnacceptableOffer("the offer has no video section that receives (recvonly or sendrecv)")
+    if not any(_H264.fullmatch(codec) for codec in video.attributes.get("rtpmap", [])):
+        raise UnacceptableOffer("the offer has no H264 video codec")
+    ufrag = sections[0].first("ice-ufrag") or session.first("ice-ufrag")
+    for section in sections:
+        for name in ("ice-ufrag", "ice-pwd", "fingerprint"):
+            if not (section.first(name) or session.first(name)):
+                raise UnacceptableOffer(f"the offer's {section.kind} section has no {name}")
+        if section.kind in {"audio", "video"} and "rtcp-mux" not in section.attributes:
+            raise UnacceptableOffer(f"the offer's {section.kind} section has no rtcp-mux")
+    assert ufrag is not None  # the first section has one, or the session
+    candidates = [line for line in lines if line.startswith("a=candidate:")]
+    if len(candidates) > MAX_CANDIDATES * len(sections):
+        raise UnacceptableOffer(f"the offer has more than {MAX_CANDIDATES} candidates a media section")
+    if any(_CANDIDATE.fullmatch(line.removeprefix("a=")) is None for line in candidates):
+        raise UnreadableOffer("a candidate of the offer cannot be read")
+    kept = [line for line in lines if not _names_mdns(line)]
+    return Offer("\r\n".join(kept) + "\r\n", ufrag)
+
+
+def parse_fragment(body: str) -> TrickleFragment:
+    """Read an application/trickle-ice-sdpfrag body; raises BadFragment."""
+    lines = [line for line in body.splitlines() if line]
+    if not lines or not all(_LINE.fullmatch(line) for line in lines):
+        raise BadFragment("the body is not an SDP fragment")
+    session, *sections = _sections(lines)
+    everywhere = [session, *sections]
+    candidates = []
+    for index, section in enumerate(everywhere):
+        for text in section.attributes.get("candidate", []):
+            match = _CANDIDATE.fullmatch(f"candidate:{text}")
+            if match is None:
+                raise BadFragment("a candidate cannot be read")
+            mid = section.first("mid")
+            # Without a media section the candidate is for the first one: with BUNDLE there is but one transport.
+            mline_index = None if mid is not None else max(0, index - 1)
+            if match["component"] == "1" and match["transport"].lower() == "udp":
+                candidates.append(Candidate(match["sdp"], match["address"], mid, mline_index))
+    if len(candidates) > MAX_CANDIDATES:
+        raise BadFragment(f"the fragment has more than {MAX_CANDIDATES} candidates")
+    ufrag = next((name for section in everywhere if (name := section.first("ice-ufrag"))), None)
+    ended = any("end-of-candidates" in section.attributes for section in everywhere)
+    if ufrag is None and not candidates and not ended:
+        raise BadFragment("the fragment has neither candidates nor credentials")
+    return TrickleFragment(ufrag, tuple(candidates), ended)
+
+
+def _sections(lines: list[str]) -> Iterator[_Section]:
+    """The session part first, then each media section."""
+    section = _Section("session", "")
+    for line in lines:
+        if line.startswith("m="):
+            yield section
+            kind, _, rest = line[2:].partition(" ")
+            section = _Section(kind, rest.split(" ", 1)[0].split("/", 1)[0])
+        elif line.startswith("a="):
+            name, _, value = line[2:].partition(":")
+            section.attributes.setdefault(name, []).append(value)
+    yield section
+
+
+def _names_mdns(line: str) -> bool:
+    match = _CANDIDATE.fullmatch(line.removeprefix("a="))
+    return match is not None and match["address"].endswith(".local")

@@ -1,0 +1,246 @@
+"""WHEP over HTTP (draft-ietf-wish-whep, in the manner of RFC 9725): POST an offer, PATCH candidates, DELETE to leave.
+
+ICE restarts are not supported, so there is no ETag, and a PATCH that asks for one gets 422 while the session lives on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from math import ceil
+
+from fastapi import APIRouter, Request
+from starlette.datastructures import MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mien_shared.bus import BUS_ERRORS
+from mien_shared.clock import Clock
+from mien_shared.problems import Problem, unavailable
+from mien_shared.settings import IceServer
+from mien_shared.tokens import Grant, NotGranted, TokenError, TokenIssuer, bearer
+from mien_signaling.admission import RateLimiter
+from mien_signaling.audience import Audience, Full, NoPublication, UnknownSession
+from mien_signaling.metrics import SignalingMetrics
+from mien_signaling.peer import Gone, Viewer
+from mien_signaling.sdp import BadFragment, UnacceptableOffer, UnreadableOffer, parse_fragment, parse_offer
+from mien_signaling.settings import SignalingSettings
+
+SDP = "application/sdp"
+SDP_FRAGMENT = "application/trickle-ice-sdpfrag"
+
+_PREFIX = "/v1/whep/"
+_RETRY_AFTER_S = 2
+_PREFLIGHT_LIFETIME_S = 7200
+_ENDPOINT_METHODS = "POST, OPTIONS, HEAD"
+_SESSION_METHODS = "PATCH, DELETE, OPTIONS, HEAD"
+_COUNTED_METHODS = frozenset({"POST", "PATCH", "DELETE", "OPTIONS", "HEAD", "GET", "PUT"})
+_SESSION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class Doorkeeper:
+    """Who may ask, how often, and with how much."""
+
+    def __init__(self, settings: SignalingSettings, clock: Clock) -> None:
+        self._issuer = TokenIssuer(settings.token_secret.get_secret_value())
+        self._demo_open = settings.demo_open
+        self._max_body_bytes = settings.max_body_bytes
+        self._clock = clock
+        self._limiters = {
+            "POST": RateLimiter(settings.joins_per_minute),
+            "PATCH": RateLimiter(settings.updates_per_minute),
+            "DELETE": RateLimiter(settings.updates_per_minute),
+        }
+
+    def admit(self, request: Request, session_id: str) -> None:
+        """Raises the Problem (429, 401, 403) that stands between this request and its session."""
+        address = request.client.host if request.client else ""
+        wait_s = self._limiters[request.method].wait_s(address, self._clock.monotonic_s())
+        if wait_s > 0:
+            detail = "too many requests from this address"
+            raise Problem(429, "too-many-requests", detail, {"Retry-After": str(ceil(wait_s))})
+        if self._demo_open:
+            return
+        token = bearer(request.headers.get("authorization"))
+        if token is None:
+            raise Problem(401, "token-missing", "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
+        try:
+            self._issuer.check(token, session_id, Grant.WATCH)
+        except NotGranted as error:
+            raise Problem(403, "not-granted", str(error)) from error
+        except TokenError as error:
+            challenge = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+            raise Problem(401, "token-invalid", str(error), challenge) from error
+
+    async def text(self, request: Request, media_type: str, accept_header: str) -> str:
+        """The body, if it is of that type (415), not too long (413) and UTF-8 (400)."""
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != media_type:
+            raise Problem(415, "wrong-media-type", f"the body must be {media_type}", {accept_header: media_type})
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > self._max_body_bytes:
+                # The rest is not read, so this connection cannot be used for another request.
+                detail = f"the body is longer than {self._max_body_bytes} bytes"
+                raise Problem(413, "body-too-large", detail, {"Connection": "close"})
+        try:
+            return body.decode()
+        except UnicodeDecodeError as error:
+            raise Problem(400, "unreadable", "the body is not UTF-8") from error
+
+
+class Whep:
+    """The WHEP endpoint of every session, and the session URL of every viewer."""
+
+    def __init__(self, audience: Audience, settings: SignalingSettings, clock: Clock) -> None:
+        self._audience = audience
+        self._doorkeeper = Doorkeeper(settings, clock)
+        self._ice_links = [link for server in settings.ice_servers for link in ice_server_links(server)]
+
+    async def join(self, session_id: str, request: Request) -> Response:
+        """Take an SDP offer, answer it with all candidates."""
+        self._doorkeeper.admit(request, session_id)
+        body = await self._doorkeeper.text(request, SDP, "Accept-Post")
+        with _joining_problems():
+            offer = parse_offer(body)
+            if not _SESSION_ID.fullmatch(session_id):
+                raise UnknownSession(session_id)
+            viewer_id, answer = await self._audience.join(session_id, offer)
+        response = Response(answer, status_code=201, media_type=SDP)
+        response.headers["Location"] = f"{_PREFIX}{session_id}/{viewer_id}"
+        response.headers["Accept-Patch"] = SDP_FRAGMENT
+        for link in self._ice_links:
+            response.headers.append("Link", link)
+        return response
+
+    async def trickle(self, session_id: str, viewer_id: str, request: Request) -> Response:
+        """Take the viewer's later candidates."""
+        self._doorkeeper.admit(request, session_id)
+        viewer = self._find(session_id, viewer_id)
+        # `*` comes from real players and is true of any session; an entity tag cannot be one of ours.
+        if request.headers.get("if-match", "*").strip() != "*":
+            raise Problem(412, "no-such-etag", "this session has no entity tag, as ICE restarts are not supported")
+        body = await self._doorkeeper.text(request, SDP_FRAGMENT, "Accept-Patch")
+        try:
+            fragment = parse_fragment(body)
+        except BadFragment as error:
+            raise Problem(400, "bad-fragment", str(error)) from error
+        if fragment.ufrag not in {None, viewer.ufrag}:
+            raise Problem(422, "ice-restart-unsupported", "ICE restarts are not supported; the session goes on")
+        await viewer.add(fragment)
+        return Response(status_code=204)
+
+    async def leave(self, session_id: str, viewer_id: str, request: Request) -> Response:
+        """End a viewer's session."""
+        self._doorkeeper.admit(request, session_id)
+        await self._audience.remove(self._find(session_id, viewer_id), Gone.LEFT)
+        return Response(status_code=200)
+
+    def _find(self, session_id: str, viewer_id: str) -> Viewer:
+        viewer = self._audience.find(session_id, viewer_id)
+        if viewer is None:
+            raise Problem(404, "unknown-viewer", "there is no such viewer, or it has gone")
+        return viewer
+
+
+def routes(audience: Audience, settings: SignalingSettings, clock: Clock) -> APIRouter:
+    """WHEP's two URLs with every method, those that are refused among them."""
+    whep = Whep(audience, settings, clock)
+    router = APIRouter(tags=["WHEP"])
+    endpoint, session = _PREFIX + "{session_id}", _PREFIX + "{session_id}/{viewer_id}"
+    router.add_api_route(endpoint, whep.join, methods=["POST"], status_code=201)
+    router.add_api_route(session, whep.trickle, methods=["PATCH"], status_code=204)
+    router.add_api_route(session, whep.leave, methods=["DELETE"])
+    for path, methods, headers in (
+        (endpoint, _ENDPOINT_METHODS, {"Accept-Post": SDP}),
+        (session, _SESSION_METHODS, {"Accept-Patch": SDP_FRAGMENT}),
+    ):
+        allowed = {"Allow": methods, **headers}
+        router.add_api_route(path, _constant(204, allowed), methods=["OPTIONS"], include_in_schema=False)
+        router.add_api_route(path, _constant(200, allowed), methods=["HEAD"], include_in_schema=False)
+        others = sorted({"GET", "PUT", "POST", "PATCH", "DELETE"} - set(methods.split(", ")))
+        router.add_api_route(path, _not_allowed(methods), methods=others, include_in_schema=False)
+    return router
+
+
+@contextmanager
+def _joining_problems() -> Iterator[None]:
+    """What may stand between an offer and its answer, as HTTP has it."""
+    try:
+        yield
+    except UnreadableOffer as error:
+        raise Problem(400, "unreadable-offer", str(error)) from error
+    except UnacceptableOffer as error:
+        raise Problem(422, "unacceptable-offer", str(error)) from error
+    except UnknownSession as error:
+        raise Problem(404, "unknown-session", "there is no such session, or it has ended") from error
+    except NoPublication as error:
+        headers = {"Retry-After": str(_RETRY_AFTER_S)}
+        raise Problem(409, "no-publication", "nothing is published in this session at the moment", headers) from error
+    except Full as error:
+        raise unavailable("full", "no more viewers can be taken here", _RETRY_AFTER_S) from error
+    except BUS_ERRORS as error:
+        raise unavailable("redis-away", "sessions cannot be looked up at the moment", _RETRY_AFTER_S) from error
+
+
+def ice_server_links(server: IceServer) -> list[str]:
+    """One Link header value for each URL (RFC 9725, section 4.6)."""
+    attributes = 'rel="ice-server"'
+    if server.username is not None and server.credential is not None:
+        username, credential = _quoted(server.username), _quoted(server.credential)
+        attributes += f'; username={username}; credential={credential}; credential-type="password"'
+    return [f"<{url}>; {attributes}" for url in server.urls]
+
+
+def _quoted(text: str) -> str:
+    """A quoted-string (RFC 9110, section 5.6.4)."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _constant(status: int, headers: dict[str, str]) -> Callable[[], Awaitable[Response]]:
+    async def answer() -> Response:
+        return Response(status_code=status, headers=headers)
+
+    return answer
+
+
+def _not_allowed(methods: str) -> Callable[[], Awaitable[Response]]:
+    async def refuse() -> Response:
+        raise Problem(405, "method-not-allowed", f"this URL takes {methods}", {"Allow": methods})
+
+    return refuse
+
+
+class CrossOrigin:
+    """CORS for WHEP alone (Fetch, section 3.2), on every answer, errors included; and every answer counted."""
+
+    def __init__(self, app: ASGIApp, origins: list[str], metrics: SignalingMetrics) -> None:
+        self._app = app
+        self._origins = frozenset(origins)
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith(_PREFIX):
+            await self._app(scope, receive, send)
+            return
+        asked = dict(scope["headers"])
+        origin = asked.get(b"origin", b"").decode("latin-1")
+        is_preflight = scope["method"] == "OPTIONS" and b"access-control-request-method" in asked
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                method = scope["method"] if scope["method"] in _COUNTED_METHODS else "other"
+                self._metrics.whep_request(method, message["status"])
+                headers = MutableHeaders(scope=message)
+                headers.add_vary_header("Origin")
+                if origin in self._origins:
+                    headers["Access-Control-Allow-Origin"] = origin
+                    headers["Access-Control-Expose-Headers"] = "Location, ETag, Link, Accept-Patch, Retry-After"
+                    if is_preflight:
+                        headers["Access-Control-Allow-Methods"] = "POST, PATCH, DELETE, OPTIONS"
+                        headers["Access-Control-Allow-Headers"] = "Authorization, Content-Type, If-Match"
+                        headers["Access-Control-Max-Age"] = str(_PREFLIGHT_LIFETIME_S)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
