@@ -49,8 +49,10 @@ def redis_url(configured: str | None) -> Iterator[str]:
         yield server.url
 
 
-async def keep_trying(name: str, clock: Clock, metrics: ServiceMetrics, step: Callable[[], Awaitable[None]]) -> None:
-    """Run `step` over and over until cancelled; when Redis fails it, wait (0.05 s doubling to 1 s) and go on."""
+async def keep_trying(
+    name: str, clock: Clock, metrics: ServiceMetrics, step: Callable[[], Awaitable[None]], pause_s: float = 0.0
+) -> None:
+    """Run `step` every `pause_s` until cancelled; when Redis fails it, wait (0.05 s doubling to 1 s) and go on."""
     wait_s = _FIRST_WAIT_S
     while True:
         try:
@@ -66,3 +68,5 @@ async def keep_trying(name: str, clock: Clock, metrics: ServiceMetrics, step: Ca
                 logger.info("redis answers again", extra={"loop": name})
             metrics.redis_answered()
             wait_s = _FIRST_WAIT_S
+            if pause_s:
+                await clock.sleep(pause_s)

@@ -44,11 +44,15 @@ class ServiceMetrics:
         )
         self._redis_up = Gauge("mien_redis_up", "1 while Redis answers", registry=self.registry)
 
+        self.redis_is_up = False
+
     def redis_failed(self) -> None:
+        self.redis_is_up = False
         self._redis_failures.inc()
         self._redis_up.set(0)
 
     def redis_answered(self) -> None:
+        self.redis_is_up = True
         self._redis_up.set(1)
 
     async def watch_event_loop(self, clock: Clock) -> None:

@@ -96,13 +96,16 @@ class Registry:
     async def sessions(self) -> list[SessionRecord]:
         """All live sessions, oldest first; ids whose record has lapsed are forgotten on the way."""
         ids = sorted(name.decode() for name in await self.redis.smembers(keys.SESSIONS))
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for session_id in ids:
+                pipe.get(keys.record(session_id))
+            records = await pipe.execute()
         found = []
-        for session_id in ids:
-            record = await self.session(session_id)
-            if record is None:
+        for session_id, data in zip(ids, records, strict=True):
+            if data is None:
                 await self.redis.srem(keys.SESSIONS, session_id)
             else:
-                found.append(record)
+                found.append(SessionRecord.model_validate_json(data))
         return sorted(found, key=lambda record: record.created_at_ms)
 
     async def end_session(self, session_id: str) -> None:

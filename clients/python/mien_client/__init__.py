@@ -1,0 +1,24 @@
+"""Python SDK of Mien: REST calls, the uplink of motion packets, and a WHEP viewer.
+
+async with MienClient("http://127.0.0.1:8080") as mien:
+    session = await mien.create_session("mien")
+    async with Uplink(session.uplink_url, session.token) as uplink:
+        uplink.push(packet)
+"""
+
+from mien_client.api import Avatar, MienClient, MienError, Session
+from mien_client.track import MotionTrack
+from mien_client.uplink import Uplink
+from mien_client.viewer import ReceivedFrame, Viewer, WhepError
+
+__all__ = [
+    "Avatar",
+    "MienClient",
+    "MienError",
+    "MotionTrack",
+    "ReceivedFrame",
+    "Session",
+    "Uplink",
+    "Viewer",
+    "WhepError",
+]

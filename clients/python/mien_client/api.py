@@ -1,0 +1,120 @@
+"""The gateway's REST API as a program calls it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from pydantic import BaseModel
+
+from mien_shared.avatars import FaceBox
+from mien_shared.messages import SessionStats
+from mien_shared.settings import IceServer
+
+_TIMEOUT_S = 20.0
+
+
+class MienError(Exception):
+    """The service refused a call.
+
+    status: the HTTP status. code: the problem's stable name. retry_after_s: when to come back, if told.
+    """
+
+    def __init__(self, status: int, code: str, detail: str, retry_after_s: float | None = None) -> None:
+        super().__init__(f"{detail} ({status} {code})")
+        self.status = status
+        self.code = code
+        self.retry_after_s = retry_after_s
+
+
+class Avatar(BaseModel):
+    """A stored avatar; the face box is in the 1280x720 still picture."""
+
+    avatar_id: str
+    width: int
+    height: int
+    face_box: FaceBox
+
+
+class Session(BaseModel):
+    """A session as its creator gets it. `token` feeds, watches and ends it; `watch_token` is for viewers."""
+
+    session_id: str
+    token: str
+    watch_token: str
+    uplink_url: str
+    whep_url: str
+    ice_servers: list[IceServer] = []
+
+
+class SessionState(BaseModel):
+    """A session as anyone who may watch it sees it."""
+
+    session_id: str
+    avatar_id: str
+    state: str
+    whep_url: str
+    created_at_ms: int
+    generator: str | None = None
+    stats: SessionStats | None = None
+
+
+class MienClient:
+    """REST calls to one gateway. An async context manager; every method raises MienError when refused."""
+
+    def __init__(self, base_url: str) -> None:
+        self._http = httpx.AsyncClient(base_url=base_url, timeout=_TIMEOUT_S, trust_env=False)
+
+    async def upload_avatar(self, picture: Path) -> Avatar:
+        """Upload a picture with one face; the service crops and fits it."""
+        files = {"image": (picture.name, picture.read_bytes(), "application/octet-stream")}
+        return Avatar.model_validate(await self._call("POST", "/v1/avatars", files=files))
+
+    async def avatar(self, avatar_id: str) -> Avatar:
+        return Avatar.model_validate(await self._call("GET", f"/v1/avatars/{avatar_id}"))
+
+    async def create_session(self, avatar_id: str) -> Session:
+        return Session.model_validate(await self._call("POST", "/v1/sessions", json={"avatar_id": avatar_id}))
+
+    async def sessions(self) -> list[SessionState]:
+        """All live sessions; only where the deployment is open to it."""
+        answer = await self._call("GET", "/v1/sessions")
+        return [SessionState.model_validate(entry) for entry in answer["sessions"]]
+
+    async def session(self, session_id: str, token: str | None = None) -> SessionState:
+        answer = await self._call("GET", f"/v1/sessions/{session_id}", headers=authorization(token))
+        return SessionState.model_validate(answer)
+
+    async def end_session(self, session_id: str, token: str) -> None:
+        await self._call("DELETE", f"/v1/sessions/{session_id}", headers=authorization(token))
+
+    async def _call(self, method: str, path: str, **request: Any) -> Any:
+        response = await self._http.request(method, path, **request)
+        if response.is_error:
+            raise error_of(response)
+        return response.json() if response.content else None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+
+def authorization(token: str | None) -> dict[str, str]:
+    """The header that carries a token, nothing where there is none."""
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def error_of(response: httpx.Response) -> MienError:
+    """A refusal as an exception, from its problem document (RFC 9457) where it has one."""
+    code, detail = "http-error", response.reason_phrase
+    if response.headers.get("content-type", "").startswith("application/problem+json"):
+        problem = response.json()
+        code, detail = problem["type"].rpartition(":")[2], problem["detail"]
+    retry_after = response.headers.get("retry-after", "")
+    return MienError(response.status_code, code, detail, float(retry_after) if retry_after.isdigit() else None)

@@ -1,0 +1,93 @@
+"""`mien demo`: everything on this machine, a recorded speaker, and what a real WebRTC peer receives of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from mien_client.api import MienClient, MienError, Session
+from mien_client.launcher import Stack, StackOptions
+from mien_client.speaking import DEMO_TRACK, play
+from mien_client.track import MotionTrack
+from mien_client.uplink import Uplink
+from mien_client.viewer import Viewer
+from mien_client.watching import kbit_s, receive
+
+#: The avatar that every gateway holds from the start.
+BUNDLED_AVATAR = "mien"
+
+_AVATAR_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """seconds: how long, None until interrupted. record: where to write what a viewer saw. measure: watch at all."""
+
+    avatar: str = BUNDLED_AVATAR
+    motion: Path = DEMO_TRACK
+    seconds: float | None = None
+    record: Path | None = None
+    measure: bool = False
+    stack: StackOptions = field(default_factory=StackOptions)
+
+
+async def run_demo(options: DemoOptions, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """Run the demo; the figures of its own viewer, None where none was asked for."""
+    track = MotionTrack.load(options.motion)
+    async with Stack(options.stack) as stack, MienClient(stack.url) as mien:
+        avatar_id = await avatar_of(mien, options.avatar)
+        async with speaking_session(mien, avatar_id) as (session, uplink):
+            say(f"Mien is running. Open {stack.url}/#session={session.session_id} and press play; Ctrl-C ends it.")
+            view = asyncio.create_task(_view(session, uplink, options), name="view")
+            others = {
+                asyncio.create_task(stack.watch(), name="services"),
+                asyncio.create_task(play(track, uplink), name="speaker"),
+            }
+            try:
+                done, _ = await asyncio.wait({view, *others}, return_when=asyncio.FIRST_COMPLETED)
+                if view not in done:
+                    done.pop().result()  # neither ever returns: this raises what ended it
+                return view.result()
+            finally:
+                for task in (view, *others):
+                    task.cancel()
+                await asyncio.gather(view, *others, return_exceptions=True)
+
+
+async def avatar_of(mien: MienClient, avatar: str) -> str:
+    """An avatar id as it is, or that of a picture, uploaded now."""
+    if Path(avatar).is_file():
+        return (await mien.upload_avatar(Path(avatar))).avatar_id
+    if not _AVATAR_ID.fullmatch(avatar):
+        raise FileNotFoundError(f"there is no picture {avatar}")
+    return (await mien.avatar(avatar)).avatar_id
+
+
+@contextlib.asynccontextmanager
+async def speaking_session(mien: MienClient, avatar_id: str) -> AsyncIterator[tuple[Session, Uplink]]:
+    """A session with its uplink connected; ended afterwards."""
+    session = await mien.create_session(avatar_id)
+    try:
+        async with Uplink(session.uplink_url, session.token) as uplink:
+            yield session, uplink
+    finally:
+        with contextlib.suppress(MienError, httpx.HTTPError):  # a service that is gone has no session left to end
+            await mien.end_session(session.session_id, session.token)
+
+
+async def _view(session: Session, uplink: Uplink, options: DemoOptions) -> dict[str, Any] | None:
+    if not (options.measure or options.record):
+        await (asyncio.Event().wait() if options.seconds is None else asyncio.sleep(options.seconds))
+        return None
+    async with Viewer(session.whep_url, session.watch_token) as viewer:
+        start_s, sent_before = time.monotonic(), uplink.sent_bytes
+        report = await receive(viewer, options.record, options.seconds)
+        return report | {"uplink_kbit_s": kbit_s(uplink.sent_bytes - sent_before, time.monotonic() - start_s)}

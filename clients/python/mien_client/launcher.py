@@ -1,0 +1,188 @@
+"""All of Mien on this machine: an embedded Redis and one process a service, started together and ended together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+import mien_web
+from mien_shared.embedded_redis import EmbeddedRedis
+
+HOST = "127.0.0.1"
+_START_TIMEOUT_S = 30.0
+#: SIGTERM, then so long, then SIGKILL: everything has ended within three seconds.
+_STOP_TIMEOUT_S = 2.0
+_LOG_TAIL_LINES = 15
+
+
+class LaunchError(RuntimeError):
+    """A service did not come up, or ended by itself; the text holds the end of its log."""
+
+
+@dataclass(frozen=True)
+class StackOptions:
+    """What runs and where. A port of 0 takes any free one."""
+
+    gateway_port: int = 8080
+    signaling_port: int = 8081
+    generator_port: int = 0
+    avatar_folder: Path | None = None  # None: a temporary one
+    redis_url: str | None = None  # None: an embedded server
+    generator_env: dict[str, str] = field(default_factory=dict)
+
+
+class Stack:
+    """The three services and their Redis. An async context manager: ready inside, gone after."""
+
+    def __init__(self, options: StackOptions) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="mien-"))
+        self._options = options
+        self._redis = None if options.redis_url else EmbeddedRedis()
+        self._ports = {
+            "gateway": options.gateway_port or free_port(),
+            "signaling": options.signaling_port or free_port(),
+            "generator": options.generator_port or free_port(),
+        }
+        self._processes: dict[str, asyncio.subprocess.Process] = {}
+
+    @property
+    def url(self) -> str:
+        """Where the page and the REST API are."""
+        return self.service_url("gateway")
+
+    def service_url(self, name: str) -> str:
+        return f"http://{HOST}:{self._ports[name]}"
+
+    def pid(self, name: str) -> int:
+        return self._processes[name].pid
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def _start(self) -> None:
+        for name, port in self._ports.items():
+            _refuse_taken_port(name, port)
+        if self._redis is not None:
+            self._redis.start()
+        environment = self._environment()
+        for name in self._ports:
+            with (self.folder / f"{name}.log").open("wb") as log:
+                self._processes[name] = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    f"mien_{name}",
+                    env=environment | {"MIEN_PORT": str(self._ports[name])},
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # Ctrl-C is for the launcher, which ends them in order
+                )
+        async with httpx.AsyncClient(trust_env=False) as http:
+            await asyncio.gather(*(self._ready(http, name) for name in self._ports))
+
+    def _environment(self) -> dict[str, str]:
+        redis_url = self._options.redis_url or (self._redis.url if self._redis else "")
+        store = self._options.avatar_folder or self.folder / "avatars"
+        return {
+            **os.environ,
+            "REDIS_URL": redis_url,
+            "MIEN_HOST": HOST,
+            "MIEN_TOKEN_SECRET": secrets.token_urlsafe(48),
+            "MIEN_DEMO_OPEN": "true",
+            "MIEN_PARENT_PID": str(os.getpid()),
+            "MIEN_AVATAR_STORE": f"file:{store}",
+            "MIEN_WEB_ROOT": str(mien_web.ROOT),
+            "MIEN_PUBLIC_URL": self.url,
+            "MIEN_SIGNALING_URL": self.service_url("signaling"),
+            "MIEN_CORS_ORIGINS": json.dumps([self.url, self.url.replace(HOST, "localhost")]),
+            # Several services share the cores: a pool of threads each would only make them wait for one another.
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
+            **self._options.generator_env,
+        }
+
+    async def _ready(self, http: httpx.AsyncClient, name: str) -> None:
+        try:
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                while True:
+                    if self._processes[name].returncode is not None:
+                        raise LaunchError(f"{name} ended while starting:\n{self.log_tail(name)}")
+                    with contextlib.suppress(httpx.HTTPError):
+                        answer = await http.get(f"{self.service_url(name)}/readyz", timeout=1.0)
+                        if answer.is_success:
+                            return
+                    await asyncio.sleep(0.05)
+        except TimeoutError as error:
+            raise LaunchError(f"{name} was not ready after {_START_TIMEOUT_S:g} s:\n{self.log_tail(name)}") from error
+
+    def log_tail(self, name: str) -> str:
+        """The end of a service's log."""
+        lines = (self.folder / f"{name}.log").read_text(errors="replace").splitlines()
+        return "\n".join(lines[-_LOG_TAIL_LINES:])
+
+    async def watch(self) -> None:
+        """Return never; raise LaunchError when a service ends by itself."""
+        waits = {asyncio.create_task(process.wait()): name for name, process in self._processes.items()}
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            name = waits[done.pop()]
+            raise LaunchError(f"{name} ended by itself:\n{self.log_tail(name)}")
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def stop(self) -> None:
+        """End every process within three seconds, then remove what lay in the temporary folder."""
+        running = [process for process in self._processes.values() if process.returncode is None]
+        for process in running:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+        waits = [asyncio.create_task(process.wait()) for process in running]
+        if waits:
+            await asyncio.wait(waits, timeout=_STOP_TIMEOUT_S)
+        for process in running:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if self._redis is not None:
+            self._redis.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def free_port() -> int:
+    """A TCP port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _refuse_taken_port(name: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise LaunchError(f"port {port}, which {name} needs, is taken: choose another") from error

@@ -1,0 +1,102 @@
+"""What a viewer saw, measured and written down."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+from mien_shared.trace import FrameTrace, trace_of
+
+from mien_client.viewer import ReceivedFrame
+from mien_shared.clock import VIDEO_CLOCK_HZ, elapsed_ms_u32
+
+_TIME_BASE = Fraction(1, VIDEO_CLOCK_HZ)
+_QUALITY = {"crf": "18", "preset": "veryfast"}  # what was received, hardly touched
+
+
+@dataclass
+class ViewReport:
+    """Figures of one viewing. Latency is from the sender's capture to the decoded picture, on one machine's clock."""
+
+    arrivals_s: list[float] = field(default_factory=list)
+    latencies_ms: list[float] = field(default_factory=list)
+    idle_frames: int = 0
+    width: int = 0
+    height: int = 0
+
+    def add(self, frame: ReceivedFrame) -> FrameTrace | None:
+        """Count one frame; its trace, if it carries one."""
+        self.arrivals_s.append(frame.received_unix_s)
+        self.width, self.height = frame.picture.width, frame.picture.height
+        trace = trace_of(frame.picture)
+        if trace is None:
+            return None
+        if trace.idle:
+            self.idle_frames += 1
+        else:
+            now_ms = round(frame.received_unix_s * 1000)
+            self.latencies_ms.append(elapsed_ms_u32(now_ms, trace.capture_ms))
+        return trace
+
+    @property
+    def seconds(self) -> float:
+        return self.arrivals_s[-1] - self.arrivals_s[0] if len(self.arrivals_s) > 1 else 0.0
+
+    def as_json(self) -> dict[str, float | int | None]:
+        """Frames, frames a second, and the latency's percentiles in milliseconds."""
+        enough = len(self.latencies_ms) > 1
+        cuts = statistics.quantiles(self.latencies_ms, n=100) if enough else []
+        return {
+            "frames": len(self.arrivals_s),
+            "seconds": round(self.seconds, 3),
+            "fps": round((len(self.arrivals_s) - 1) / self.seconds, 2) if self.seconds else None,
+            "width": self.width,
+            "height": self.height,
+            "idle_frames": self.idle_frames,
+            "latency_ms_p50": round(statistics.median(self.latencies_ms), 1) if enough else None,
+            "latency_ms_p99": round(cuts[98], 1) if enough else None,
+        }
+
+
+class Recorder:
+    """Writes received pictures to an MP4 at the times at which they were meant to be shown."""
+
+    def __init__(self, path: Path) -> None:
+        self._container = av.open(str(path), "w")
+        self._stream: av.VideoStream | None = None
+        self._first_pts: int | None = None
+        self._last_pts = -1
+
+    def write(self, frame: ReceivedFrame) -> None:
+        """Add one picture; one that is not later than the one before is left out."""
+        picture = frame.picture
+        if self._stream is None:
+            self._stream = self._container.add_stream("libx264", rate=30, options=_QUALITY)
+            self._stream.width, self._stream.height = picture.width, picture.height
+            self._stream.pix_fmt = "yuv420p"
+            self._stream.codec_context.time_base = _TIME_BASE
+        pts = picture.pts or 0
+        if self._first_pts is None:
+            self._first_pts = pts
+        since_first = (pts - self._first_pts) & 0xFFFF_FFFF  # RTP time wraps at 32 bits
+        if since_first <= self._last_pts:
+            return
+        self._last_pts = since_first
+        copy = picture.reformat(format="yuv420p")
+        copy.pts, copy.time_base = since_first, _TIME_BASE
+        self._container.mux(self._stream.encode(copy))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._stream is not None:
+            self._container.mux(self._stream.encode(None))
+        self._container.close()

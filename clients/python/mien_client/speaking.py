@@ -1,0 +1,29 @@
+"""Feeding a session from a recorded track."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from mien_client.track import MotionTrack
+from mien_client.uplink import Uplink
+
+ASSETS = Path(__file__).parent / "assets"
+#: The demo's speaker; where it comes from stands beside it.
+DEMO_TRACK = ASSETS / "speaker.motion"
+
+
+def capture_clock_ms() -> int:
+    """The sender's clock as the packet carries it: Unix milliseconds, 32 bits."""
+    return time.time_ns() // 1_000_000 & 0xFFFF_FFFF
+
+
+async def play(track: MotionTrack, uplink: Uplink, clock_s: Callable[[], float] = time.monotonic) -> None:
+    """Send a track in a loop at its own pace, each packet captured when it is sent. Runs until cancelled."""
+    start_s = clock_s()
+    for at_s, packet in track.looped():
+        await asyncio.sleep(max(0.0, start_s + at_s - clock_s()))
+        uplink.push(replace(packet, capture_ms=capture_clock_ms()))

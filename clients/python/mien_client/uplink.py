@@ -1,0 +1,102 @@
+"""The uplink: motion packets over a WebSocket, newest first, reconnecting by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from types import TracebackType
+from typing import Self
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from mien_client.api import authorization
+from mien_shared.motion import PACKET_BYTES, MotionPacket
+
+logger = logging.getLogger(__name__)
+
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 2.0
+#: Close codes that no reconnect will mend: policy violation, replaced by another uplink, session ended.
+_FINAL_CODES = {1008, 4409, 4410}
+
+
+class UplinkClosed(Exception):
+    """The service closed this uplink for good; the text says why."""
+
+
+class Uplink:
+    """Sends motion packets of one session. `push` never waits: while one packet is being sent the newest one wins.
+
+    Counts what it did: `sent` and `superseded` packets, `sent_bytes` of payload, `reconnects`.
+    """
+
+    def __init__(self, url: str, token: str) -> None:
+        self._url = url
+        self._token = token
+        self._newest: bytes | None = None
+        self._changed = asyncio.Event()
+        self._connected = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.sent = 0
+        self.sent_bytes = 0
+        self.superseded = 0
+        self.reconnects = 0
+
+    def push(self, packet: MotionPacket) -> None:
+        """Send this packet as soon as the socket takes it; raises UplinkClosed once the service has closed for good."""
+        if self._task is not None and self._task.done():
+            self._task.result()
+        self.superseded += self._newest is not None
+        self._newest = packet.pack()
+        self._changed.set()
+
+    async def __aenter__(self) -> Self:
+        """Connect; raises UplinkClosed if the service refuses."""
+        self._task = asyncio.create_task(self._run(), name="uplink")
+        connected = asyncio.create_task(self._connected.wait())
+        await asyncio.wait({self._task, connected}, return_when=asyncio.FIRST_COMPLETED)
+        if not connected.done():
+            connected.cancel()
+            self._task.result()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        wait_s = _FIRST_WAIT_S
+        while True:
+            try:
+                async with connect(
+                    self._url, additional_headers=authorization(self._token), compression=None, max_queue=4, proxy=None
+                ) as socket:
+                    self._connected.set()
+                    wait_s = _FIRST_WAIT_S
+                    await self._send_all(socket)
+            except InvalidStatus as error:
+                if error.response.status_code < 500:
+                    raise UplinkClosed(f"the uplink was refused with {error.response.status_code}") from error
+            except ConnectionClosed as error:
+                if error.rcvd is not None and error.rcvd.code in _FINAL_CODES:
+                    raise UplinkClosed(f"the uplink was closed: {error.rcvd.reason or error.rcvd.code}") from error
+            except (OSError, TimeoutError):
+                pass
+            self.reconnects += 1
+            logger.info("uplink lost, connecting again", extra={"wait_s": wait_s})
+            await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+
+    async def _send_all(self, socket: ClientConnection) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            packet, self._newest = self._newest, None
+            if packet is not None:
+                await socket.send(packet)
+                self.sent += 1
+                self.sent_bytes += PACKET_BYTES

@@ -1,0 +1,129 @@
+"""A WHEP viewer on aiortc (draft-ietf-wish-whep): what a browser does, for programs and tests."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+from urllib.parse import urljoin
+
+import av
+import httpx
+from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamError
+from aiortc.rtcrtpreceiver import RemoteStreamTrack, RTCRtpReceiver
+
+from mien_client.api import MienError, authorization, error_of
+from mien_shared.settings import IceServer
+
+_TIMEOUT_S = 10.0
+
+
+class WhepError(Exception):
+    """The viewer could not be connected, or lost its connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedFrame:
+    """One decoded picture and when it was handed to us, Unix seconds."""
+
+    picture: av.VideoFrame
+    received_unix_s: float
+
+
+class Viewer:
+    """Watches one session. An async context manager; iterate `frames()` while it lasts."""
+
+    def __init__(self, whep_url: str, token: str | None = None, ice_servers: Sequence[IceServer] = ()) -> None:
+        self._whep_url = whep_url
+        self._token = token
+        # An explicit list, since aiortc asks a public STUN server when it is given none.
+        servers = [RTCIceServer(one.urls, one.username, one.credential) for one in ice_servers]
+        self._peer = RTCPeerConnection(RTCConfiguration(iceServers=servers))
+        self._http = httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False)
+        self._resource: str | None = None
+        self._track: RemoteStreamTrack | None = None
+        self._lost = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        """Connect; raises MienError when refused and WhepError when no connection comes about."""
+        try:
+            await self._connect()
+        except BaseException:
+            await self.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _connect(self) -> None:
+        transceiver = self._peer.addTransceiver("video", direction="recvonly")
+        codecs = RTCRtpReceiver.getCapabilities("video").codecs
+        transceiver.setCodecPreferences([codec for codec in codecs if codec.mimeType in {"video/H264", "video/rtx"}])
+        connected = asyncio.Event()
+
+        def on_track(track: RemoteStreamTrack) -> None:
+            self._track = track
+
+        def on_state() -> None:
+            if self._peer.connectionState == "connected":
+                connected.set()
+            elif self._peer.connectionState in {"failed", "closed"}:
+                connected.set()
+                self._lost.set()
+
+        self._peer.on("track", on_track)
+        self._peer.on("connectionstatechange", on_state)
+        await self._peer.setLocalDescription(await self._peer.createOffer())
+        response = await self._http.post(
+            self._whep_url,
+            content=self._peer.localDescription.sdp,
+            headers={"Content-Type": "application/sdp", **authorization(self._token)},
+        )
+        if response.is_error:
+            raise error_of(response)
+        self._resource = urljoin(self._whep_url, response.headers["location"])
+        await self._peer.setRemoteDescription(RTCSessionDescription(response.text, "answer"))
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                await connected.wait()
+        except TimeoutError as error:
+            raise WhepError(f"no connection within {_TIMEOUT_S:g} s") from error
+        if self._lost.is_set():
+            raise WhepError("the peer connection failed")
+
+    async def frames(self) -> AsyncIterator[ReceivedFrame]:
+        """Decoded pictures as they come, until the connection ends."""
+        assert self._track is not None, "frames() is for a connected viewer"
+        while True:
+            try:
+                picture = await self._track.recv()
+            except MediaStreamError:
+                return
+            assert isinstance(picture, av.VideoFrame)
+            yield ReceivedFrame(picture, time.time())
+
+    async def received_bytes(self) -> int:
+        """Bytes received on this viewer's transport so far, headers of RTP and RTCP among them."""
+        stats = await self._peer.getStats()
+        return sum(entry.bytesReceived for entry in stats.values() if entry.type == "transport")
+
+    async def aclose(self) -> None:
+        """Leave: tell the service, then close the connection."""
+        if self._resource is not None:
+            try:
+                await self._http.delete(self._resource, headers=authorization(self._token))
+            except httpx.HTTPError:
+                pass  # it will see the connection close
+        self._resource = None
+        await self._peer.close()
+        await self._http.aclose()
+
+
+__all__ = ["MienError", "ReceivedFrame", "Viewer", "WhepError"]

@@ -1,0 +1,56 @@
+"""Watching a session and measuring what arrives."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from mien_client.api import MienClient
+from mien_client.recording import Recorder, ViewReport
+from mien_client.viewer import Viewer
+
+
+async def watch(
+    url: str, token: str | None, record: Path | None, seconds: float | None, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Watch the session at a WHEP address, or at a watch page's with #session=; the figures of what was received."""
+    whep_url, token = await whep_url_of(url, token)
+    async with Viewer(whep_url, token) as viewer:
+        say("Connected. Ctrl-C ends it." if seconds is None else f"Connected, for {seconds:g} s.")
+        return await receive(viewer, record, seconds)
+
+
+async def whep_url_of(url: str, token: str | None) -> tuple[str, str | None]:
+    """A watch page's address names session and token in its fragment; anything else is taken as WHEP."""
+    parts = urlsplit(url)
+    fragment = {name: values[0] for name, values in parse_qs(parts.fragment).items()}
+    if "session" not in fragment:
+        return url, token
+    token = token or fragment.get("token")
+    async with MienClient(f"{parts.scheme}://{parts.netloc}") as mien:
+        return (await mien.session(fragment["session"], token)).whep_url, token
+
+
+async def receive(viewer: Viewer, record: Path | None, seconds: float | None) -> dict[str, Any]:
+    """Count, and perhaps record, what a viewer receives for `seconds` from its first picture, or until it ends."""
+    report = ViewReport()
+    with contextlib.ExitStack() as stack:
+        recorder = stack.enter_context(Recorder(record)) if record else None
+        before = await viewer.received_bytes()
+        async for frame in viewer.frames():
+            report.add(frame)
+            if recorder:
+                await asyncio.to_thread(recorder.write, frame)
+            if seconds is not None and report.seconds >= seconds:
+                break
+        received = await viewer.received_bytes() - before
+    return report.as_json() | {"downlink_kbit_s": kbit_s(received, report.seconds)}
+
+
+def kbit_s(count_bytes: int, seconds: float) -> float | None:
+    """A rate for people to read."""
+    return round(count_bytes * 8 / seconds / 1000, 1) if seconds else None
