@@ -37,7 +37,8 @@ class MotionFlags(IntFlag):
     NEW_INITIAL_FRAME = 4  # what follows is relative to another initial frame
 
 
-_KNOWN_FLAGS = MotionFlags.ABSOLUTE | MotionFlags.DEFAULT_MOTION | MotionFlags.NEW_INITIAL_FRAME
+#: A plain int: the complement of an IntFlag knows only the flags that have names.
+_KNOWN_FLAGS = int(MotionFlags.ABSOLUTE | MotionFlags.DEFAULT_MOTION | MotionFlags.NEW_INITIAL_FRAME)
 
 
 class MotionPacketError(ValueError):
