@@ -139,6 +139,34 @@ def read_checkpoint(path: Path, config: FommConfig | None = None) -> FommWeights
     return FommWeights(config or infer_config(tensors), tensors)
 
 
+def random_weights(config: FommConfig, seed: int = 0) -> FommWeights:
+    """Untrained weights of the right shapes, the same for the same seed: for tests and for measuring speed.
+
+    Every normalisation has statistics of its own, so none of them is the identity; keypoint Jacobians are near unit.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        generator, detector = OcclusionAwareGenerator(config), KeypointDetector(config)
+        for module in (*generator.modules(), *detector.modules()):
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)  # torch's default fades to a flat grey over this many layers
+            elif isinstance(module, nn.BatchNorm2d):
+                nn.init.normal_(module.running_mean, std=0.1)
+                nn.init.uniform_(module.running_var, 0.5, 1.5)
+        with torch.no_grad():
+            detector.jacobian.bias.copy_(torch.eye(2).flatten().repeat(config.num_keypoints))
+    networks: dict[str, nn.Module] = {"generator": generator, "kp_detector": detector}
+    return FommWeights(
+        config,
+        {
+            f"{prefix}.{name}": tensor
+            for prefix, network in networks.items()
+            for name, tensor in network.state_dict().items()
+            if not name.endswith(_TRAINING_COUNTER)
+        },
+    )
+
+
 def infer_config(tensors: Tensors) -> FommConfig:
     """The configuration that tensors of the published names were made with.
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 import torch
 
 from mien_generator.face.contract import MAX_FACE_SIZE, AvatarFace, FaceRequest, RgbArray
+from mien_generator.face.fomm.animation import scaled
 from mien_generator.face.fomm.checkpoint import FommWeights, MismatchedWeights, read_weights
 from mien_generator.face.fomm.first_order import KeypointTensors
 from mien_generator.face.fomm.occlusion_generator import GeneratorSource, OcclusionAwareGenerator
-from mien_shared.motion import NUM_KEYPOINTS
+from mien_shared.motion import NUM_KEYPOINTS, Keypoints
 
 Precision = Literal["float32", "float16", "bfloat16"]
 
@@ -24,6 +24,10 @@ _DTYPES: dict[Precision, torch.dtype] = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
+
+
+class DeviceMissing(RuntimeError):
+    """A device that torch does not know or cannot reach."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +48,7 @@ class FommGenerator:
     precision: what the networks run in; keypoints and motion stay float32. float32 is for the CPU, float16 and
     bfloat16 for CUDA devices (a CPU with bf16 instructions runs bfloat16 too).
     Raises ConfigError for a size that does not pass through the network, MismatchedWeights for weights with another
-    number of keypoints than a motion packet carries. Not thread-safe: one owner thread per device.
+    number of keypoints than a motion packet carries, DeviceMissing. Not thread-safe: one owner thread per device.
     """
 
     name = "fomm"
@@ -63,7 +67,7 @@ class FommGenerator:
                 f"these weights have {weights.config.num_keypoints} keypoints, a motion packet carries {NUM_KEYPOINTS}"
             )
         self.size = size
-        self._device = torch.device(device)
+        self._device = _reachable(device)
         self._dtype = _DTYPES[precision]
         # Tensor cores and oneDNN both want the channels innermost; results do not depend on it.
         self._network: OcclusionAwareGenerator | None = weights.generator().to(
@@ -84,10 +88,7 @@ class FommGenerator:
 
     def prepare(self, avatar: AvatarFace) -> PreparedFomm:
         """Source features, small source picture and source keypoints (about 6 of 31 G MAC at half width)."""
-        shrinks = avatar.rgb.shape[0] > self.size
-        rgb = cv2.resize(
-            avatar.rgb, (self.size, self.size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        )
+        rgb = scaled(avatar.rgb, self.size)
         with torch.inference_mode():
             picture = picture_tensor(rgb, self._device).to(self._dtype, memory_format=torch.channels_last)
             keypoints = KeypointTensors.of([avatar.keypoints], self._device)
@@ -121,6 +122,30 @@ class FommGenerator:
         if self._network is None:
             raise RuntimeError("the generator is closed")
         return self._network
+
+
+class FommKeypointFinder:
+    """The weights' own keypoint detector on pictures: float32, because its output travels and is differentiated."""
+
+    def __init__(self, weights: FommWeights, *, device: str | torch.device = "cpu") -> None:
+        self._device = _reachable(device)
+        self._detector = weights.keypoint_detector().to(self._device)
+
+    def find(self, pictures: Sequence[RgbArray]) -> list[Keypoints]:
+        """pictures: (S, S, 3) uint8 RGB each, all of one size."""
+        with torch.inference_mode():
+            batch = torch.cat([picture_tensor(picture, self._device) for picture in pictures])
+            return self._detector(batch).unstack()
+
+
+def _reachable(name: str | torch.device) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceMissing(f"torch knows no device {str(name)!r}") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceMissing(f"device {str(name)!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices")
+    return device
 
 
 def picture_tensor(rgb: RgbArray, device: torch.device) -> torch.Tensor:

@@ -1,0 +1,34 @@
+"""What the tests of FOMM share: a small model, and the published code's own output where the data is to hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mien_generator.face.fomm.config import FommConfig, GeneratorConfig, HourglassConfig, KeypointDetectorConfig
+
+PUBLISHED = Path(__file__).parents[5] / "shared/data/fomm"
+
+
+@pytest.fixture(scope="session")
+def small_config() -> FommConfig:
+    """The whole architecture at a few channels: pictures of 64, 128, ... pixels."""
+    return FommConfig(
+        keypoint_detector=KeypointDetectorConfig(block_expansion=4, max_features=16, num_blocks=2),
+        generator=GeneratorConfig(
+            block_expansion=8,
+            max_features=16,
+            num_down_blocks=2,
+            num_bottleneck_blocks=2,
+            dense_motion=HourglassConfig(block_expansion=8, max_features=24, num_blocks=3),
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def published() -> Path:
+    """The folder with a checkpoint in the published format and what the published code computes with it."""
+    if not (PUBLISHED / "tiny_vectors.npz").exists():
+        pytest.skip("shared/data/fomm is not beside the repository: no published vectors to compare with")
+    return PUBLISHED

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="FOMM runs on torch")
+
+import torch
+
+from mien_generator.face.contract import AvatarFace, FaceRequest
+from mien_generator.face.fomm.checkpoint import FommWeights, MismatchedWeights, random_weights, write_weights
+from mien_generator.face.fomm.config import ConfigError, FommConfig
+from mien_generator.face.fomm.first_order import KeypointTensors
+from mien_generator.face.fomm.generator import DeviceMissing, FommGenerator, FommKeypointFinder, PreparedFomm
+from mien_generator.face.fomm.occlusion_generator import OcclusionAwareGenerator
+from mien_shared.motion import NUM_KEYPOINTS, Keypoints
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def weights(small_config: FommConfig) -> FommWeights:
+    return random_weights(small_config)
+
+
+@pytest.fixture(scope="module")
+def generator(weights: FommWeights) -> FommGenerator:
+    return FommGenerator(weights, size=SIZE)
+
+
+def _keypoints(seed: int) -> Keypoints:
+    random = np.random.default_rng(seed)
+    return Keypoints(
+        random.uniform(-0.5, 0.5, (NUM_KEYPOINTS, 2)).astype(np.float32),
+        (np.eye(2) + random.normal(0, 0.1, (NUM_KEYPOINTS, 2, 2))).astype(np.float32),
+    )
+
+
+def _avatar(seed: int, size: int = SIZE) -> AvatarFace:
+    rgb = np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)
+    return AvatarFace(rgb, _keypoints(seed + 100))
+
+
+def _requests(generator: FommGenerator) -> list[FaceRequest[PreparedFomm]]:
+    """Three avatars, one of them twice, each with a motion of its own."""
+    avatars = [generator.prepare(_avatar(seed)) for seed in range(3)]
+    return [FaceRequest(avatars[index], _keypoints(motion)) for motion, index in enumerate([0, 1, 2, 1])]
+
+
+def _unsplit(network: OcclusionAwareGenerator, avatar: AvatarFace, driving: Keypoints) -> torch.Tensor:
+    """The generator in the order of the paper, nothing shared between frames, all motions sampled from copies."""
+    cpu = torch.device("cpu")
+    picture = torch.from_numpy(avatar.rgb).permute(2, 0, 1)[None] / 255
+    source, moved = KeypointTensors.of([avatar.keypoints], cpu), KeypointTensors.of([driving], cpu)
+    dense = network.dense_motion_network
+    blurred = torch.nn.functional.conv2d(picture, dense.down.weight, padding=6, groups=3)
+    small = blurred[:, :, ::4, ::4]
+    side = small.shape[2]
+    axis = 2 * torch.arange(side) / (side - 1) - 1
+    grid = torch.stack([axis.expand(side, side), axis[:, None].expand(side, side)], dim=-1)
+
+    heatmaps, motions = [torch.zeros(side, side)], [grid]
+    for k in range(NUM_KEYPOINTS):
+        at, to = source.points[0, k], moved.points[0, k]
+        bells = [torch.exp(-0.5 * ((grid - point) ** 2).sum(-1) / 0.01) for point in (to, at)]
+        heatmaps.append(bells[0] - bells[1])
+        linear = source.jacobians[0, k] @ torch.inverse(moved.jacobians[0, k])
+        motions.append((grid - to) @ linear.T + at)
+    channels = []
+    for heatmap, motion in zip(heatmaps, motions, strict=True):
+        channels += [heatmap[None, None], torch.nn.functional.grid_sample(small, motion[None], align_corners=False)]
+    features = dense.hourglass(torch.cat(channels, dim=1))
+    mask = torch.softmax(dense.mask(features), dim=1)[0]
+    deformation = sum(mask[k][..., None] * motions[k] for k in range(len(motions)))
+    occlusion = torch.sigmoid(dense.occlusion(features))
+
+    x = network.first(picture)
+    for block in network.down_blocks:
+        x = block(x)
+    x = torch.nn.functional.grid_sample(x, deformation[None], align_corners=False) * occlusion
+    x = network.bottleneck(x)
+    for block in network.up_blocks:
+        x = block(x)
+    return torch.sigmoid(network.final(x))
+
+
+def test_split_equals_the_unsplit_network(weights: FommWeights, generator: FommGenerator) -> None:
+    avatar, driving = _avatar(1), _keypoints(2)
+    with torch.inference_mode():
+        whole = _unsplit(weights.generator(), avatar, driving)
+    split = generator.predict([FaceRequest(generator.prepare(avatar), driving)])
+    assert whole.std() > 1e-3, "an untrained network whose picture says nothing would compare nothing"
+    assert (split - whole).abs().max().item() < 1e-5
+
+
+def test_a_batch_across_avatars_equals_one_by_one(generator: FommGenerator) -> None:
+    requests = _requests(generator)
+    together = generator.predict(requests)
+    alone = torch.cat([generator.predict([request]) for request in requests])
+    assert together.shape == (4, 3, SIZE, SIZE)
+    assert (together - alone).abs().max().item() < 1e-5
+    # Faces never swap: each differs from every other by far more than the tolerance.
+    for i in range(4):
+        for j in range(i):
+            assert (together[i] - together[j]).abs().max().item() > 1e-3
+
+
+def test_animate_gives_rounded_rgb_pictures(generator: FommGenerator) -> None:
+    requests = _requests(generator)
+    faces = generator.animate(requests)
+    expected = (generator.predict(requests) * 255).permute(0, 2, 3, 1).numpy()
+    assert len(faces) == len(requests)
+    for face, exact in zip(faces, expected, strict=True):
+        assert face.dtype == np.uint8
+        assert face.shape == (SIZE, SIZE, 3)
+        assert face.flags.c_contiguous
+        assert np.abs(face - exact).max() <= 0.5 + 1e-3
+
+
+def test_no_request_no_face(generator: FommGenerator) -> None:
+    assert generator.animate([]) == []
+
+
+@pytest.mark.parametrize("size", [40, 200])
+def test_a_crop_of_any_resolution_is_brought_to_size(generator: FommGenerator, size: int) -> None:
+    prepared = generator.prepare(_avatar(1, size))
+    assert prepared.size == SIZE
+    assert generator.animate([FaceRequest(prepared, _keypoints(1))])[0].shape == (SIZE, SIZE, 3)
+
+
+def test_half_precision_stays_close(weights: FommWeights, generator: FommGenerator) -> None:
+    half = FommGenerator(weights, size=SIZE, precision="bfloat16")
+    avatar, driving = _avatar(1), _keypoints(2)
+    prepared = half.prepare(avatar)
+    assert prepared.source.features.dtype == torch.bfloat16
+    assert prepared.source.dense_motion.keypoints.points.dtype == torch.float32
+    exact = generator.predict([FaceRequest(generator.prepare(avatar), driving)])
+    rounded = half.predict([FaceRequest(prepared, driving)])
+    assert rounded.dtype == torch.float32
+    assert (rounded - exact).abs().max().item() < 0.02
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_cuda_agrees_with_the_cpu(weights: FommWeights, generator: FommGenerator, precision: str) -> None:
+    on_device = FommGenerator(weights, size=SIZE, device="cuda", precision=precision)  # type: ignore[arg-type]
+    requests = [FaceRequest(on_device.prepare(_avatar(seed)), _keypoints(seed)) for seed in range(3)]
+    exact = generator.animate([FaceRequest(generator.prepare(_avatar(seed)), _keypoints(seed)) for seed in range(3)])
+    for face, reference in zip(on_device.animate(requests), exact, strict=True):
+        assert np.abs(face.astype(int) - reference.astype(int)).max() <= 5
+
+
+def test_a_face_prepared_at_another_size_is_refused(weights: FommWeights, generator: FommGenerator) -> None:
+    other = FommGenerator(weights, size=2 * SIZE).prepare(_avatar(1))
+    with pytest.raises(ValueError, match=r"^a face prepared at 128 pixels, the generator makes 64$"):
+        generator.animate([FaceRequest(other, _keypoints(1))])
+
+
+def test_a_size_the_network_cannot_take(weights: FommWeights) -> None:
+    with pytest.raises(ConfigError, match=r"^this model makes pictures whose side is a multiple of 32, not 80$"):
+        FommGenerator(weights, size=80)
+
+
+def test_weights_with_other_keypoints_than_a_packet_are_refused(small_config: FommConfig) -> None:
+    with pytest.raises(MismatchedWeights, match=r"^these weights have 5 keypoints, a motion packet carries 10$"):
+        FommGenerator(random_weights(replace(small_config, num_keypoints=5)), size=SIZE)
+
+
+@pytest.mark.parametrize(
+    ("device", "text"),
+    [
+        ("abacus", "torch knows no device 'abacus'"),
+        ("cuda:99", f"device 'cuda:99' is not there: torch sees {torch.cuda.device_count()} CUDA devices"),
+    ],
+)
+def test_a_device_that_is_not_there(weights: FommWeights, device: str, text: str) -> None:
+    with pytest.raises(DeviceMissing) as error:
+        FommGenerator(weights, size=SIZE, device=device)
+    assert str(error.value) == text
+
+
+def test_closed_generator_says_so(weights: FommWeights) -> None:
+    generator = FommGenerator(weights, size=SIZE)
+    prepared = generator.prepare(_avatar(1))
+    generator.close()
+    with pytest.raises(RuntimeError, match=r"^the generator is closed$"):
+        generator.animate([FaceRequest(prepared, _keypoints(1))])
+
+
+def test_loads_from_a_weights_file(weights: FommWeights, generator: FommGenerator, tmp_path: Path) -> None:
+    path = tmp_path / "small.safetensors"
+    write_weights(weights, path)
+    loaded = FommGenerator.load(path, size=SIZE)
+    request = FaceRequest(generator.prepare(_avatar(1)), _keypoints(2))
+    np.testing.assert_array_equal(loaded.animate([request])[0], generator.animate([request])[0])
+
+
+def test_keypoint_finder_is_the_weights_own_detector(weights: FommWeights) -> None:
+    pictures = [_avatar(1).rgb, _avatar(2).rgb]
+    found = FommKeypointFinder(weights).find(pictures)
+    assert len(found) == 2
+    batch = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 255
+    with torch.inference_mode():
+        expected = weights.keypoint_detector()(batch)
+    for index, keypoints in enumerate(found):
+        np.testing.assert_allclose(keypoints.points, expected.points[index].numpy(), atol=1e-5)
+        np.testing.assert_allclose(keypoints.jacobians, expected.jacobians[index].numpy(), atol=1e-5)
