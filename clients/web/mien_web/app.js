@@ -6,7 +6,7 @@
  *
  * For automated tests and for the curious, `window.mien` is kept current:
  * - `state`: a {@link PageState}
- * - `stats`: the newest {@link PlaybackStats} while `state` is "playing", else null
+ * - `stats`: the newest {@link PlaybackStats} while `state` is "playing", measured every second; else, and before the first, null
  * - `sessionId`: the selected session, or null
  */
 
@@ -134,18 +134,20 @@ async function poll() {
 /** @param {unknown} error */
 function onPollError(error) {
   const status = error instanceof ApiError ? error.status : 0;
-  if (status === 401 || status === 403) {
-    if (token !== null) accessError = "This token was not accepted for this session.";
+  const refused = status === 401 || status === 403;
+  if ((refused || (status === 404 && token !== null)) && client !== null) {
+    // Whoever watches already goes on: a token may expire meanwhile, and an ended session may come back.
+    if (!refused) sessions = [];
+  } else if (refused || (status === 404 && token !== null)) {
+    if (token !== null) {
+      accessError = refused
+        ? "This token was not accepted for this session."
+        : "There is no such session, or it has ended.";
+    }
     forgetToken();
-    access = "locked";
     stopWatching();
-    selectedId = null;
-    sessions = [];
-  } else if (status === 404 && token !== null) {
     access = "locked";
-    accessError = "There is no such session, or it has ended.";
-    forgetToken();
-    if (client === null) selectedId = null;
+    selectedId = null;
     sessions = [];
   } else {
     reachable = false;
@@ -156,7 +158,10 @@ function onPollError(error) {
 /** @param {Session[]} found */
 function onSessions(found) {
   // Those with a picture first; within each, the server's order.
-  sessions = [...found.filter((session) => session.state === "live"), ...found.filter((session) => session.state !== "live")];
+  sessions = [
+    ...found.filter((session) => session.state === "live"),
+    ...found.filter((session) => session.state !== "live"),
+  ];
   const isListed = (/** @type {string|null} */ id) => sessions.some((session) => session.session_id === id);
   if (!watching) {
     if (isListed(wantedId)) selectedId = wantedId;
@@ -363,10 +368,34 @@ const WORDS = {
     pill: "Busy",
     tone: "busy",
   },
-  reconnecting: { title: "Connection lost", text: "Getting you back in.", action: "Try now", pill: "Reconnecting", tone: "bad" },
-  ended: { title: "The session has ended", text: "If the speaker comes back, it goes on here.", pill: "Ended", tone: "calm" },
-  denied: { title: "You can’t watch this session", text: "The server did not accept the watch token.", action: "Close", pill: "Denied", tone: "bad" },
-  failed: { title: "This browser can’t play the session", text: "The server refused its offer.", action: "Close", pill: "Failed", tone: "bad" },
+  reconnecting: {
+    title: "Connection lost",
+    text: "Getting you back in.",
+    action: "Try now",
+    pill: "Reconnecting",
+    tone: "bad",
+  },
+  ended: {
+    title: "The session has ended",
+    text: "If the speaker comes back, it goes on here.",
+    action: "Close",
+    pill: "Ended",
+    tone: "calm",
+  },
+  denied: {
+    title: "You can’t watch this session",
+    text: "The server did not accept the watch token.",
+    action: "Close",
+    pill: "Denied",
+    tone: "bad",
+  },
+  failed: {
+    title: "This browser can’t play the session",
+    text: "The server refused its offer.",
+    action: "Close",
+    pill: "Failed",
+    tone: "bad",
+  },
 };
 
 function render() {
@@ -382,7 +411,10 @@ function render() {
   const isReady = state === "ready" && session !== null;
   setText("message-title", isReady ? avatarName(session) : words.title);
   const readyText = session?.state === "waiting" ? "Waiting for the speaker" : "Live";
-  setText("message-text", isReady ? readyText : state === "failed" && client?.detail ? client.detail : (words.text ?? ""));
+  setText(
+    "message-text",
+    isReady ? readyText : state === "failed" && client?.detail ? client.detail : (words.text ?? ""),
+  );
   byId("message-text").hidden = byId("message-text").textContent === "";
 
   show("play", isReady);
@@ -394,7 +426,7 @@ function render() {
   setText("access-error", accessError);
   show("access-error", accessError !== "");
   show("veil", state !== "playing");
-  show("controls", watching);
+  show("controls", watching && state !== "ended" && state !== "denied" && state !== "failed");
   show("synthetic", session !== null && state !== "locked");
   show("resting", state === "playing" && session?.stats?.idle === true);
 
@@ -424,7 +456,7 @@ function renderCountdown() {
   const isShown = atMs !== null && (state === "busy" || state === "reconnecting");
   show("message-countdown", isShown);
   if (!isShown) return;
-  const leftS = Math.ceil((/** @type {number} */ (atMs) - performance.now()) / 1000);
+  const leftS = Math.ceil(/** @type {number} */ ((atMs) - performance.now()) / 1000);
   setText("message-countdown", leftS > 0 ? `Next try in ${leftS} s` : "Trying again");
 }
 
@@ -479,11 +511,11 @@ function createRow(session) {
   picture.hidden = true;
   picture.addEventListener("load", () => (picture.hidden = false));
   picture.src = avatarPictureUrl(session.avatar_id);
-  thumb.append(face, picture);
+  thumb.append(face, picture, element("span", "session-state"));
 
   const text = element("span", "session-text");
   text.append(element("span", "session-name"), element("span", "session-meta"));
-  button.append(thumb, text, element("span", "session-state"));
+  button.append(thumb, text);
   row.append(button);
   return row;
 }
@@ -513,12 +545,19 @@ function renderStats() {
   setText("stat-fps", figure(shown?.fps, 1, 1));
   setText("stat-down", figure(shown?.downlinkBps, 0, 1000));
   setText("stat-up", figure(shown ? shown.uplinkBps : null, 1, 1000));
-  setText("stat-latency", (shown && !shown.latencyComplete && shown.latencyMs !== null ? "≥ " : "") + figure(shown?.latencyMs, 0, 1));
+  setText(
+    "stat-latency",
+    (shown && !shown.latencyComplete && shown.latencyMs !== null ? "≥ " : "") + figure(shown?.latencyMs, 0, 1),
+  );
   setText("stat-loss", shown?.lossRatio === 0 ? "0" : figure(shown?.lossRatio, 2, 0.01));
+  setText("stat-viewers", shown ? figure(server?.viewers, 0, 1) : "–");
   setText("stat-codec", shown?.codec ?? "–");
   byId("stat-codec").title = shown?.codecProfile ?? "";
   const p99 = shown ? server?.motion_to_packet_ms_p99 : null;
-  setText("part-server", partMs(shown?.latencyParts.serverMs) + (typeof p99 === "number" ? ` (p99 ${p99.toFixed(0)})` : ""));
+  setText(
+    "part-server",
+    partMs(shown?.latencyParts.serverMs) + (typeof p99 === "number" ? ` (p99 ${p99.toFixed(0)})` : ""),
+  );
   setText("part-network", partMs(shown?.latencyParts.networkMs));
   setText("part-buffer", partMs(shown?.latencyParts.bufferMs));
   setText("part-decode", partMs(shown?.latencyParts.decodeMs));
@@ -592,9 +631,11 @@ byId("action").addEventListener("click", () => {
   } else if (state === "ended") {
     const other = sessions.find((session) => session.state === "live" && session.session_id !== selectedId);
     if (other) select(other.session_id);
+    else stopWatching();
   } else {
     stopWatching();
   }
+  void poll();
   render();
 });
 

@@ -183,7 +183,10 @@ export function compare(history, server) {
   const latencyParts = {
     serverMs: server?.motion_to_packet_ms_p50 ?? null,
     networkMs: now.roundTripS === null ? null : (now.roundTripS * 1000) / 2,
-    bufferMs: mean(now.jitterBufferDelayS - since.jitterBufferDelayS, now.jitterBufferEmitted - since.jitterBufferEmitted),
+    bufferMs: mean(
+      now.jitterBufferDelayS - since.jitterBufferDelayS,
+      now.jitterBufferEmitted - since.jitterBufferEmitted,
+    ),
     decodeMs: mean(now.decodeTimeS - since.decodeTimeS, now.framesDecoded - since.framesDecoded),
   };
   const known = Object.values(latencyParts).filter((part) => part !== null);

@@ -458,12 +458,18 @@ export class WhepClient extends EventTarget {
   }
 }
 
-/** Mien sends H.264 only; an answerer that picks the offer's first codec must find it there. @param {RTCRtpTransceiver} transceiver */
+/**
+ * Mien sends H.264 constrained baseline only; an answerer that picks the offer's first codec must find it there.
+ * @param {RTCRtpTransceiver} transceiver
+ */
 function preferH264(transceiver) {
   const codecs = RTCRtpReceiver.getCapabilities("video")?.codecs ?? [];
-  const isH264 = (/** @type {{mimeType: string}} */ codec) => codec.mimeType.toLowerCase() === "video/h264";
-  if (!codecs.some(isH264)) return;
-  transceiver.setCodecPreferences([...codecs.filter(isH264), ...codecs.filter((codec) => !isH264(codec))]);
+  /** @param {{mimeType: string, sdpFmtpLine?: string}} codec */
+  const rank = ({ mimeType, sdpFmtpLine = "" }) => {
+    if (mimeType.toLowerCase() !== "video/h264") return 2;
+    return /profile-level-id=42[ce]0/i.test(sdpFmtpLine) && sdpFmtpLine.includes("packetization-mode=1") ? 0 : 1;
+  };
+  transceiver.setCodecPreferences(codecs.sort((left, right) => rank(left) - rank(right)));
 }
 
 /** @param {RTCPeerConnection} peer @param {number} limitMs @returns {Promise<void>} */
