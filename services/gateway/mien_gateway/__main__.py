@@ -1,0 +1,12 @@
+"""`python -m mien_gateway`: the gateway as a process."""
+
+from __future__ import annotations
+
+from mien_gateway.app import create_app
+from mien_gateway.settings import GatewaySettings
+from mien_gateway.uplinks import MAX_MESSAGE_BYTES
+from mien_shared.service import serve
+
+if __name__ == "__main__":
+    settings = GatewaySettings()
+    serve("gateway", create_app(settings), settings, ws_max_bytes=MAX_MESSAGE_BYTES)

@@ -1,0 +1,246 @@
+"""The avatars' part of the REST API."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Message
+
+from mien_gateway.bundled import BUNDLED_AVATAR_ID
+from mien_gateway.documents import problems
+from mien_gateway.metrics import GatewayMetrics
+from mien_gateway.portrait_contract import PictureRefused, Portrait, Refusal
+from mien_gateway.portrait_process import PortraitFailed, PortraitProcess
+from mien_gateway.settings import GatewaySettings
+from mien_shared.avatars import AvatarNotFound, AvatarRecord, AvatarStore, AvatarStoreError, FaceBox
+from mien_shared.clock import Clock
+from mien_shared.problems import Problem, unavailable
+
+_STATUS = {
+    Refusal.NOT_AN_IMAGE: 415,
+    Refusal.UNSUPPORTED_FORMAT: 415,
+    Refusal.ANIMATED: 415,
+    Refusal.TRUNCATED: 422,
+    Refusal.TOO_MANY_PIXELS: 413,
+    Refusal.TOO_MUCH_MEMORY: 413,
+    Refusal.NO_FACE: 422,
+    Refusal.FACE_TOO_SMALL: 422,
+}
+_FIELD = "image"
+_UPLOAD_SCHEMA = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": [_FIELD],
+                    "properties": {_FIELD: {"type": "string", "format": "binary"}},
+                }
+            }
+        },
+    }
+}
+
+
+class Avatar(BaseModel):
+    """An avatar as the API shows it; the face box is in the 1280x720 still picture."""
+
+    avatar_id: str
+    width: int
+    height: int
+    face_box: FaceBox
+
+    @classmethod
+    def of(cls, record: AvatarRecord) -> Avatar:
+        return cls(avatar_id=record.avatar_id, width=record.width, height=record.height, face_box=record.face_box)
+
+
+class Avatars:
+    """What the routes do, with everything it takes."""
+
+    def __init__(self, settings: GatewaySettings, store: AvatarStore, metrics: GatewayMetrics, clock: Clock) -> None:
+        self.store = store
+        self._settings = settings
+        self._metrics = metrics
+        self._clock = clock
+        self._under_way = 0
+        self._portraits = PortraitProcess(
+            settings.portrait_timeout_s, settings.portrait_memory_bytes, settings.max_pixels
+        )
+
+    async def upload(self, request: Request) -> AvatarRecord:
+        """Take a picture in; raises Problem."""
+        try:
+            record = await self._upload(request)
+        except Problem as problem:
+            self._metrics.avatar_uploaded(problem.code)
+            raise
+        self._metrics.avatar_uploaded("created")
+        return record
+
+    async def _upload(self, request: Request) -> AvatarRecord:
+        if self._under_way >= self._settings.max_uploads:
+            raise unavailable("uploads-busy", "too many pictures are being uploaded at the moment")
+        self._under_way += 1
+        try:
+            data = await self._read_field(request)
+            portrait = await self._portrait(data)
+        finally:
+            self._under_way -= 1
+        record = portrait.record(secrets.token_urlsafe(12))
+        async with _store_problems():
+            await self.store.put(record, portrait.png)
+        return record
+
+    async def _portrait(self, data: bytes) -> Portrait:
+        started_s = self._clock.monotonic_s()
+        try:
+            return await self._portraits.make(data)
+        except PictureRefused as error:
+            raise Problem(_STATUS[error.refusal], error.refusal, error.detail) from error
+        except PortraitFailed as error:
+            raise unavailable("processing-failed", str(error)) from error
+        finally:
+            self._metrics.avatar_processed(self._clock.monotonic_s() - started_s)
+
+    async def _read_field(self, request: Request) -> bytes:
+        """The field's bytes; a body is never read beyond the limit, however it is announced."""
+        if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+            raise Problem(415, "not-multipart", f"send multipart/form-data with the picture in the field '{_FIELD}'")
+        limit = self._settings.max_upload_bytes
+        announced = request.headers.get("content-length", "")
+        if announced.isdigit() and int(announced) > limit:
+            raise _too_large(limit)
+        limited = Request(request.scope, _limited(request, limit))
+        try:
+            async with (
+                asyncio.timeout(self._settings.upload_timeout_s),
+                limited.form(max_files=1, max_fields=8) as form,
+            ):
+                field = form.get(_FIELD)
+                if not isinstance(field, UploadFile):
+                    raise Problem(422, "missing-image", f"the form has no file in a field named '{_FIELD}'")
+                return await field.read()
+        except TimeoutError as error:
+            raise Problem(408, "upload-timeout", "the picture took too long to arrive") from error
+        except HTTPException as error:
+            raise Problem(422, "malformed-form", f"the form cannot be read: {error.detail}") from error
+        except ClientDisconnect as error:
+            raise Problem(400, "upload-aborted", "the upload was broken off") from error
+
+    async def aclose(self) -> None:
+        await self._portraits.aclose()
+
+
+def _limited(request: Request, limit: int):  # type: ignore[no-untyped-def]
+    received = 0
+
+    async def receive() -> Message:
+        nonlocal received
+        message = await request.receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise _too_large(limit)
+        return message
+
+    return receive
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(413, "upload-too-large", f"an upload has {limit} bytes at most")
+
+
+@asynccontextmanager
+async def _store_problems() -> AsyncIterator[None]:
+    try:
+        yield
+    except AvatarNotFound as error:
+        raise avatar_not_found() from error
+    except AvatarStoreError as error:
+        raise unavailable("avatar-store-unavailable", str(error)) from error
+
+
+def avatar_not_found() -> Problem:
+    return Problem(404, "avatar-not-found", "there is no avatar of that id")
+
+
+async def stored_avatar(store: AvatarStore, avatar_id: str) -> AvatarRecord:
+    """An avatar's record; raises the Problem that says why not."""
+    async with _store_problems():
+        return await store.record(avatar_id)
+
+
+def _avatars(request: Request) -> Avatars:
+    avatars: Avatars = request.app.state.avatars
+    return avatars
+
+
+Here = Annotated[Avatars, Depends(_avatars)]
+
+router = APIRouter(prefix="/v1/avatars", tags=["avatars"])
+
+_NOT_FOUND = "`avatar-not-found`"
+_AWAY = "`avatar-store-unavailable`; come back after Retry-After"
+
+
+@router.post(
+    "",
+    status_code=201,
+    openapi_extra=_UPLOAD_SCHEMA,
+    responses=problems(
+        s408="`upload-timeout`",
+        s413="`upload-too-large` (bytes), `too-many-pixels`, `too-much-memory`",
+        s415="`not-multipart`, `not-an-image`, `unsupported-format` (neither JPEG, PNG nor WebP), `animated-image`",
+        s422="`missing-image` (wrong or missing field), `malformed-form`, `truncated-image`, `no-face`, `face-too-small`",
+        s503="`uploads-busy`, `processing-failed`, `avatar-store-unavailable`; come back after Retry-After",
+    ),
+)
+async def upload(request: Request, response: Response, avatars: Here) -> Avatar:
+    """Make an avatar of a picture with a face in it (JPEG, PNG or WebP); of several faces the largest."""
+    record = await avatars.upload(request)
+    response.headers["Location"] = f"/v1/avatars/{record.avatar_id}"
+    return Avatar.of(record)
+
+
+@router.get("/{avatar_id}", responses=problems(s404=_NOT_FOUND, s503=_AWAY))
+async def read(avatar_id: str, avatars: Here) -> Avatar:
+    """What is known of an avatar."""
+    return Avatar.of(await stored_avatar(avatars.store, avatar_id))
+
+
+@router.get(
+    "/{avatar_id}/picture",
+    response_class=Response,
+    responses={200: {"content": {"image/png": {}}}} | problems(s404=_NOT_FOUND, s503=_AWAY),
+)
+async def picture(avatar_id: str, avatars: Here) -> Response:
+    """The 1280x720 still picture."""
+    async with _store_problems():
+        png = await avatars.store.picture(avatar_id)
+    # An id is never given to another picture; only the bundled one's may change, with the version that brings it.
+    lifetime_s = 300 if avatar_id == BUNDLED_AVATAR_ID else 86_400
+    headers = {"Cache-Control": f"private, max-age={lifetime_s}", "X-Content-Type-Options": "nosniff"}
+    return Response(png, media_type="image/png", headers=headers)
+
+
+@router.delete(
+    "/{avatar_id}",
+    status_code=204,
+    responses=problems(s404=_NOT_FOUND, s409="`avatar-bundled`", s503=_AWAY),
+)
+async def delete(avatar_id: str, avatars: Here) -> None:
+    """Forget an avatar; sessions that show it go on."""
+    if avatar_id == BUNDLED_AVATAR_ID:
+        raise Problem(409, "avatar-bundled", "the avatar that comes with Mien cannot be deleted")
+    async with _store_problems():
+        await avatars.store.delete(avatar_id)

@@ -1,0 +1,27 @@
+"""The avatar that comes with Mien, put into the store at every start so that it is there and current."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+
+from mien_shared.avatars import PICTURE_HEIGHT, PICTURE_WIDTH, AvatarRecord, AvatarStore, FaceBox
+
+BUNDLED_AVATAR_ID = "mien"
+
+
+async def seed(store: AvatarStore) -> None:
+    """Store the bundled avatar, over an older one; raises AvatarStoreError."""
+    folder = files(__package__) / "bundled"
+    description = folder / f"{BUNDLED_AVATAR_ID}.json"
+    if not description.is_file():
+        return  # a checkout without the drawing still takes uploads
+    drawn = json.loads(description.read_text())
+    record = AvatarRecord(
+        avatar_id=BUNDLED_AVATAR_ID,
+        width=PICTURE_WIDTH,
+        height=PICTURE_HEIGHT,
+        face_box=FaceBox.model_validate(drawn["crop"]),
+        keypoints=drawn["keypoints"],
+    )
+    await store.put(record, (folder / f"{BUNDLED_AVATAR_ID}.png").read_bytes())

@@ -1,0 +1,70 @@
+"""What the gateway measures: one function a fact, every label from a closed set."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from mien_gateway.uplink import Verdict
+from mien_shared.metrics import ServiceMetrics
+
+#: Decoding a phone's picture takes about 0.3 s, the first one twice that; beyond the deadline nothing is measured.
+_PROCESSING_BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0)
+_CLOSE_CODES = frozenset({1000, 1001, 1005, 1006, 1008, 1009, 1011, 1012, 4409, 4410})
+
+
+class GatewayMetrics(ServiceMetrics):
+    """The gateway's own counters beside those of every service."""
+
+    def __init__(self) -> None:
+        super().__init__("gateway")
+        self._packets = Counter(
+            "mien_uplink_packets_total", "Uplink packets by what became of them", ["result"], registry=self.registry
+        )
+        # A counter's first increase is invisible to rate() unless it was there at zero before.
+        self._by_verdict = {verdict: self._packets.labels(verdict) for verdict in Verdict}
+        self._uplinks = Gauge("mien_uplinks", "Uplinks open on this gateway", registry=self.registry)
+        self._closed = Counter(
+            "mien_uplink_closed_total", "Uplinks closed, by WebSocket close code", ["code"], registry=self.registry
+        )
+        self._forward_drops = Counter(
+            "mien_motion_forward_dropped_total",
+            "Accepted packets that never reached a generator's inbox",
+            ["reason"],
+            registry=self.registry,
+        )
+        self._sessions = Counter(
+            "mien_sessions_created_total", "Requests for a session, by result", ["result"], registry=self.registry
+        )
+        self._uploads = Counter(
+            "mien_avatar_uploads_total", "Avatar uploads, by result", ["result"], registry=self.registry
+        )
+        self._processing = Histogram(
+            "mien_avatar_processing_seconds",
+            "From uploaded bytes to still picture and keypoints",
+            buckets=_PROCESSING_BUCKETS_S,
+            registry=self.registry,
+        )
+
+    def packet(self, verdict: Verdict) -> None:
+        self._by_verdict[verdict].inc()
+
+    def uplink_opened(self) -> None:
+        self._uplinks.inc()
+
+    def uplink_closed(self, code: int) -> None:
+        self._uplinks.dec()
+        self._closed.labels(str(code) if code in _CLOSE_CODES else "other").inc()
+
+    def forward_dropped(self, reason: str, count: int) -> None:
+        self._forward_drops.labels(reason).inc(count)
+
+    def session_requested(self, result: str) -> None:
+        """`result`: "created", or the code of the problem that answered."""
+        self._sessions.labels(result).inc()
+
+    def avatar_uploaded(self, result: str) -> None:
+        """`result`: "created", or the code of the problem that answered."""
+        self._uploads.labels(result).inc()
+
+    def avatar_processed(self, seconds: float) -> None:
+        self._processing.observe(seconds)

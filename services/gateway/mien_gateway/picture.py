@@ -1,0 +1,131 @@
+"""Fits an upload into the 1280x720 still picture, the whole head in it. Pure: arrays in, arrays out.
+
+A picture that can fill the frame does; one that is too narrow stands before its own blurred, darkened likeness.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from mien_gateway.crop import CropWish, Face
+from mien_gateway.image import RgbPicture
+from mien_shared.avatars import PICTURE_HEIGHT, PICTURE_WIDTH
+
+_ASPECT = PICTURE_WIDTH / PICTURE_HEIGHT
+
+#: A face crop smaller than this in the still picture is brought nearer, as far as the upload has the pixels.
+_WANTED_CROP = 320
+_NEARER_UPSCALE = 1.5
+#: What the picture as a whole may be enlarged by; one smaller still stands smaller, not blurrier.
+_MAX_UPSCALE = 3.0
+#: How much of the window the head may fill before cutting top and bottom would crowd it.
+_HEADROOM = 1.12
+#: Where in the height the head's crop is centred if there is a choice: a speaker sits in the upper half.
+_CROP_CENTRE_FROM_TOP = 0.45
+
+_FEATHER_PX = 28
+_BACKDROP_WIDTH, _BACKDROP_HEIGHT = 64, 36
+_BACKDROP_BLUR_PX = 3.0
+_BACKDROP_BRIGHTNESS = 0.55
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Which window of the upload goes where: `scale` enlarges it, then its left top lies at (left, top).
+
+    x, y, width, height: the window, in the upload's pixels. pane_width, pane_height: the same in the still picture.
+    """
+
+    x: int
+    y: int
+    width: int
+    height: int
+    scale: float
+    left: int
+    top: int
+    pane_width: int
+    pane_height: int
+
+    def place(self, face: Face) -> Face:
+        """A face found in the upload, in the still picture's pixels."""
+        return face.moved(self.scale, self.left - self.x * self.scale, self.top - self.y * self.scale)
+
+
+def choose_window(width: int, height: int, head: CropWish) -> Placement:
+    """The part of a (height, width) upload that the still picture shows, given the crop its face asks for."""
+    window_h = float(height)
+    if head.side * PICTURE_HEIGHT / height < _WANTED_CROP:
+        nearest = PICTURE_HEIGHT / _NEARER_UPSCALE
+        window_h = min(window_h, max(head.side * PICTURE_HEIGHT / _WANTED_CROP, nearest))
+    window_w = min(float(width), window_h * _ASPECT)
+    if window_w < window_h * _ASPECT:  # too narrow to fill the frame at this height
+        full_bleed = window_w / _ASPECT
+        if full_bleed >= _HEADROOM * head.side:
+            window_h = full_bleed
+        else:  # a square pane, or taller if the head is
+            window_h = min(window_h, max(window_w, _HEADROOM * head.side))
+    w, h = max(1, round(window_w)), max(1, round(window_h))
+    scale = min(PICTURE_HEIGHT / h, PICTURE_WIDTH / w, _MAX_UPSCALE)
+    pane_w, pane_h = min(PICTURE_WIDTH, max(1, round(w * scale))), min(PICTURE_HEIGHT, max(1, round(h * scale)))
+    if PICTURE_WIDTH - pane_w < 4:  # rounding must leave no sliver of backdrop
+        pane_w = PICTURE_WIDTH
+    if PICTURE_HEIGHT - pane_h < 4:
+        pane_h = PICTURE_HEIGHT
+    return Placement(
+        x=_within(head.centre_x - w / 2, width - w),
+        y=_within(head.centre_y - _CROP_CENTRE_FROM_TOP * h, height - h),
+        width=w,
+        height=h,
+        scale=scale,
+        left=(PICTURE_WIDTH - pane_w) // 2,
+        top=(PICTURE_HEIGHT - pane_h) // 2,
+        pane_width=pane_w,
+        pane_height=pane_h,
+    )
+
+
+def _within(value: float, largest: int) -> int:
+    return round(min(max(value, 0.0), largest))
+
+
+def compose(rgb: RgbPicture, placement: Placement) -> RgbPicture:
+    """The still picture, (720, 1280, 3) RGB, from the upload, (H, W, 3) RGB."""
+    window = rgb[placement.y : placement.y + placement.height, placement.x : placement.x + placement.width]
+    shrinks = placement.pane_height < placement.height
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    pane = cv2.resize(window, (placement.pane_width, placement.pane_height), interpolation=interpolation)
+    if pane.shape == (PICTURE_HEIGHT, PICTURE_WIDTH, 3):
+        return np.asarray(pane, np.uint8)
+    picture = _backdrop(window).astype(np.float32)
+    area = picture[
+        placement.top : placement.top + placement.pane_height, placement.left : placement.left + placement.pane_width
+    ]
+    opacity = np.minimum.outer(
+        _fade(placement.pane_height, placement.pane_height < PICTURE_HEIGHT),
+        _fade(placement.pane_width, placement.pane_width < PICTURE_WIDTH),
+    )[..., None]
+    area += opacity * (pane - area)
+    return np.asarray(picture.round().clip(0, 255), np.uint8)
+
+
+def _fade(length: int, soft: bool) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    """(length,) 1 inside, falling smoothly to 0 at both ends where an edge is to be soft."""
+    inward = np.minimum(np.arange(length), np.arange(length)[::-1]).astype(np.float32) + 0.5
+    t = np.clip(inward / min(_FEATHER_PX, length / 4), 0, 1) if soft else np.ones(length, np.float32)
+    return np.asarray(t * t * (3 - 2 * t), np.float32)
+
+
+def _backdrop(window: RgbPicture) -> RgbPicture:
+    """The window itself as wide as the picture, blurred past recognition and darkened."""
+    height, width = window.shape[:2]
+    slice_h = min(height, max(1, round(width / _ASPECT)))
+    top = (height - slice_h) // 2
+    tiny = cv2.resize(
+        window[top : top + slice_h], (_BACKDROP_WIDTH, _BACKDROP_HEIGHT), interpolation=cv2.INTER_AREA
+    ).astype(np.float32)
+    soft = cv2.GaussianBlur(tiny * _BACKDROP_BRIGHTNESS, (0, 0), _BACKDROP_BLUR_PX)
+    large = cv2.resize(soft, (PICTURE_WIDTH, PICTURE_HEIGHT), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(large.round().clip(0, 255), np.uint8)

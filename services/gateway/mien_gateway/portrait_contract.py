@@ -1,0 +1,67 @@
+"""What the gateway and the process that decodes uploads say to each other. Loads no picture library.
+
+Request: u32 length, the file. Answer: u32 length and an Answer as JSON, u32 length and the PNG (empty if refused).
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pydantic import BaseModel
+
+from mien_shared.avatars import PICTURE_HEIGHT, PICTURE_WIDTH, AvatarRecord, FaceBox
+from mien_shared.motion import Keypoints
+
+LENGTH = struct.Struct("<I")
+
+
+class Refusal(StrEnum):
+    """Why an upload makes no avatar; the code of its problem document."""
+
+    NOT_AN_IMAGE = "not-an-image"
+    UNSUPPORTED_FORMAT = "unsupported-format"
+    ANIMATED = "animated-image"
+    TRUNCATED = "truncated-image"
+    TOO_MANY_PIXELS = "too-many-pixels"
+    TOO_MUCH_MEMORY = "too-much-memory"
+    NO_FACE = "no-face"
+    FACE_TOO_SMALL = "face-too-small"
+
+
+class PictureRefused(ValueError):
+    """An upload that makes no avatar; the text is meant for who sent it."""
+
+    def __init__(self, refusal: Refusal, detail: str) -> None:
+        super().__init__(detail)
+        self.refusal = refusal
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Portrait:
+    """What an upload became: the still picture as PNG, the crop box in it, and the face's keypoints in the crop."""
+
+    png: bytes
+    face_box: FaceBox
+    keypoints: Keypoints
+
+    def record(self, avatar_id: str) -> AvatarRecord:
+        """The avatar's record."""
+        return AvatarRecord(
+            avatar_id=avatar_id,
+            width=PICTURE_WIDTH,
+            height=PICTURE_HEIGHT,
+            face_box=self.face_box,
+            keypoints=[tuple(row) for row in self.keypoints.rows().tolist()],
+        )
+
+
+class Answer(BaseModel):
+    """What became of one picture: either a refusal, or a face whose picture follows."""
+
+    refusal: Refusal | None = None
+    detail: str = ""
+    face_box: FaceBox | None = None
+    keypoints: list[list[float]] = []

@@ -1,0 +1,101 @@
+"""The gateway's end of the process that decodes uploads: starts it on first use, ends it when it overruns or we do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+
+from mien_gateway.portrait_contract import LENGTH, Answer, PictureRefused, Portrait
+from mien_shared.motion import Keypoints
+
+logger = logging.getLogger(__name__)
+
+#: Beyond the worker's own alarm: a process that has yet to start, or that does not answer at all.
+_MARGIN_S = 5.0
+
+
+class PortraitFailed(RuntimeError):
+    """The worker ran out of time or died; the picture may be at fault, or the machine."""
+
+
+class PortraitProcess:
+    """Makes portraits in one process of its own, one after the other; those who come meanwhile wait their turn."""
+
+    def __init__(self, deadline_s: float, memory_bytes: int, max_pixels: int) -> None:
+        self._deadline_s = deadline_s
+        self._arguments = [str(deadline_s), str(memory_bytes), str(max_pixels)]
+        self._turn = asyncio.Lock()
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process id while there is one."""
+        return self._process.pid if self._process else None
+
+    async def make(self, data: bytes) -> Portrait:
+        """Raises PictureRefused, or PortraitFailed."""
+        async with self._turn:
+            process = await self._started()
+            try:
+                async with asyncio.timeout(self._deadline_s + _MARGIN_S):
+                    answer, png = await _ask(process, data)
+            except (TimeoutError, OSError, asyncio.IncompleteReadError) as error:
+                await self._end()
+                logger.warning("the portrait worker was lost", extra={"status": process.returncode})
+                raise PortraitFailed("the picture took too long or too much") from error
+            except BaseException:
+                await self._end()  # half an answer is in the pipe: whoever comes next must not read it
+                raise
+        if answer.refusal is not None:
+            raise PictureRefused(answer.refusal, answer.detail)
+        assert answer.face_box is not None
+        return Portrait(png, answer.face_box, Keypoints.from_rows(answer.keypoints))
+
+    async def aclose(self) -> None:
+        """End the worker, whatever it is doing."""
+        await self._end()
+
+    async def _started(self) -> asyncio.subprocess.Process:
+        if self._process is None or self._process.returncode is not None:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "mien_gateway.portrait_worker",
+                *self._arguments,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                env=_environment(),
+                start_new_session=True,  # a Ctrl-C in our terminal is for us
+            )
+        return self._process
+
+    async def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+async def _ask(process: asyncio.subprocess.Process, data: bytes) -> tuple[Answer, bytes]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(LENGTH.pack(len(data)))
+    process.stdin.write(data)
+    await process.stdin.drain()
+    answer = Answer.model_validate_json(await _part(process.stdout))
+    return answer, await _part(process.stdout)
+
+
+async def _part(source: asyncio.StreamReader) -> bytes:
+    (length,) = LENGTH.unpack(await source.readexactly(LENGTH.size))
+    return await source.readexactly(length)
+
+
+def _environment() -> dict[str, str]:
+    """Ours without its secrets, and without a thread pool that would ask for address space a core."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("MIEN_", "REDIS_", "AWS_"))}
+    return ours | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

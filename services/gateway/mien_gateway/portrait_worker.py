@@ -1,0 +1,62 @@
+"""The process that decodes uploads: `python -m mien_gateway.portrait_worker DEADLINE_S MEMORY_BYTES MAX_PIXELS`.
+
+A file made to harm is decoded here, where it finds no secret in the environment, little memory and no time: the
+kernel ends the process that overruns its alarm. It serves one picture at a time over its standard streams and ends
+when its standard input does, so it cannot outlive a gateway that was killed by more than one deadline.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import signal
+import sys
+from typing import BinaryIO
+
+import cv2
+
+from mien_gateway.face_finder import FaceFinder
+from mien_gateway.portrait import make_portrait
+from mien_gateway.portrait_contract import LENGTH, Answer, PictureRefused, Refusal
+
+
+def main() -> None:
+    deadline_s, memory_bytes, max_pixels = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    # Native libraries print to descriptor 1 at times; answers go where they cannot.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold a face
+    cv2.setNumThreads(1)
+    finder = FaceFinder()
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    while (data := _read(sys.stdin.buffer)) is not None:
+        signal.alarm(math.ceil(deadline_s))  # SIGALRM's default action ends the process, native code or not
+        answer, png = _work(data, max_pixels, finder)
+        signal.alarm(0)
+        for part in (answer.model_dump_json().encode(), png):
+            answers.write(LENGTH.pack(len(part)) + part)
+        answers.flush()
+
+
+def _work(data: bytes, max_pixels: int, finder: FaceFinder) -> tuple[Answer, bytes]:
+    try:
+        portrait = make_portrait(data, max_pixels, finder)
+    except PictureRefused as error:
+        return Answer(refusal=error.refusal, detail=error.detail), b""
+    except MemoryError:
+        return Answer(refusal=Refusal.TOO_MUCH_MEMORY, detail="the picture needs more memory than a picture may"), b""
+    return Answer(face_box=portrait.face_box, keypoints=portrait.keypoints.rows().tolist()), portrait.png
+
+
+def _read(source: BinaryIO) -> bytes | None:
+    header = source.read(LENGTH.size)
+    if len(header) < LENGTH.size:
+        return None
+    (length,) = LENGTH.unpack(header)
+    data = source.read(length)
+    return data if len(data) == length else None
+
+
+if __name__ == "__main__":
+    main()

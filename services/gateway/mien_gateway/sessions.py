@@ -1,0 +1,222 @@
+"""The sessions' part of the REST API."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+from pydantic import BaseModel, Field
+
+from mien_gateway.access import demand_grant
+from mien_gateway.avatars import stored_avatar
+from mien_gateway.documents import problems
+from mien_gateway.metrics import GatewayMetrics
+from mien_gateway.placement import AllFull, NoGenerator, place
+from mien_gateway.settings import GatewaySettings
+from mien_gateway.uplinks import Uplinks
+from mien_shared.avatars import AvatarStore
+from mien_shared.bus import BUS_ERRORS
+from mien_shared.channels import send_control
+from mien_shared.clock import Clock
+from mien_shared.messages import SessionRecord, SessionStats, StopSession
+from mien_shared.problems import Problem, unavailable
+from mien_shared.registry import Registry
+from mien_shared.settings import IceServer
+from mien_shared.tokens import SPEAKER_GRANTS, VIEWER_GRANTS, Grant, TokenIssuer, bearer
+
+
+class NewSession(BaseModel):
+    """What a session is made of."""
+
+    avatar_id: str = Field(max_length=64)
+
+
+class CreatedSession(BaseModel):
+    """A session as its creator gets it. `token` feeds, watches and ends it; `watch_token` is for its viewers."""
+
+    session_id: str
+    token: str
+    watch_token: str
+    uplink_url: str
+    whep_url: str
+    ice_servers: list[IceServer]
+
+
+class SessionView(BaseModel):
+    """A session as those who may watch it see it. `waiting`: no generator holds it at the moment."""
+
+    session_id: str
+    avatar_id: str
+    state: Literal["waiting", "live"]
+    generator: str | None
+    whep_url: str
+    created_at_ms: int
+    stats: SessionStats | None
+
+
+class SessionList(BaseModel):
+    sessions: list[SessionView]
+
+
+class IceServers(BaseModel):
+    ice_servers: list[IceServer]
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """What the routes do, with everything it takes."""
+
+    settings: GatewaySettings
+    registry: Registry
+    store: AvatarStore
+    tokens: TokenIssuer
+    uplinks: Uplinks
+    metrics: GatewayMetrics
+    clock: Clock
+
+    async def create(self, avatar_id: str) -> CreatedSession:
+        """Raises Problem."""
+        try:
+            created = await self._create(avatar_id)
+        except Problem as problem:
+            self.metrics.session_requested(problem.code)
+            raise
+        self.metrics.session_requested("created")
+        return created
+
+    async def _create(self, avatar_id: str) -> CreatedSession:
+        await stored_avatar(self.store, avatar_id)
+        session_id = secrets.token_urlsafe(16)
+        session = SessionRecord(
+            session_id=session_id, avatar_id=avatar_id, created_at_ms=int(self.clock.unix_s() * 1000)
+        )
+        try:
+            async with redis_problems():
+                await place(self.registry, session)
+        except NoGenerator as error:
+            raise unavailable("no-generator", "no generator is taking sessions at the moment") from error
+        except AllFull as error:
+            raise unavailable("full", "every generator is full at the moment", retry_after_s=5) from error
+        return CreatedSession(
+            session_id=session_id,
+            token=self.tokens.issue(session_id, SPEAKER_GRANTS),
+            watch_token=self.tokens.issue(session_id, VIEWER_GRANTS),
+            uplink_url=self.settings.uplink_url(session_id),
+            whep_url=self.settings.whep_url(session_id),
+            ice_servers=self.settings.ice_servers,
+        )
+
+    async def view(self, session: SessionRecord) -> SessionView:
+        """Raises what Redis raises."""
+        generator = await self.registry.owner(session.session_id)
+        return SessionView(
+            session_id=session.session_id,
+            avatar_id=session.avatar_id,
+            state="live" if generator else "waiting",
+            generator=generator,
+            whep_url=self.settings.whep_url(session.session_id),
+            created_at_ms=session.created_at_ms,
+            stats=await self.registry.stats(session.session_id),
+        )
+
+    async def find(self, session_id: str) -> SessionRecord:
+        """Raises Problem, or what Redis raises."""
+        session = await self.registry.session(session_id)
+        if session is None:
+            raise Problem(404, "session-not-found", "there is no session of that id")
+        return session
+
+    async def end(self, session_id: str) -> None:
+        """Raises Problem, or what Redis raises."""
+        await self.find(session_id)
+        owner = await self.registry.owner(session_id)
+        await self.registry.end_session(session_id)
+        if owner is not None:
+            await send_control(self.registry.redis, owner, StopSession(session_id=session_id))
+        self.uplinks.end(session_id)
+
+
+@asynccontextmanager
+async def redis_problems() -> AsyncIterator[None]:
+    """Redis' failures as 503."""
+    try:
+        yield
+    except BUS_ERRORS as error:
+        raise unavailable("redis-unavailable", "the session registry does not answer") from error
+
+
+def _sessions(request: Request) -> Sessions:
+    sessions: Sessions = request.app.state.sessions
+    return sessions
+
+
+Here = Annotated[Sessions, Depends(_sessions)]
+Authorization = Annotated[str | None, Header()]
+
+router = APIRouter(prefix="/v1", tags=["sessions"])
+
+_TOKEN_401 = "`token-missing`, `token-invalid`"
+_TOKEN_403 = "`token-not-granted`: a token of another session, or without this grant"
+_NOT_FOUND = "`session-not-found`"
+_AWAY = "`redis-unavailable`; come back after Retry-After"
+
+
+@router.post(
+    "/sessions",
+    status_code=201,
+    responses=problems(
+        s404="`avatar-not-found`",
+        s422="`invalid-request`",
+        s503="`full`, `no-generator`, `redis-unavailable`, `avatar-store-unavailable`; come back after Retry-After",
+    ),
+)
+async def create(new: NewSession, response: Response, sessions: Here) -> CreatedSession:
+    """Begin a session: an avatar, a place on a generator, and tokens to feed and to watch it."""
+    created = await sessions.create(new.avatar_id)
+    response.headers["Location"] = f"/v1/sessions/{created.session_id}"
+    response.headers["Cache-Control"] = "no-store"  # it holds a token
+    return created
+
+
+@router.get("/sessions", responses=problems(s403="`listing-closed`: this deployment is not open", s503=_AWAY))
+async def read_all(sessions: Here) -> SessionList:
+    """All live sessions, oldest first; only where the deployment is open to anyone (`MIEN_DEMO_OPEN`)."""
+    if not sessions.settings.demo_open:
+        raise Problem(403, "listing-closed", "sessions are listed only where MIEN_DEMO_OPEN is set")
+    async with redis_problems():
+        return SessionList(sessions=[await sessions.view(found) for found in await sessions.registry.sessions()])
+
+
+@router.get("/sessions/{session_id}", responses=problems(s401=_TOKEN_401, s403=_TOKEN_403, s404=_NOT_FOUND, s503=_AWAY))
+async def read(session_id: str, sessions: Here, authorization: Authorization = None) -> SessionView:
+    """One session, with its live statistics. Any token of the session opens it."""
+    if not sessions.settings.demo_open:
+        demand_grant(sessions.tokens, bearer(authorization), session_id, Grant)
+    async with redis_problems():
+        return await sessions.view(await sessions.find(session_id))
+
+
+@router.delete(
+    "/sessions/{session_id}",
+    status_code=204,
+    responses=problems(s401=_TOKEN_401, s403=_TOKEN_403, s404=_NOT_FOUND, s503=_AWAY),
+)
+async def delete(session_id: str, sessions: Here, authorization: Authorization = None) -> None:
+    """End a session for everyone. Takes the speaker's token; 404 once it has ended."""
+    demand_grant(sessions.tokens, bearer(authorization), session_id, [Grant.END])
+    async with redis_problems():
+        await sessions.end(session_id)
+
+
+@router.get("/ice-servers")
+async def ice_servers(sessions: Here) -> IceServers:
+    """STUN and TURN servers for anyone. Those with credentials are left out unless the deployment is open: they come
+    with a session that one has made, and with WHEP's Link headers."""
+    anyone = [
+        server for server in sessions.settings.ice_servers if sessions.settings.demo_open or not server.credential
+    ]
+    return IceServers(ice_servers=anyone)

@@ -1,0 +1,177 @@
+"""Uplinks: one WebSocket a speaker, from its handshake to its close. What a packet is worth is uplink.py's business."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from fastapi import APIRouter, WebSocket
+
+from mien_gateway.access import demand_grant
+from mien_gateway.metrics import GatewayMetrics
+from mien_gateway.uplink import UplinkFilter, Verdict
+from mien_shared.bus import BUS_ERRORS
+from mien_shared.channels import MotionForwarder
+from mien_shared.clock import Clock
+from mien_shared.messages import InboundMotion, SessionRecord
+from mien_shared.problems import Problem, unavailable
+from mien_shared.registry import KEEP_ALIVE_INTERVAL_S, Registry
+from mien_shared.tokens import Grant, TokenIssuer, bearer
+
+SUBPROTOCOL = "mien.v1"
+_BEARER_SUBPROTOCOL = "bearer."
+
+#: Longest message an uplink may hold; a motion packet has 128 bytes, later versions fewer.
+MAX_MESSAGE_BYTES = 512
+#: How soon an uplink's packets follow its session to another generator.
+OWNER_REFRESH_INTERVAL_S = 0.25
+_CLOSE_TIMEOUT_S = 2.0
+
+# WebSocket close codes (RFC 6455, section 7.4); 4000 and up are ours.
+POLICY_VIOLATION = 1008
+REPLACED = 4409
+SESSION_ENDED = 4410
+
+
+@dataclass(eq=False, slots=True)
+class Uplink:
+    """One open uplink. `close_code` is set once we have decided to close it; from then on its packets count nothing."""
+
+    session: SessionRecord
+    socket: WebSocket
+    filter: UplinkFilter
+    owner: str | None
+    close_code: int | None = field(default=None)
+
+
+class Uplinks:
+    """All uplinks of this gateway, at most one a session."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        forwarder: MotionForwarder,
+        tokens: TokenIssuer,
+        metrics: GatewayMetrics,
+        clock: Clock,
+    ) -> None:
+        self._registry = registry
+        self._forwarder = forwarder
+        self._tokens = tokens
+        self._metrics = metrics
+        self._clock = clock
+        self._open: dict[str, Uplink] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def run(self, socket: WebSocket, session_id: str) -> None:
+        """Serve one connection until it closes; refuses it by HTTP status before the handshake."""
+        try:
+            session, owner = await self._admit(socket, session_id)
+        except Problem as problem:
+            await socket.send_denial_response(problem.response())
+            return
+        await socket.accept(SUBPROTOCOL if SUBPROTOCOL in socket.scope["subprotocols"] else None)
+        uplink = Uplink(session, socket, UplinkFilter(self._clock.monotonic_s()), owner)
+        if older := self._open.get(session_id):
+            self._close(older, REPLACED, "replaced by another uplink of this session")
+        self._open[session_id] = uplink
+        self._metrics.uplink_opened()
+        code = 1006
+        try:
+            code = await self._take_packets(uplink)
+        finally:
+            self._metrics.uplink_closed(uplink.close_code or code)
+            if self._open.get(session_id) is uplink:
+                del self._open[session_id]
+
+    async def _admit(self, socket: WebSocket, session_id: str) -> tuple[SessionRecord, str | None]:
+        token = bearer(socket.headers.get("authorization"))
+        for offered in socket.scope["subprotocols"]:
+            if offered.startswith(_BEARER_SUBPROTOCOL):
+                token = token or offered.removeprefix(_BEARER_SUBPROTOCOL)
+        demand_grant(self._tokens, token, session_id, [Grant.PUBLISH])
+        try:
+            session = await self._registry.session(session_id)
+            owners = await self._registry.owners([session_id])
+        except BUS_ERRORS as error:
+            raise unavailable("redis-unavailable", "the session registry does not answer") from error
+        if session is None:
+            raise Problem(404, "session-not-found", "there is no session of that id")
+        return session, owners.get(session_id)
+
+    async def _take_packets(self, uplink: Uplink) -> int:
+        """Returns the code the peer closed with."""
+        while True:
+            message = await uplink.socket.receive()
+            if message["type"] == "websocket.disconnect":
+                return int(message.get("code") or 1005)
+            if uplink.close_code is not None:
+                continue  # until the peer has answered our close
+            data = message.get("bytes")
+            now_s = self._clock.monotonic_s()
+            verdict = uplink.filter.text(now_s) if data is None else uplink.filter.packet(data, now_s)
+            if verdict is Verdict.ACCEPTED:
+                if uplink.owner is None:
+                    verdict = Verdict.NO_OWNER
+                else:
+                    received_unix_us = int(self._clock.unix_s() * 1e6)
+                    self._forwarder.push(uplink.owner, InboundMotion(uplink.session.session_id, data, received_unix_us))
+            elif uplink.filter.abusive:
+                self._close(uplink, POLICY_VIOLATION, "most of what this uplink sends is of no use")
+            self._metrics.packet(verdict)
+
+    def end(self, session_id: str) -> None:
+        """Close a session's uplink, if it is here: the session has ended."""
+        if uplink := self._open.get(session_id):
+            self._close(uplink, SESSION_ENDED, "the session has ended")
+
+    def _close(self, uplink: Uplink, code: int, reason: str) -> None:
+        """Close from our side without waiting for a peer that may not read."""
+        if uplink.close_code is not None:
+            return
+        uplink.close_code = code
+        if self._open.get(uplink.session.session_id) is uplink:
+            del self._open[uplink.session.session_id]
+        task = asyncio.create_task(_close_socket(uplink.socket, code, reason), name="close uplink")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def refresh_owners(self) -> None:
+        """Learn who holds the sessions of all open uplinks; one step of a loop. Raises what Redis raises.
+
+        While Redis is away the owners stay what they were: they may still be right when it returns.
+        """
+        await self._clock.sleep(OWNER_REFRESH_INTERVAL_S)
+        uplinks = list(self._open.values())
+        if uplinks:
+            owners = await self._registry.owners([uplink.session.session_id for uplink in uplinks])
+            for uplink in uplinks:
+                uplink.owner = owners.get(uplink.session.session_id)
+
+    async def keep_sessions_alive(self) -> None:
+        """Write the records of all open uplinks' sessions again; one step of a loop. Raises what Redis raises."""
+        await self._clock.sleep(KEEP_ALIVE_INTERVAL_S)
+        for uplink in list(self._open.values()):
+            if not await self._registry.keep_alive(uplink.session):
+                self._close(uplink, SESSION_ENDED, "the session has ended")
+
+    async def aclose(self) -> None:
+        """Wait for the closes that are under way."""
+        await asyncio.gather(*self._closing, return_exceptions=True)
+
+
+async def _close_socket(socket: WebSocket, code: int, reason: str) -> None:
+    try:
+        async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+            await socket.close(code, reason)
+    except (TimeoutError, RuntimeError, OSError):
+        pass  # the peer was gone already, or does not read; the server's pings see to that one
+
+
+router = APIRouter()
+
+
+@router.websocket("/v1/sessions/{session_id}/uplink")
+async def uplink(socket: WebSocket, session_id: str) -> None:
+    uplinks: Uplinks = socket.app.state.uplinks
+    await uplinks.run(socket, session_id)
