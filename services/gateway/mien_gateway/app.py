@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -23,6 +24,8 @@ from mien_shared.clock import Clock, SystemClock
 from mien_shared.registry import Registry
 from mien_shared.service import Readiness, create_service
 from mien_shared.tokens import TokenIssuer
+
+logger = logging.getLogger(__name__)
 
 _PROBE_INTERVAL_S = 0.5
 _STORE_PROBE_INTERVAL_S = 5.0
@@ -45,23 +48,20 @@ def create_app(settings: GatewaySettings) -> FastAPI:
                 app.state.avatars = Avatars(settings, store, metrics, clock)
                 app.state.uplinks = Uplinks(registry, forwarder, tokens, metrics, clock)
                 app.state.sessions = Sessions(settings, registry, store, tokens, app.state.uplinks, metrics, clock)
-                steps = {
-                    "redis probe": health.probe_redis,
-                    "motion": forwarder.flush,
-                    "owners": app.state.uplinks.refresh_owners,
-                    "keep alive": app.state.uplinks.keep_sessions_alive,
-                }
+                loops = Loops(
+                    asyncio.create_task(keep_trying(name, clock, metrics, step), name=name)
+                    for name, step in {
+                        "redis probe": health.probe_redis,
+                        "store probe": health.probe_store,
+                        "motion": forwarder.flush,
+                        "owners": app.state.uplinks.refresh_owners,
+                        "keep alive": app.state.uplinks.keep_sessions_alive,
+                    }.items()
+                )
                 try:
-                    async with asyncio.TaskGroup() as group:
-                        loops = [
-                            group.create_task(keep_trying(name, clock, metrics, step), name=name)
-                            for name, step in steps.items()
-                        ]
-                        loops.append(group.create_task(health.watch_store(), name="avatar store"))
-                        yield health.reasons
-                        for loop in loops:
-                            loop.cancel()
+                    yield lambda: health.reasons() | loops.reasons()
                 finally:
+                    await loops.aclose()
                     await app.state.uplinks.aclose()
                     await app.state.avatars.aclose()
 
@@ -90,6 +90,7 @@ class Health:
         self._clock = clock
         self._redis_reason: str | None = "not asked yet"
         self._store_reason: str | None = "not asked yet"
+        self._seeded = False
 
     def reasons(self) -> dict[str, str]:
         """What is in the way of serving; empty when nothing is."""
@@ -106,19 +107,40 @@ class Health:
         self._redis_reason = None
         await self._clock.sleep(_PROBE_INTERVAL_S)
 
-    async def watch_store(self) -> None:
-        """Put the bundled avatar into the store as soon as it takes it, then see that it can be read; until cancelled."""
-        seeded = False
-        while True:
-            try:
-                if not seeded:
-                    await bundled.seed(self._store)
-                    seeded = True
-                await self._store.record(bundled.BUNDLED_AVATAR_ID)
-            except AvatarNotFound:
-                self._store_reason = None  # the store answers; this checkout has no drawing
-            except AvatarStoreError as error:
-                self._store_reason = str(error)
-            else:
-                self._store_reason = None
-            await self._clock.sleep(_STORE_PROBE_INTERVAL_S)
+    async def probe_store(self) -> None:
+        """One step of a loop: seed the bundled avatar once the store takes it, then see that it can be read."""
+        try:
+            if not self._seeded:
+                await bundled.seed(self._store)
+                self._seeded = True
+            await self._store.record(bundled.BUNDLED_AVATAR_ID)
+        except AvatarNotFound:
+            self._store_reason = None  # the store answers; this checkout has no drawing
+        except AvatarStoreError as error:
+            self._store_reason = str(error)
+        else:
+            self._store_reason = None
+        await self._clock.sleep(_STORE_PROBE_INTERVAL_S)
+
+
+class Loops:
+    """The tasks that run as long as the gateway does. One that ends by itself has met a bug: unready, and logged."""
+
+    def __init__(self, tasks: Iterable[asyncio.Task[None]]) -> None:
+        self._tasks = list(tasks)
+        for task in self._tasks:
+            task.add_done_callback(_log_crash)
+
+    def reasons(self) -> dict[str, str]:
+        """Which loops have crashed."""
+        return {task.get_name(): "the loop has crashed; the log says why" for task in self._tasks if task.done()}
+
+    async def aclose(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _log_crash(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.critical("a loop has crashed", extra={"loop": task.get_name()}, exc_info=error)

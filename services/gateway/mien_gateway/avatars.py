@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import Message
+from starlette.types import Message, Receive
 
 from mien_gateway.bundled import BUNDLED_AVATAR_ID
 from mien_gateway.documents import problems
@@ -142,7 +142,7 @@ class Avatars:
         await self._portraits.aclose()
 
 
-def _limited(request: Request, limit: int):  # type: ignore[no-untyped-def]
+def _limited(request: Request, limit: int) -> Receive:
     received = 0
 
     async def receive() -> Message:
@@ -201,7 +201,8 @@ _AWAY = "`avatar-store-unavailable`; come back after Retry-After"
         s408="`upload-timeout`",
         s413="`upload-too-large` (bytes), `too-many-pixels`, `too-much-memory`",
         s415="`not-multipart`, `not-an-image`, `unsupported-format` (neither JPEG, PNG nor WebP), `animated-image`",
-        s422="`missing-image` (wrong or missing field), `malformed-form`, `truncated-image`, `no-face`, `face-too-small`",
+        s422="`missing-image` (wrong or missing field), `malformed-form`, `truncated-image`, `no-face`, "
+        "`face-too-small`",
         s503="`uploads-busy`, `processing-failed`, `avatar-store-unavailable`; come back after Retry-After",
     ),
 )
@@ -221,7 +222,7 @@ async def read(avatar_id: str, avatars: Here) -> Avatar:
 @router.get(
     "/{avatar_id}/picture",
     response_class=Response,
-    responses={200: {"content": {"image/png": {}}}} | problems(s404=_NOT_FOUND, s503=_AWAY),
+    responses={200: {"content": {"image/png": {}}}, **problems(s404=_NOT_FOUND, s503=_AWAY)},
 )
 async def picture(avatar_id: str, avatars: Here) -> Response:
     """The 1280x720 still picture."""

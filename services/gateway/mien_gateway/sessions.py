@@ -216,7 +216,7 @@ async def delete(session_id: str, sessions: Here, authorization: Authorization =
 async def ice_servers(sessions: Here) -> IceServers:
     """STUN and TURN servers for anyone. Those with credentials are left out unless the deployment is open: they come
     with a session that one has made, and with WHEP's Link headers."""
-    anyone = [
-        server for server in sessions.settings.ice_servers if sessions.settings.demo_open or not server.credential
-    ]
-    return IceServers(ice_servers=anyone)
+    servers = sessions.settings.ice_servers
+    if not sessions.settings.demo_open:
+        servers = [server for server in servers if server.credential is None]
+    return IceServers(ice_servers=servers)

@@ -107,10 +107,10 @@ class Uplinks:
                 return int(message.get("code") or 1005)
             if uplink.close_code is not None:
                 continue  # until the peer has answered our close
-            data = message.get("bytes")
+            data: bytes | None = message.get("bytes")
             now_s = self._clock.monotonic_s()
             verdict = uplink.filter.text(now_s) if data is None else uplink.filter.packet(data, now_s)
-            if verdict is Verdict.ACCEPTED:
+            if verdict is Verdict.ACCEPTED and data is not None:
                 if uplink.owner is None:
                     verdict = Verdict.NO_OWNER
                 else:
