@@ -13,7 +13,7 @@ const FROZEN_AFTER_MS = 1500;
 /**
  * The four parts of the latency estimate, in milliseconds; null where nothing was measured.
  * @typedef {Object} LatencyParts
- * @property {number|null} serverMs motion packet's arrival to the picture's first RTP packet, p50, measured by the server
+ * @property {number|null} serverMs motion packet's arrival to its picture's first RTP packet, the server's p50
  * @property {number|null} networkMs half the round trip to the server
  * @property {number|null} bufferMs mean time in the jitter buffer
  * @property {number|null} decodeMs mean decoding time

@@ -2,8 +2,8 @@
 /**
  * A WHEP viewer (draft-ietf-wish-whep) that keeps itself connected.
  *
- * One `WhepClient` watches one endpoint from `start()` to `stop()`. Each try is an `Attempt` with a peer connection and a
- * WHEP session of its own; a try that ends is deleted on the server and followed by another after `planRetry` says so.
+ * One `WhepClient` watches one endpoint from `start()` to `stop()`. Each try is an `Attempt` with a peer connection and
+ * a WHEP session of its own; a try that ends is deleted on the server and followed by another when `planRetry` says so.
  */
 
 /** Host candidates arrive within milliseconds; what takes longer (STUN, TURN) is trickled after the POST. */
@@ -155,8 +155,9 @@ export function candidateFragment(offerSdp, candidates, complete) {
 }
 
 /**
- * Whether candidates may be declared complete. A browser hides host addresses behind `.local` names (mDNS); a server that cannot
- * resolve them meets the real ones only in the browser's own checks, and gives up first if told that no more will come.
+ * Whether candidates may be declared complete. A browser hides host addresses behind `.local` names (mDNS); a server
+ * that cannot resolve them meets the real ones only in the browser's own checks, and gives up before if told that no
+ * more will come.
  * @param {string[]} candidates
  */
 export function areAllAddresses(candidates) {
@@ -328,7 +329,8 @@ export class WhepClient extends EventTarget {
     await peer.setRemoteDescription({ type: "answer", sdp: answer });
     if (complete || attempt.over) return;
 
-    const sent = new Set(candidates.filter((candidate) => offer.includes(candidate)));
+    // An SDP's candidate lines lack the "ufrag" that the same candidates carry in events.
+    const sent = new Set(candidates.filter((candidate) => offer.includes(candidate.replace(/ ufrag .*/, ""))));
     let scheduled = false;
     flush = () => {
       if (scheduled || attempt.over || attempt.sessionUrl === null) return;
