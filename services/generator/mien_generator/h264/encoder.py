@@ -1,0 +1,170 @@
+"""Stage 4, H.264: constrained baseline 3.1, one Annex-B access unit out for each frame in (ITU-T H.264).
+
+What the options of libx264 are for, measured on a talking head at 1280x720:
+  - `zerolatency` and one thread: a frame leaves in the call that brought it, and many sessions share the cores.
+  - `ultrafast` with the deblocking filter and quarter-pixel motion (subme=1) put back: +2.5 dB for 0.4 ms a frame;
+    a macroblock of the still part costs a skip flag.
+  - `qpmin=20`: an easy picture stops at about 46 dB instead of spending the whole target on invisible detail.
+  - opened as CBR at MAX_BITRATE_BPS and turned down: x264 follows a changed bitrate only in a stream that began as
+    CBR (ratecontrol.c: "if the stream starts as CBR, keep it CBR"); with another maxrate, or none, it stays as it was.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+
+import av
+import numpy as np
+from av.codec.context import CodecContext
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import PictureType
+
+from mien_generator.frame.compositor import FRAME_HEIGHT, FRAME_WIDTH
+from mien_shared.annexb import NalType, nal_type, nal_units
+from mien_shared.clock import VIDEO_CLOCK_HZ
+
+FRAME_RATE = 30
+DEFAULT_BITRATE_BPS = 1_500_000
+MIN_BITRATE_BPS = 100_000
+MAX_BITRATE_BPS = 6_000_000
+
+#: The bits that a burst may run ahead of the target: an IDR's worth; a new target holds after about this much.
+_BUFFER_BITS = 750_000
+#: Frames after which the codec makes an IDR unasked. KeyframePolicy asks earlier; this is for a caller without one.
+_LONGEST_GOP = 20 * FRAME_RATE
+
+#: sRGB pictures carry BT.709 primaries and the sRGB curve; cv2 makes YUV of them by BT.601 (H.264 tables E-3 to E-5).
+_PRIMARIES_BT709 = 1
+_TRANSFER_SRGB = 13
+_MATRIX_BT601 = 6
+_RANGE_LIMITED = 1
+
+_OPTIONS: dict[str, dict[str, str]] = {
+    "libx264": {
+        "preset": "ultrafast",
+        "tune": "zerolatency",
+        "profile": "baseline",
+        "level": "3.1",
+        "forced-idr": "1",
+        "x264-params": "no-deblock=0:subme=1:qpmin=20:log=1",
+    },
+    "h264_nvenc": {
+        "preset": "p2",
+        "tune": "ull",
+        "profile": "baseline",
+        "level": "3.1",
+        "rc": "cbr",
+        "zerolatency": "1",
+        "delay": "0",
+        "forced-idr": "1",
+    },
+}
+
+_log = logging.getLogger(__name__)
+
+
+class EncoderError(RuntimeError):
+    """The codec failed, or did not do what the stream's receivers rely on."""
+
+
+class NoEncoder(EncoderError):
+    """None of the encoders asked for encodes a frame on this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPicture:
+    """One access unit, Annex B; an IDR begins with its SPS and PPS."""
+
+    data: bytes
+    is_idr: bool
+
+
+class H264Encoder:
+    """One session's encoder, 1280x720 at 30 frames a second; one thread owns it."""
+
+    def __init__(self, name: str = "libx264", bitrate_bps: int = DEFAULT_BITRATE_BPS) -> None:
+        """name: libx264 or h264_nvenc, see choose_encoder(). Raises NoEncoder where it cannot be opened."""
+        if name not in _OPTIONS:
+            raise NoEncoder(f"encoder {name!r} is not known, only {', '.join(_OPTIONS)}")
+        self.name = name
+        limits = {"maxrate": str(MAX_BITRATE_BPS), "bufsize": str(_BUFFER_BITS)}
+        try:
+            context = CodecContext.create(name, "w")
+            if not isinstance(context, VideoCodecContext):
+                raise NoEncoder(f"{name} encodes no video")
+            context.width, context.height, context.pix_fmt = FRAME_WIDTH, FRAME_HEIGHT, "yuv420p"
+            context.framerate, context.time_base = Fraction(FRAME_RATE), Fraction(1, VIDEO_CLOCK_HZ)
+            context.bit_rate = MAX_BITRATE_BPS
+            context.gop_size, context.max_b_frames, context.thread_count = _LONGEST_GOP, 0, 1
+            context.color_primaries, context.color_trc = _PRIMARIES_BT709, _TRANSFER_SRGB
+            context.colorspace, context.color_range = _MATRIX_BT601, _RANGE_LIMITED
+            context.options = _OPTIONS[name] | limits
+            context.open()
+        except (av.FFmpegError, ValueError) as error:
+            raise NoEncoder(f"encoder {name} does not open: {error}") from error
+        self._context = context
+        self._bitrate_bps = 0
+        self.set_bitrate(bitrate_bps)
+
+    @property
+    def bitrate_bps(self) -> int:
+        """The target in force."""
+        return self._bitrate_bps
+
+    def set_bitrate(self, bitrate_bps: int) -> None:
+        """Aim at another rate, clamped to MIN_BITRATE_BPS..MAX_BITRATE_BPS; a second later it holds."""
+        self._bitrate_bps = min(max(int(bitrate_bps), MIN_BITRATE_BPS), MAX_BITRATE_BPS)
+        self._context.bit_rate = self._bitrate_bps
+
+    def encode(self, frame: av.VideoFrame, pts_90k: int, force_idr: bool = False) -> EncodedPicture:
+        """One frame (yuv420p, 1280x720) in, its access unit out; the frame may be written again once this returns.
+
+        pts_90k: media time, rising. Raises EncoderError if the codec fails or holds the frame back.
+        """
+        frame.pts, frame.time_base = pts_90k, Fraction(1, VIDEO_CLOCK_HZ)
+        frame.pict_type = PictureType.I if force_idr else PictureType.NONE
+        try:
+            packets = self._context.encode(frame)
+        except (av.FFmpegError, ValueError) as error:
+            raise EncoderError(f"{self.name} failed on a frame: {error}") from error
+        if len(packets) != 1:
+            raise EncoderError(f"{self.name} gave {len(packets)} packets for one frame")
+        return EncodedPicture(bytes(packets[0]), packets[0].is_keyframe)
+
+
+@cache
+def choose_encoder(candidates: Sequence[str] = ("h264_nvenc", "libx264")) -> str:
+    """The first of the candidates that really encodes on this machine, tried once per process.
+
+    A GPU's presence says nothing: datacentre GPUs (A100, H100, H200) carry no NVENC. Raises NoEncoder if none does.
+    """
+    for name in candidates:
+        try:
+            probe(name)
+        except EncoderError as error:
+            _log.info("encoder not usable", extra={"encoder": name, "reason": str(error)})
+        else:
+            _log.info("encoder chosen", extra={"encoder": name})
+            return name
+    raise NoEncoder(f"none of {', '.join(candidates)} encodes on this machine")
+
+
+def probe(name: str) -> None:
+    """Encode two frames and look at them; raises EncoderError saying what is wrong."""
+    encoder = H264Encoder(name)
+    frame = av.VideoFrame.from_ndarray(np.full((FRAME_HEIGHT * 3 // 2, FRAME_WIDTH), 128, np.uint8), format="yuv420p")
+    first, second = (encoder.encode(frame, i * VIDEO_CLOCK_HZ // FRAME_RATE) for i in range(2))
+    units = [unit for _, unit in nal_units(first.data)]
+    if [nal_type(unit) for unit in units[:2]] != [NalType.SPS, NalType.PPS] or not first.is_idr or second.is_idr:
+        raise EncoderError(f"{name} does not begin its stream with SPS, PPS and an IDR")
+    if not is_constrained_baseline(units[0]):
+        raise EncoderError(f"{name} does not write constrained baseline")
+
+
+def is_constrained_baseline(sps: bytes) -> bool:
+    """Whether an SPS says profile_idc 66 with constraint_set1_flag (H.264 A.2.1.1)."""
+    return sps[1] == 66 and bool(sps[2] & 0x40)

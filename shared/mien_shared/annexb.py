@@ -1,0 +1,65 @@
+"""H.264's byte stream: NAL units, start codes, emulation prevention (ITU-T H.264, 7.3.1, 7.4.1 and Annex B). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import IntEnum
+
+START_CODE = b"\0\0\0\1"
+_SHORT_START_CODE = b"\0\0\1"
+
+
+class NalType(IntEnum):
+    """nal_unit_type, table 7-1, as far as constrained baseline uses it."""
+
+    SLICE = 1
+    IDR_SLICE = 5
+    SEI = 6
+    SPS = 7
+    PPS = 8
+
+
+def nal_type(unit: bytes) -> int:
+    """The type of a NAL unit given without its start code."""
+    return unit[0] & 0x1F
+
+
+def nal_units(access_unit: bytes) -> Iterator[tuple[int, bytes]]:
+    """Each NAL unit of an Annex-B access unit: where its start code begins, and the unit without it."""
+    at = access_unit.find(_SHORT_START_CODE)
+    while at >= 0:
+        following = access_unit.find(_SHORT_START_CODE, at + 3)
+        unit = access_unit[at + 3 : following if following >= 0 else len(access_unit)].rstrip(b"\0")
+        if unit:
+            # A zero before the three bytes belongs to the start code (B.1.1, zero_byte).
+            yield (at - 1 if at > 0 and access_unit[at - 1] == 0 else at), unit
+        at = following
+
+
+def is_picture(unit: bytes) -> bool:
+    """Whether a NAL unit carries a slice (VCL)."""
+    return NalType.SLICE <= nal_type(unit) <= NalType.IDR_SLICE
+
+
+def escape(rbsp: bytes) -> bytes:
+    """A NAL unit's payload with emulation prevention: no three bytes of it look like a start code (7.4.1.1)."""
+    out, zeros = bytearray(), 0
+    for byte in rbsp:
+        if zeros == 2 and byte <= 3:
+            out.append(3)
+            zeros = 0
+        out.append(byte)
+        zeros = zeros + 1 if byte == 0 else 0
+    return bytes(out)
+
+
+def unescape(payload: bytes) -> bytes:
+    """The reverse of `escape`."""
+    out, zeros = bytearray(), 0
+    for byte in payload:
+        if zeros >= 2 and byte == 3:
+            zeros = 0
+            continue
+        out.append(byte)
+        zeros = zeros + 1 if byte == 0 else 0
+    return bytes(out)
