@@ -10,10 +10,12 @@ from types import TracebackType
 from typing import Self
 
 import av
-from mien_shared.trace import FrameTrace, trace_of
+from av.sidedata.sidedata import SideData
+from av.sidedata.sidedata import Type as SideDataType
 
 from mien_client.viewer import ReceivedFrame
 from mien_shared.clock import VIDEO_CLOCK_HZ, elapsed_ms_u32
+from mien_shared.trace import FrameTrace
 
 _TIME_BASE = Fraction(1, VIDEO_CLOCK_HZ)
 _QUALITY = {"crf": "18", "preset": "veryfast"}  # what was received, hardly touched
@@ -36,7 +38,7 @@ class ViewReport:
         trace = trace_of(frame.picture)
         if trace is None:
             return None
-        if trace.idle:
+        if trace.is_stalled:
             self.idle_frames += 1
         else:
             now_ms = round(frame.received_unix_s * 1000)
@@ -61,6 +63,15 @@ class ViewReport:
             "latency_ms_p50": round(statistics.median(self.latencies_ms), 1) if enough else None,
             "latency_ms_p99": round(cuts[98], 1) if enough else None,
         }
+
+
+def trace_of(picture: av.VideoFrame) -> FrameTrace | None:
+    """The frame trace that a decoded picture carries as SEI, None where there is none."""
+    for entry in picture.side_data.values():
+        assert isinstance(entry, SideData)
+        if entry.type == SideDataType.SEI_UNREGISTERED and (trace := FrameTrace.unpack(bytes(entry))):
+            return trace
+    return None
 
 
 class Recorder:

@@ -1,0 +1,65 @@
+# Each target sets up what it needs: Python 3.11 and a C library are enough.
+#   make demo    a talking avatar on http://127.0.0.1:8080
+#   make test    every test that can run here
+#   make check   what must pass before a commit, in under a minute
+#   make up      the services without the demo's speaker
+#   make bench   our figures beside what a user would have instead
+#   make landmarks   the landmark tool's own environment, for `mien send`
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := shared services/gateway services/generator services/signaling clients/web clients/python
+EDITABLE := $(foreach package,$(PACKAGES),-e $(package))
+# Whoever has no python3.11 of that name has it as python3, or is told so.
+INTERPRETER := $(shell command -v $(PYTHON) || command -v python3)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo up test check bench landmarks clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.runtime
+	@$(BIN)/mien demo $(ARGS)
+
+up: $(VENV)/.runtime
+	@$(BIN)/mien up $(ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/pytest -q tests/shared tests/gateway tests/generator tests/signaling tests/client tests/tools
+
+test: $(VENV)/.dev
+	$(BIN)/pytest $(ARGS)
+
+bench: $(VENV)/.runtime
+	$(BIN)/mien bench encode
+	$(BIN)/mien bench fanout
+
+landmarks: .venv-landmarks/.installed
+
+clean:
+	rm -rf $(VENV) .venv-landmarks .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache var
+
+$(VENV)/bin/python:
+	@$(INTERPRETER) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Mien needs Python 3.11 or later; $(INTERPRETER) is older. Name one: make PYTHON=/path/to/python"; exit 1; }
+	$(INTERPRETER) -m venv $(VENV)
+
+# Runs everything on a CPU; no torch.
+$(VENV)/.runtime: $(VENV)/bin/python constraints.txt $(addsuffix /pyproject.toml,$(PACKAGES))
+	$(PIP) -c constraints.txt $(EDITABLE)
+	@touch $@
+
+# What tests and checks want on top, torch for the network's parity tests among it.
+$(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
+	$(PIP) -c constraints.txt -r requirements-dev.txt
+	@touch $@
+
+.venv-landmarks/.installed: tools/landmarks/pyproject.toml
+	$(INTERPRETER) -m venv .venv-landmarks
+	.venv-landmarks/bin/python -m pip install --quiet --disable-pip-version-check -e tools/landmarks
+	.venv-landmarks/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e shared
+	@touch $@

@@ -1,0 +1,269 @@
+"""The generator as a service: Redis on one side, the device's thread on the other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import cv2
+import numpy as np
+from fastapi import FastAPI
+
+from mien_generator.engine import Engine
+from mien_generator.engines import EngineUnavailable
+from mien_generator.face.contract import AvatarFace, FaceGenerator, RgbArray
+from mien_generator.frame.compositor import Compositor, CropBox
+from mien_generator.h264.encoder import H264Encoder, NoEncoder, choose_encoder
+from mien_generator.h264.keyframes import KeyframePolicy
+from mien_generator.metrics import GeneratorMetrics
+from mien_generator.pipeline import Pipeline
+from mien_generator.session import Arrival, GeneratorSession
+from mien_generator.settings import GeneratorSettings
+from mien_shared.avatars import AvatarNotFound, AvatarRecord, AvatarStore, AvatarStoreError
+from mien_shared.bus import BUS_ERRORS, keep_trying, open_redis, redis_url
+from mien_shared.channels import FramePublisher, GeneratorInbox
+from mien_shared.clock import Clock, SystemClock
+from mien_shared.messages import (
+    EncodedFrame,
+    GeneratorStatus,
+    InboundMotion,
+    KeyframeReason,
+    RequestKeyframe,
+    SessionRecord,
+    SetBitrate,
+    StartSession,
+    StopSession,
+)
+from mien_shared.motion import MotionPacket, MotionPacketError
+from mien_shared.registry import HEARTBEAT_INTERVAL_S, RESERVATION_MS, Registry
+from mien_shared.service import Readiness, create_service
+
+logger = logging.getLogger(__name__)
+
+#: A session whose record has been gone for so long, with Redis answering, has expired. Its users write it anew every
+#: five seconds, so a Redis that came back empty does not end it.
+_EXPIRED_AFTER_S = 15.0
+#: An orphan whose avatar cannot be had is not tried again for so long.
+_REFUSED_S = 30.0
+
+
+class Generator:
+    """One generator's dealings with Redis. Everything of a frame happens in the Engine."""
+
+    def __init__(
+        self,
+        settings: GeneratorSettings,
+        registry: Registry,
+        avatars: AvatarStore,
+        engine: Engine[Any],
+        faces: FaceGenerator[Any],
+        encoder_name: str,
+        clock: Clock,
+        metrics: GeneratorMetrics,
+    ) -> None:
+        self.generator_id = f"g-{secrets.token_hex(6)}"
+        self._settings = settings
+        self._registry = registry
+        self._avatars = avatars
+        self._engine = engine
+        self._faces = faces
+        self._encoder_name = encoder_name
+        self._clock = clock
+        self._metrics = metrics
+        self._inbox = GeneratorInbox(registry.redis, self.generator_id)
+        self._starting: set[str] = set()
+        self._missing_since_s: dict[str, float] = {}
+        self._refused_until_s: dict[str, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def receive(self) -> None:
+        """Take in what the inbox holds: motion to the engine, orders to whoever carries them out."""
+        for message in await self._inbox.read():
+            match message:
+                case InboundMotion(session_id, data, received_unix_us):
+                    try:
+                        packet = MotionPacket.unpack(data)
+                    except MotionPacketError as error:
+                        self._metrics.skipped(error.reason)
+                        continue
+                    self._engine.offer(session_id, Arrival(packet, received_unix_us, self._clock.monotonic_s()))
+                case StartSession(session=session):
+                    self._start(session)
+                case StopSession(session_id=session_id):
+                    self._let_go(session_id, "stopped")
+                case RequestKeyframe(session_id=session_id, reason=reason):
+                    self._engine.request_keyframe(session_id, reason)
+                case SetBitrate(session_id=session_id, bitrate_bps=bitrate_bps):
+                    self._engine.set_bitrate(session_id, bitrate_bps)
+
+    async def beat(self) -> None:
+        """One heartbeat: tell of ourselves, renew every lease, drop what is no longer ours, claim what nobody holds."""
+        sessions = self._engine.records()
+        await self._registry.heartbeat(
+            GeneratorStatus(
+                generator_id=self.generator_id,
+                capacity=self._settings.capacity,
+                sessions=len(sessions),
+                engine=self._faces.name,
+            )
+        )
+        stats = self._engine.stats()
+        for session in sessions:
+            await self._renew(session)
+            if session.session_id in stats:
+                await self._registry.put_stats(session.session_id, stats[session.session_id])
+        for session in await self._registry.orphans():
+            await self._claim(session)
+
+    async def close(self) -> None:
+        """Say farewell, so that others need not wait for the leases to lapse."""
+        for task in self._tasks:
+            task.cancel()
+        try:
+            async with asyncio.timeout(1.0):
+                for session in self._engine.records():
+                    await self._registry.release(self.generator_id, session.session_id)
+                    self._metrics.session_ended("shutdown")
+                await self._registry.remove_generator(self.generator_id)
+                await self._inbox.remove()
+        except (*BUS_ERRORS, TimeoutError):
+            logger.warning("no farewell: redis does not answer")
+
+    async def _renew(self, session: SessionRecord) -> None:
+        session_id, now_s = session.session_id, self._clock.monotonic_s()
+        if not await self._registry.hold(self.generator_id, session_id):
+            self._let_go(session_id, "taken_over")
+            return
+        await self._registry.reserve(self.generator_id, session_id, sys.maxsize, RESERVATION_MS)
+        if await self._registry.session(session_id) is not None:
+            self._missing_since_s.pop(session_id, None)
+        elif await self._registry.was_ended(session_id):
+            self._let_go(session_id, "stopped")
+        elif now_s - self._missing_since_s.setdefault(session_id, now_s) > _EXPIRED_AFTER_S:
+            self._let_go(session_id, "expired")
+
+    async def _claim(self, session: SessionRecord) -> None:
+        session_id = session.session_id
+        if session_id in self._starting or self._clock.monotonic_s() < self._refused_until_s.get(session_id, 0.0):
+            return
+        if not await self._registry.reserve(self.generator_id, session_id, self._settings.capacity):
+            return
+        if await self._registry.hold(self.generator_id, session_id, RESERVATION_MS):
+            logger.info("session taken over")
+            self._start(session)
+        else:
+            await self._registry.free_slot(self.generator_id, session_id)
+
+    def _start(self, session: SessionRecord) -> None:
+        known = {record.session_id for record in self._engine.records()} | self._starting
+        if session.session_id in known:
+            return
+        self._starting.add(session.session_id)
+        task = asyncio.create_task(self._build(session), name="start session")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _build(self, session: SessionRecord) -> None:
+        try:
+            record = await self._avatars.record(session.avatar_id)
+            still = await asyncio.to_thread(decode_png, await self._avatars.picture(session.avatar_id))
+            await self._engine.add(lambda: self._session(session, record, still))
+            logger.info("session started", extra={"engine": self._faces.name})
+        except (AvatarNotFound, AvatarStoreError, ValueError) as error:
+            logger.warning("session not started", extra={"error": str(error)})
+            self._refused_until_s[session.session_id] = self._clock.monotonic_s() + _REFUSED_S
+            await self._registry.release(self.generator_id, session.session_id)
+        finally:
+            self._starting.discard(session.session_id)
+
+    def _session(self, session: SessionRecord, record: AvatarRecord, still: RgbArray) -> GeneratorSession[Any]:
+        box, source, now_s = record.face_box, record.source_keypoints(), self._clock.monotonic_s()
+        crop = np.ascontiguousarray(still[box.y : box.y + box.size, box.x : box.x + box.size])
+        return GeneratorSession(
+            session,
+            source,
+            self._faces.prepare(AvatarFace(crop, source)),
+            Compositor(still, CropBox(box.x, box.y, box.size)),
+            H264Encoder(self._encoder_name, self._settings.bitrate_bps),
+            KeyframePolicy(),
+            now_s,
+        )
+
+    def _let_go(self, session_id: str, reason: str) -> None:
+        self._engine.remove(session_id)
+        self._missing_since_s.pop(session_id, None)
+        self._metrics.session_ended(reason)
+
+
+def decode_png(data: bytes) -> RgbArray:
+    """A stored still picture as (H, W, 3) RGB; raises ValueError if it is none."""
+    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise ValueError("the stored picture is not an image")
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def create_app(settings: GeneratorSettings, make_faces: Callable[[GeneratorSettings], FaceGenerator[Any]]) -> FastAPI:
+    """The generator's application; its HTTP side is livez, readyz and metrics alone."""
+    metrics, clock = GeneratorMetrics(), SystemClock()
+
+    @asynccontextmanager
+    async def run(_: FastAPI) -> AsyncIterator[Readiness]:
+        loop = asyncio.get_running_loop()
+        cv2.setNumThreads(1)  # sessions share the cores already
+        try:
+            faces = make_faces(settings)
+            encoder_name = choose_encoder()
+        except (EngineUnavailable, NoEncoder, ValueError, OSError) as error:
+            # Another restart would meet the same machine: stay, say so, and take no session.
+            logger.error("nothing can be generated here", extra={"error": str(error)})
+            reasons = {"engine": str(error)}
+            yield lambda: reasons
+            return
+
+        def publish(session_id: str, frame: EncodedFrame) -> None:
+            loop.call_soon_threadsafe(publisher.push, session_id, frame)
+
+        def on_lost(session_id: str, frames: int) -> None:
+            metrics.lost(frames)
+            engine.request_keyframe(session_id, KeyframeReason.REDIS)
+
+        engine = Engine(Pipeline(faces, clock, metrics, publish), clock, metrics, settings.fps, settings.max_batch)
+        metrics.capacity(settings.capacity)
+        with redis_url(settings.redis_url) as url:
+            async with open_redis(url) as redis:
+                publisher = FramePublisher(redis, on_lost)
+                avatars = AvatarStore.open(settings.avatar_store)
+                generator = Generator(settings, Registry(redis), avatars, engine, faces, encoder_name, clock, metrics)
+                engine.start()
+                tasks = [
+                    asyncio.create_task(keep_trying("inbox", clock, metrics, generator.receive)),
+                    asyncio.create_task(keep_trying("publish", clock, metrics, publisher.flush)),
+                    asyncio.create_task(keep_trying("heartbeat", clock, metrics, generator.beat, HEARTBEAT_INTERVAL_S)),
+                ]
+                try:
+                    yield lambda: _reasons(metrics, engine, tasks)
+                finally:
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.gather(*tasks, return_exceptions=True)
+                    await generator.close()
+                    await asyncio.to_thread(engine.close)
+
+    return create_service("generator", metrics, run)
+
+
+def _reasons(metrics: GeneratorMetrics, engine: Engine[Any], tasks: list[asyncio.Task[None]]) -> dict[str, str]:
+    reasons = {}
+    if not metrics.redis_is_up:
+        reasons["redis"] = "redis does not answer"
+    if engine.failure:
+        reasons["device"] = engine.failure
+    if any(task.done() for task in tasks):
+        reasons["loops"] = "a background loop has ended; the log says why"
+    return reasons

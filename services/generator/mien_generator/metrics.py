@@ -1,0 +1,89 @@
+"""What the generator measures; one function a fact."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from mien_shared.messages import KeyframeReason
+from mien_shared.metrics import LATENCY_BUCKETS_S, ServiceMetrics
+
+_STAGE_BUCKETS_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.033, 0.066, 0.1, 0.2, 0.5)
+_BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
+
+
+class GeneratorMetrics(ServiceMetrics):
+    """The generator's facts, beside what every service has."""
+
+    def __init__(self) -> None:
+        super().__init__("generator")
+        registry = self.registry
+        self._sessions = Gauge("mien_generator_sessions", "Sessions being generated", registry=registry)
+        self._capacity = Gauge("mien_generator_capacity_sessions", "Sessions this generator takes", registry=registry)
+        self._frames = Counter(
+            "mien_generated_frames_total", "Frames encoded, by what moved them", ["motion"], registry=registry
+        )
+        self._skipped = Counter(
+            "mien_skipped_motion_total",
+            "Motion packets without a frame of their own",
+            ["reason"],
+            registry=registry,
+        )
+        self._batch = Histogram(
+            "mien_batch_size_sessions", "Faces made in one run of the device", buckets=_BATCH_BUCKETS, registry=registry
+        )
+        self._stage = Histogram(
+            "mien_stage_seconds",
+            "Time spent in a stage",
+            ["stage"],
+            buckets=_STAGE_BUCKETS_S,
+            registry=registry,
+        )
+        self._motion_to_packet = Histogram(
+            "mien_motion_to_packet_seconds",
+            "From the gateway's receipt of a motion packet to the encoded frame",
+            buckets=LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self._encoded = Counter("mien_encoded_bytes_total", "H.264 made", registry=registry)
+        self._idrs = Counter("mien_idr_frames_total", "IDR frames made", registry=registry)
+        self._idr_requests = Counter(
+            "mien_idr_requests_total", "Requests for an IDR, by who asked", ["reason"], registry=registry
+        )
+        self._lost = Counter("mien_lost_frames_total", "Encoded frames that Redis did not take", registry=registry)
+        self._ended = Counter(
+            "mien_generator_sessions_ended_total", "Sessions this generator let go of", ["reason"], registry=registry
+        )
+
+    def sessions(self, count: int) -> None:
+        self._sessions.set(count)
+
+    def capacity(self, count: int) -> None:
+        self._capacity.set(count)
+
+    def frame(self, idle: bool, is_idr: bool, size_bytes: int) -> None:
+        self._frames.labels("default" if idle else "speaker").inc()
+        self._idrs.inc(is_idr)
+        self._encoded.inc(size_bytes)
+
+    def skipped(self, reason: str, count: int = 1) -> None:
+        """`reason`: superseded, unusable or unknown_session."""
+        self._skipped.labels(reason).inc(count)
+
+    def batch(self, size: int) -> None:
+        self._batch.observe(size)
+
+    def stage(self, name: str, seconds: float) -> None:
+        self._stage.labels(name).observe(seconds)
+
+    def motion_to_packet(self, seconds: float) -> None:
+        self._motion_to_packet.observe(seconds)
+
+    def idr_requested(self, reason: KeyframeReason) -> None:
+        self._idr_requests.labels(reason.value).inc()
+
+    def lost(self, frames: int) -> None:
+        self._lost.inc(frames)
+
+    def session_ended(self, reason: str) -> None:
+        """`reason`: stopped, taken_over, expired or shutdown."""
+        self._ended.labels(reason).inc()

@@ -1,0 +1,98 @@
+"""Stage one, motion: from the packets that arrived to the motion that is shown. Pure; time comes with each call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mien_generator.motion.idle import DefaultMotion
+from mien_shared.motion import MAX_JACOBIAN, Keypoints, MotionFlags, MotionPacket
+
+#: An uplink silent for so long has stalled.
+STALL_S = 0.2
+_EASE_OUT_S = 0.4  # into the default motion
+_EASE_IN_S = 0.15  # back to the speaker, or over to another initial frame
+
+
+@dataclass(frozen=True, slots=True)
+class ShownMotion:
+    """What a frame shows.
+
+    relative: motion against the avatar's picture. packet: the newest packet, None before the first.
+    idle: True while the default motion plays because the uplink has stalled.
+    """
+
+    relative: Keypoints
+    packet: MotionPacket | None
+    idle: bool
+
+
+class UnusableMotion(ValueError):
+    """Absolute keypoints that no relative motion can be taken from: the initial frame's Jacobian has no inverse."""
+
+
+class SpeakerMotion:
+    """One speaker's motion: the newest packet wins, a stall eases into the default motion, a jump is eased over."""
+
+    def __init__(self, source: Keypoints, now_s: float) -> None:
+        self._idle_motion = DefaultMotion(source)
+        self._idle_since_s: float | None = now_s
+        self._initial: Keypoints | None = None
+        self._packet: MotionPacket | None = None
+        self._relative = Keypoints.at_rest()
+        self._arrived_s = now_s
+        self._shown = Keypoints.at_rest()
+        self._ease_from = self._shown
+        self._ease_start_s = now_s
+        self._ease_length_s = 0.0
+
+    @property
+    def stalls_at_s(self) -> float:
+        """When the uplink counts as stalled unless another packet comes."""
+        return self._arrived_s + STALL_S
+
+    def is_idle(self, now_s: float) -> bool:
+        return self._packet is None or now_s >= self.stalls_at_s
+
+    def push(self, packet: MotionPacket, now_s: float) -> None:
+        """Take in the newest packet; raises UnusableMotion and keeps the one before if it carries no motion."""
+        relative = self._relative_motion(packet)
+        if self.is_idle(now_s) or packet.flags & MotionFlags.NEW_INITIAL_FRAME:
+            self._ease(now_s, _EASE_IN_S)
+        self._idle_since_s = None
+        self._packet, self._relative, self._arrived_s = packet, relative, now_s
+
+    def at(self, now_s: float) -> ShownMotion:
+        """What to show now."""
+        idle = self.is_idle(now_s)
+        if idle and self._idle_since_s is None:
+            self._idle_since_s = now_s
+            self._ease(now_s, _EASE_OUT_S)
+        target = self._idle_motion.at(now_s - self._idle_since_s) if self._idle_since_s is not None else self._relative
+        self._shown = self._eased(target, now_s)
+        return ShownMotion(self._shown, self._packet, idle)
+
+    def _relative_motion(self, packet: MotionPacket) -> Keypoints:
+        if not packet.flags & MotionFlags.ABSOLUTE:
+            return packet.keypoints
+        if self._initial is None or packet.flags & MotionFlags.NEW_INITIAL_FRAME:
+            self._initial = packet.keypoints
+        try:
+            relative = packet.keypoints.relative_to(self._initial)
+        except np.linalg.LinAlgError as error:
+            self._initial = None
+            raise UnusableMotion("the initial frame's Jacobians have no inverse") from error
+        if np.abs(relative.jacobians).max() > MAX_JACOBIAN:
+            raise UnusableMotion(f"a relative Jacobian entry lies outside [-{MAX_JACOBIAN:g}, {MAX_JACOBIAN:g}]")
+        return relative
+
+    def _ease(self, now_s: float, length_s: float) -> None:
+        self._ease_from, self._ease_start_s, self._ease_length_s = self._shown, now_s, length_s
+
+    def _eased(self, target: Keypoints, now_s: float) -> Keypoints:
+        elapsed_s = now_s - self._ease_start_s
+        if elapsed_s >= self._ease_length_s:
+            return target
+        amount = elapsed_s / self._ease_length_s
+        return self._ease_from.blended(target, amount * amount * (3 - 2 * amount))

@@ -1,0 +1,82 @@
+"""Which sessions are due for a frame. Pure: it knows times, not sessions' insides.
+
+A live session is due the moment a new motion has arrived; a session whose uplink has stalled is due at the frame rate.
+Frames are never queued: a motion that arrives before the one before it was drawn replaces it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Generic, Protocol, TypeVar
+
+#: Of a frame's interval: packets that come closer together than this are a burst, and only its last is drawn.
+_BURST = 0.6
+#: A tick later than this has lost its beat and starts a new one.
+_LATE_S = 1 / 60
+
+
+@dataclass(frozen=True, slots=True)
+class FrameTiming:
+    """When a session last got a frame and what has happened to it since.
+
+    fresh_since_s: since when motion waits to be drawn, None where none waits; newer motion does not lose the place.
+    stalls_at_s: when the uplink counts as stalled unless motion comes. last_due_s: when the last frame was due.
+    frames: how many it has got; of two that waited equally long, who got fewer goes first.
+    """
+
+    fresh_since_s: float | None
+    stalls_at_s: float
+    last_due_s: float
+    frames: int
+
+    def due_at_s(self, fps: int) -> float:
+        """When the next frame is to be drawn."""
+        if self.fresh_since_s is not None:
+            return max(self.fresh_since_s, self.last_due_s + _BURST / fps)
+        return max(self.stalls_at_s, self.last_due_s + 1 / fps)
+
+
+class Timed(Protocol):
+    """Whatever has a timing: a session, or a test's stand-in for one."""
+
+    @property
+    def timing(self) -> FrameTiming: ...
+
+
+S = TypeVar("S", bound=Timed)
+
+
+def beat_s(due_s: float, now_s: float) -> float:
+    """The time from which a session drawn now counts on: its beat, or now where it came too late to keep it."""
+    return due_s if now_s - due_s < _LATE_S else now_s
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Generic[S]):
+    """due: (session, when its frame was due), longest without a frame first. next_due_s: when somebody is due next."""
+
+    due: list[tuple[S, float]]
+    next_due_s: float
+
+
+def gather(sessions: Iterable[S], now_s: float, fps: int, max_batch: int) -> Batch[S]:
+    """The sessions that are due, at most `max_batch`, those that got their last frame longest ago.
+
+    So under overload the sessions take turns, and none starves.
+    """
+    due: list[tuple[float, int, int, S, float]] = []
+    next_due_s = float("inf")
+    for index, session in enumerate(sessions):
+        timing = session.timing
+        due_s = timing.due_at_s(fps)
+        if due_s <= now_s:
+            due.append((timing.last_due_s, timing.frames, index, session, due_s))
+        else:
+            next_due_s = min(next_due_s, due_s)
+    taken = heapq.nsmallest(max_batch, due, key=itemgetter(0, 1, 2))
+    if len(taken) < len(due):
+        next_due_s = now_s
+    return Batch([(session, due_s) for *_, session, due_s in taken], next_due_s)

@@ -1,0 +1,24 @@
+"""The generator's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from mien_shared.settings import ServiceSettings
+
+
+class GeneratorSettings(ServiceSettings):
+    """Read from MIEN_<FIELD>; see ServiceSettings for what every service has."""
+
+    port: int = Field(8082, ge=0, le=65535)
+    engine: Literal["warp", "fomm"] = "warp"
+    weights: Path | None = Field(None, description="safetensors of the fomm engine, made by `mien model import`")
+    device: str = Field("cpu", description="Where the fomm engine runs: cpu, cuda, cuda:1, ...")
+    face_size: Literal[256, 384] = 384
+    capacity: int = Field(8, ge=1, description="Sessions this generator takes before it refuses more")
+    max_batch: int = Field(16, ge=1, description="Faces made in one run of the device")
+    fps: int = Field(30, ge=5, le=60, description="Frame rate of the default motion, and the most of any session")
+    bitrate_bps: int = Field(1_200_000, ge=100_000, description="Where every session's encoder starts")

@@ -1,0 +1,61 @@
+"""The avatar store on a real folder, and on object stores by the same calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from obstore.store import MemoryStore
+
+from mien_shared.avatars import AvatarNotFound, AvatarRecord, AvatarStore, AvatarStoreError, FaceBox
+from mien_shared.motion import Keypoints
+
+pytestmark = pytest.mark.integration
+
+
+def avatar(avatar_id: str = "a1") -> AvatarRecord:
+    rows = [tuple(float(value) for value in row) for row in Keypoints.at_rest().rows()]
+    box = FaceBox(x=448, y=100, size=384)
+    return AvatarRecord.model_validate(
+        {"avatar_id": avatar_id, "width": 1280, "height": 720, "face_box": box, "keypoints": rows}
+    )
+
+
+@pytest.fixture(params=["folder", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> AvatarStore:
+    makers: dict[str, Callable[[], AvatarStore]] = {
+        "folder": lambda: AvatarStore.open(f"file:{tmp_path}/avatars"),
+        "memory": lambda: AvatarStore(MemoryStore()),
+    }
+    return makers[request.param]()
+
+
+async def test_what_is_put_is_found_until_it_is_deleted(store: AvatarStore) -> None:
+    await store.put(avatar(), b"png")
+    assert await store.record("a1") == avatar()
+    assert await store.picture("a1") == b"png"
+    assert (await store.record("a1")).source_keypoints() == Keypoints.at_rest()
+    await store.delete("a1")
+    for call in (store.record("a1"), store.picture("a1"), store.delete("a1")):
+        with pytest.raises(AvatarNotFound, match=r"^there is no avatar a1$"):
+            await call
+
+
+@pytest.mark.parametrize("avatar_id", ["..", "../a1", "a/b", "", "a" * 65, "a1\n", "a1/picture.png"])
+async def test_an_id_never_leaves_its_folder(store: AvatarStore, avatar_id: str) -> None:
+    for call in (store.record(avatar_id), store.picture(avatar_id), store.delete(avatar_id)):
+        with pytest.raises(AvatarNotFound, match=r"^an avatar id has 1 to 64 letters, digits, '-' and '_'$"):
+            await call
+
+
+async def test_avatars_outlive_the_process_that_stored_them(tmp_path: Path) -> None:
+    await AvatarStore.open(f"file://{tmp_path}/avatars").put(avatar(), b"png")
+    assert await AvatarStore.open(f"file:{tmp_path}/avatars").picture("a1") == b"png"
+
+
+async def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    store = AvatarStore.open(f"file:{tmp_path}/avatars")
+    (tmp_path / "avatars" / "a1").write_text("a file where a folder should be")
+    with pytest.raises(AvatarStoreError, match=r"^the avatar could not be stored$"):
+        await store.put(avatar(), b"png")

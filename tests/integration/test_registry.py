@@ -1,0 +1,120 @@
+"""The registry on a real Redis: sessions that live by use, leases that lapse, slots that are never sold twice."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+
+from mien_shared import keys
+from mien_shared.embedded_redis import EmbeddedRedis
+from mien_shared.messages import GeneratorStatus, SessionRecord
+from mien_shared.registry import Registry
+
+pytestmark = pytest.mark.integration
+
+ONE = SessionRecord(session_id="one", avatar_id="mien", created_at_ms=2)
+TWO = SessionRecord(session_id="two", avatar_id="mien", created_at_ms=1)
+
+
+@pytest.fixture
+def registry(redis: Redis) -> Registry:
+    return Registry(redis)
+
+
+async def test_sessions_are_listed_oldest_first_until_they_lapse(registry: Registry) -> None:
+    assert await registry.keep_alive(ONE)
+    assert await registry.keep_alive(TWO)
+    assert await registry.sessions() == [TWO, ONE]
+    await registry.redis.delete(keys.record("two"))  # what its time to live does
+    assert await registry.sessions() == [ONE]
+    assert await registry.redis.smembers(keys.SESSIONS) == {b"one"}
+
+
+async def test_a_record_nobody_writes_again_has_a_time_to_live(registry: Registry) -> None:
+    await registry.keep_alive(ONE)
+    assert 0 < await registry.redis.ttl(keys.record("one")) <= 60
+
+
+async def test_an_ended_session_cannot_be_brought_back(registry: Registry) -> None:
+    await registry.keep_alive(ONE)
+    await registry.hold("g", "one")
+    await registry.end_session("one")
+    assert not await registry.keep_alive(ONE)
+    assert await registry.sessions() == []
+    assert await registry.session("one") is None
+    assert await registry.owner("one") is None
+    assert await registry.was_ended("one")
+
+
+async def test_a_redis_that_came_back_empty_is_filled_by_a_sessions_users(
+    registry: Registry, redis_server: EmbeddedRedis
+) -> None:
+    await registry.keep_alive(ONE)
+    await registry.hold("g", "one")
+    await asyncio.to_thread(redis_server.stop)
+    await asyncio.to_thread(redis_server.start)
+    assert await registry.sessions() == []
+    assert await registry.keep_alive(ONE)
+    assert await registry.hold("g", "one")
+    assert await registry.sessions() == [ONE]
+    assert await registry.owner("one") == "g"
+
+
+async def test_one_generator_holds_a_session(registry: Registry) -> None:
+    assert await registry.hold("g", "one")
+    assert await registry.hold("g", "one")
+    assert not await registry.hold("h", "one")
+    await registry.release("h", "one")
+    assert await registry.owner("one") == "g"
+    await registry.release("g", "one")
+    assert await registry.hold("h", "one")
+
+
+async def test_a_lease_that_is_not_renewed_lapses(registry: Registry) -> None:
+    await registry.keep_alive(ONE)
+    assert await registry.hold("g", "one", ttl_ms=30)
+    assert list(await registry.orphans()) == []
+    await asyncio.sleep(0.05)
+    assert list(await registry.orphans()) == [ONE]
+    assert await registry.hold("h", "one")
+
+
+async def test_owners_in_one_round_trip(registry: Registry) -> None:
+    await registry.hold("g", "one")
+    assert await registry.owners(["one", "two"]) == {"one": "g"}
+    assert await registry.owners([]) == {}
+
+
+async def test_two_gateways_race_for_the_last_slot(registry: Registry) -> None:
+    tries = [registry.reserve("g", f"s{number}", capacity=3) for number in range(20)]
+    assert sum(await asyncio.gather(*tries)) == 3
+    assert await registry.taken_slots("g") == 3
+
+
+async def test_a_session_that_has_a_slot_renews_it_when_all_are_taken(registry: Registry) -> None:
+    assert await registry.reserve("g", "one", capacity=1)
+    assert await registry.reserve("g", "one", capacity=1)
+    assert not await registry.reserve("g", "two", capacity=1)
+    await registry.free_slot("g", "one")
+    assert await registry.reserve("g", "two", capacity=1)
+
+
+async def test_a_reservation_that_is_not_taken_up_lapses(registry: Registry) -> None:
+    assert await registry.reserve("g", "one", capacity=1, ttl_ms=30)
+    await asyncio.sleep(0.05)
+    assert await registry.taken_slots("g") == 0
+    assert await registry.reserve("g", "two", capacity=1)
+
+
+async def test_generators_live_by_their_heartbeat(registry: Registry) -> None:
+    status = GeneratorStatus(generator_id="g", capacity=4, sessions=0, engine="warp")
+    await registry.heartbeat(status)
+    assert await registry.generators() == [status]
+    await registry.redis.delete(keys.status("g"))  # what its time to live does
+    assert await registry.generators() == []
+    assert await registry.redis.smembers(keys.GENERATORS) == set()
+    await registry.heartbeat(status)
+    await registry.remove_generator("g")
+    assert await registry.generators() == []
