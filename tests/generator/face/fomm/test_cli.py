@@ -34,8 +34,8 @@ def weights(small_config: FommConfig, tmp_path: Path) -> Path:
 @pytest.fixture
 def picture(tmp_path: Path) -> Path:
     path = tmp_path / "source.png"
-    shade = np.linspace(0, 255, 400, dtype=np.uint8)
-    cv2.imwrite(str(path), np.stack([np.tile(shade, (300, 1))] * 3, axis=-1))
+    waves = 127 + 100 * np.outer(np.sin(np.arange(300) / 8), np.sin(np.arange(400) / 8))
+    cv2.imwrite(str(path), np.stack([waves.astype(np.uint8)] * 3, axis=-1))
     return path
 
 
@@ -53,7 +53,7 @@ def clip(tmp_path: Path) -> Path:
 def track(tmp_path: Path) -> Path:
     path = tmp_path / "speech.motion"
     motions = [Keypoints.at_rest() for _ in range(4)]
-    motions[2].points[:, 1] += 0.05
+    motions[2].points[:] = 0.1
     path.write_bytes(b"".join(MotionPacket(i, 33 * i, motion).pack() for i, motion in enumerate(motions)))
     return path
 
@@ -213,11 +213,17 @@ def test_animate_warp_takes_crop_and_keypoints_of_a_stored_avatar(picture: Path,
     record = AvatarRecord(avatar_id="a", width=400, height=300, face_box=box, keypoints=framed)
     (tmp_path / "record.json").write_text(record.model_dump_json())
     out = tmp_path / "out.mp4"
-    options = ["--engine", "warp", "--size", 256, "--out", out, "--record", tmp_path / "record.json"]
-    assert _mien_model("animate", "--source", picture, "--driving", track, *options).exit_code == 0
-    source = read_picture(picture)[50:250, 100:300]
-    shown = cv2.resize(source, (256, 256), interpolation=cv2.INTER_LINEAR)
-    assert np.abs(_frames(out)[0][:, :256].astype(int) - shown).mean() < 3
+    arguments = ["animate", "--source", picture, "--driving", track, "--engine", "warp", "--size", 256, "--out", out]
+    assert _mien_model(*arguments, "--record", tmp_path / "record.json").exit_code == 0
+    recorded = _frames(out)
+    shown = cv2.resize(read_picture(picture)[50:250, 100:300], (256, 256), interpolation=cv2.INTER_LINEAR)
+    assert np.abs(recorded[0][:, :256].astype(int) - shown).mean() < 3
+
+    assert _mien_model(*arguments, "--crop", "100,50,200").exit_code == 0
+    framed_face = _frames(out)
+    apart = np.abs(recorded[2].astype(int) - framed_face[2])
+    assert apart[:, :256].max() < 10, "the same crop, but for the coding"
+    assert apart[:, 256:].max() > 30, "moved about other keypoints"
 
 
 def test_animate_refuses_what_does_not_go_together(
