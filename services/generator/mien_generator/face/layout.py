@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mien_shared.motion import NUM_KEYPOINTS, FaceKeypoint, FloatArray
+from mien_shared.motion import EYES, NUM_KEYPOINTS, FaceKeypoint, FloatArray
 
 #: Reach of a keypoint as (sigma_x, sigma_y), and the most its neighbourhood's own stretch may displace, in units of
 #: the distance between the eyes (about 63 mm). An eye is lower than wide, so a blink moves no brow.
@@ -39,6 +39,8 @@ _RIGIDITY: dict[FaceKeypoint, float] = {
     FaceKeypoint.RIGHT_CHEEK: 0.8,
 }
 
+_LID_CLOSING = 1.4
+
 #: Lips whose middles lie closer than this share of the distance between the eyes touch each other.
 _CLOSED_LIPS = 0.30
 
@@ -52,12 +54,14 @@ class Reach:
     """How far and how much each keypoint moves its neighbourhood; crop coordinates.
 
     sigma: (10, 2) widths of the Gaussian weights in x and y. stretch: (10,) the most that a keypoint's linear part
-    may displace. rigidity: (10,) weight of each keypoint in the head's motion.
+    may displace. rigidity: (10,) weight of each keypoint in the head's motion. closing: (10,) exponent of a vertical
+    squeeze: landmarks see a shut eye as a slit of a tenth to a third of its height, a viewer sees a shut eye.
     """
 
     sigma: FloatArray
     stretch: FloatArray
     rigidity: FloatArray
+    closing: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +102,13 @@ def reach_of(points: FloatArray) -> Reach:
     if is_face(points):
         between_eyes = np.linalg.norm(points[FaceKeypoint.RIGHT_EYE] - points[FaceKeypoint.LEFT_EYE])
         reach = np.array([_REACH[k] for k in FaceKeypoint], np.float32) * np.float32(between_eyes)
-        return Reach(reach[:, :2], reach[:, 2], np.array([_RIGIDITY[k] for k in FaceKeypoint], np.float32))
+        closing = np.array([_LID_CLOSING if k in EYES else 1 for k in FaceKeypoint], np.float32)
+        rigidity = np.array([_RIGIDITY[k] for k in FaceKeypoint], np.float32)
+        return Reach(reach[:, :2], reach[:, 2], rigidity, closing)
     distance = np.linalg.norm(points[:, None] - points[None], axis=2) + 4.0 * np.eye(NUM_KEYPOINTS)
     sigma = np.clip(_GENERIC_REACH * distance.min(axis=1), *_GENERIC_SIGMA).astype(np.float32)
-    return Reach(np.stack([sigma, sigma], axis=1), 0.6 * sigma, np.ones(NUM_KEYPOINTS, np.float32))
+    ones = np.ones(NUM_KEYPOINTS, np.float32)
+    return Reach(np.stack([sigma, sigma], axis=1), 0.6 * sigma, ones, ones)
 
 
 def find_mouth(rgb: NDArray[np.uint8], points: FloatArray) -> Mouth | None:

@@ -31,21 +31,22 @@ MIN_SLOPE = 0.25
 
 #: The head's map is at full strength inside this frame and the identity at the crop's border.
 _HEAD_SIDE = 0.50
-_HEAD_TOP = -0.72
+_HEAD_TOP = -0.68
 _HEAD_BELOW_CHIN = 0.04
 _HEAD_BOTTOM_MAX = 0.65
 
 #: Limits of the head's affine motion: rotation in radians, stretch as a logarithm, translation of the crop's half.
-_MAX_ROTATION = 0.7
+_MAX_ROTATION = 0.6
 _MAX_LOG_STRETCH = 0.35
-_MAX_TRANSLATION = 0.45
+_MAX_TRANSLATION = 0.26
 #: A keypoint this far from the fitted head motion counts half in the fit (crop coordinates).
 _FIT_TOLERANCE = 0.04
 #: Pull of the fit towards no stretch, in the units of the keypoints' weighted variance.
 _FIT_PRIOR = 0.02
 
-#: Limits of a keypoint's own linear part: entries of A_k M^-1 - 1, and how far its slope may fall below 1.
+#: Limits of a keypoint's own linear part A_k M^-1 - 1: stretch, shear, and how far its slope may fall below 1.
 _MAX_LINEAR = 12.0
+_MAX_SHEAR = 0.5
 _MAX_FALL = 2 / 3
 
 #: Side of the grid on which the head's map is made; between its points it is smooth.
@@ -170,7 +171,7 @@ def backward_map(face: WarpFace, driving: Keypoints, workspace: Workspace) -> tu
     """
     if not (np.isfinite(driving.points).all() and np.isfinite(driving.jacobians).all()):
         driving = face.source
-    head = _fit_head(face, driving)
+    head, driving = _fit_head(face, driving)
     flow = _head_map(face, head, workspace)
     at = _apply_head(face, head, driving.points)
     shift, linear = _feature_motion(face, head, driving, at)
@@ -189,32 +190,38 @@ def backward_map(face: WarpFace, driving: Keypoints, workspace: Workspace) -> tu
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """An affine map z -> matrix z + offset from the frame to the avatar, applied at `strength` times the window."""
+    """The head's affine map z -> matrix z + offset from the frame to the avatar; the window weakens it further out."""
 
     matrix: NDArray[np.float64]
     offset: NDArray[np.float64]
-    strength: float
 
 
-def _fit_head(face: WarpFace, driving: Keypoints) -> _Head:
-    """The head's motion: robust weighted least squares of frame -> avatar over all keypoints, within limits."""
+def _fit_head(face: WarpFace, driving: Keypoints) -> tuple[_Head, Keypoints]:
+    """The head's motion, and what the keypoints do with it: a head held back takes its features along.
+
+    Robust weighted least squares of frame -> avatar over all keypoints, brought within limits. Where it was, the
+    driving keypoints are moved to where they would lie had the head moved so little.
+    """
     source = face.source.points.astype(np.float64)
     target = driving.points.astype(np.float64)
     weights = face.reach.rigidity.astype(np.float64)
-    matrix, offset = _fit_affine(target, source, weights)
+    fitted, fitted_offset = _fit_affine(target, source, weights)
     for _ in range(2):  # reweighted: a lip or a brow that moves alone does not drag the head along
-        miss = np.linalg.norm(target @ matrix.T + offset - source, axis=1)
-        matrix, offset = _fit_affine(target, source, weights / (1 + (miss / _FIT_TOLERANCE) ** 2))
+        miss = np.linalg.norm(target @ fitted.T + fitted_offset - source, axis=1)
+        fitted, fitted_offset = _fit_affine(target, source, weights / (1 + (miss / _FIT_TOLERANCE) ** 2))
     # Limited about the face's centre, where head motion is small, not about the crop's.
     centre = source.mean(axis=0)
-    translation = _soften(matrix @ centre + offset - centre, _MAX_TRANSLATION)
-    matrix = _limit_matrix(matrix)
-    offset = centre + translation - matrix @ centre
+    matrix = _limit_matrix(fitted)
+    offset = centre + _soften(fitted @ centre + fitted_offset - centre, _MAX_TRANSLATION) - matrix @ centre
     axis = face.axis
     dx = (matrix[0, 0] - 1) * axis[None, :] + matrix[0, 1] * axis[:, None] + offset[0]
     dy = matrix[1, 0] * axis[None, :] + (matrix[1, 1] - 1) * axis[:, None] + offset[1]
-    worst = _steepest_fall(face.window * dx, face.window * dy, float(axis[1] - axis[0]))
-    return _Head(matrix, offset, min(1.0, (1 - MIN_SLOPE) / worst) if worst > 0 else 1.0)
+    strength = _fold_limit(face.window * dx, face.window * dy, float(axis[1] - axis[0]))
+    matrix, offset = np.eye(2) + strength * (matrix - np.eye(2)), strength * offset
+    back = np.linalg.inv(matrix)
+    points = (target @ fitted.T + fitted_offset - offset) @ back.T
+    jacobians = back @ fitted @ driving.jacobians
+    return _Head(matrix, offset), Keypoints(points.astype(np.float32), jacobians.astype(np.float32))
 
 
 def _fit_affine(
@@ -252,7 +259,7 @@ def _rotation(angle: float) -> NDArray[np.float64]:
 
 def _head_map(face: WarpFace, head: _Head, workspace: Workspace) -> FloatArray:
     """The head's map as (S, S, 2) pixels: its displacement, made on the coarse grid and enlarged, added to the grid."""
-    axis, weight = face.axis, face.window * np.float32(0.5 * (face.size - 1) * head.strength)
+    axis, weight = face.axis, face.window * np.float32(0.5 * (face.size - 1))
     matrix, offset = head.matrix.astype(np.float32), head.offset.astype(np.float32)
     coarse = np.empty((_GRID, _GRID, 2), np.float32)
     coarse[..., 0] = weight * ((matrix[0, 0] - 1) * axis[None, :] + matrix[0, 1] * axis[:, None] + offset[0])
@@ -264,7 +271,7 @@ def _head_map(face: WarpFace, head: _Head, workspace: Workspace) -> FloatArray:
 def _apply_head(face: WarpFace, head: _Head, points: FloatArray) -> FloatArray:
     """The head's map at single points (N, 2), crop coordinates."""
     left, top, right, bottom = face.window_limits
-    weight = head.strength * _ramp(points[:, 0], left, right) * _ramp(points[:, 1], top, bottom)
+    weight = _ramp(points[:, 0], left, right) * _ramp(points[:, 1], top, bottom)
     moved = points @ head.matrix.T + head.offset
     return (points + weight[:, None] * (moved - points)).astype(np.float32)
 
@@ -277,10 +284,14 @@ def _feature_motion(face: WarpFace, head: _Head, driving: Keypoints, at: FloatAr
     limit = 0.95 * face.reach.sigma.min(axis=1)
     shift = _soften(face.source.points - at, limit[:, None])
     ratio = face.source.jacobians @ _safe_inverse(driving.jacobians)
-    # The head's own affine part belongs to it only as far as it was applied there.
-    head_matrix = np.eye(2) + head.strength * (head.matrix - np.eye(2))
-    linear = ratio @ np.linalg.inv(head_matrix) - np.eye(2)
-    linear = np.clip(linear, -_MAX_LINEAR, _MAX_LINEAR)
+    linear = ratio @ np.linalg.inv(head.matrix) - np.eye(2)
+    # A closing eye's inverse magnifies its shear with its height, and the two saturate apart: undo that magnification.
+    diagonal = linear[:, [0, 1], [0, 1]]
+    magnified = 1 + np.maximum(diagonal.max(axis=1), 0)
+    shears = linear[:, [0, 1], [1, 0]] / magnified[:, None]
+    linear[:, [0, 1], [1, 0]] = np.clip(shears, -_MAX_SHEAR, _MAX_SHEAR)
+    diagonal[:, 1] += np.maximum(1 + diagonal[:, 1], 1) ** face.reach.closing - np.maximum(1 + diagonal[:, 1], 1)
+    linear[:, [0, 1], [0, 1]] = np.clip(diagonal, -_MAX_LINEAR, _MAX_LINEAR)
     # A neighbourhood may be magnified by so much only: its symmetric part keeps a slope of at least a third.
     mean = 0.5 * (linear[:, 0, 0] + linear[:, 1, 1])
     half, shear = 0.5 * (linear[:, 0, 0] - linear[:, 1, 1]), 0.5 * (linear[:, 0, 1] + linear[:, 1, 0])
@@ -323,8 +334,7 @@ def _add_features(face: WarpFace, workspace: Workspace, shift: FloatArray, linea
         along_y = cap * np.tanh(linear[:, i, 1:] * dy / cap)
         field = np.concatenate([gy, along_y * gy]).T @ np.concatenate([along_x * gx, gx])
         np.divide(field, crowd, out=displacement[..., i])
-    worst = _steepest_fall(displacement[..., 0], displacement[..., 1], float(axis[1] - axis[0]))
-    strength = min(1.0, (1 - MIN_SLOPE) / worst) if worst > 0 else 1.0
+    strength = _fold_limit(displacement[..., 0], displacement[..., 1], float(axis[1] - axis[0]))
     displacement *= np.float32(0.5 * (face.size - 1) * strength)
     np.multiply(flow, np.float32((len(axis) - 1) / (face.size - 1)), out=workspace.lookup)
     flow += cv2.remap(
@@ -360,7 +370,7 @@ def _open_mouth(
     top, bottom = centre_y - abs(mouth.bend), centre_y + abs(mouth.bend) + opening + reach_y
     corners = np.array([[left, top], [right, top], [left, bottom], [right, bottom]])
     back = (corners - head.offset) @ np.linalg.inv(head.matrix).T
-    corners = np.concatenate([corners, back])  # a head whose motion was weakened lies between the two
+    corners = np.concatenate([corners, back])  # where the window weakens the head's motion it lies between the two
     low = np.floor((corners.min(axis=0) + 1) * scale).astype(int) - 2
     high = np.ceil((corners.max(axis=0) + 1) * scale).astype(int) + 3
     low, high = np.clip(low, 1, face.size - 1), np.clip(high, 1, face.size - 1)
@@ -428,13 +438,15 @@ def _soften(vectors: NDArray[np.float64] | FloatArray, limit: float | FloatArray
     return softened
 
 
-def _steepest_fall(dx: FloatArray, dy: FloatArray, step: float) -> float:
-    """How much a displacement takes from the identity's slope at worst: the largest -eigenvalue of its symmetric part.
+def _fold_limit(dx: FloatArray, dy: FloatArray, step: float) -> float:
+    """How much of a displacement, 0..1, may be added to the identity and leave it MIN_SLOPE everywhere.
 
-    dx, dy: (H, W) displacement samples `step` apart.
+    dx, dy: (H, W) displacement samples `step` apart. Judged by the smallest eigenvalue of its derivative's symmetric
+    part.
     """
     xx = np.diff(dx, axis=1)[:-1] / step
     yy = np.diff(dy, axis=0)[:, :-1] / step
     xy = 0.5 * (np.diff(dx, axis=0)[:, :-1] + np.diff(dy, axis=1)[:-1]) / step
     mean, half = 0.5 * (xx + yy), 0.5 * (xx - yy)
-    return float((np.sqrt(half * half + xy * xy) - mean).max())
+    fall = float((np.sqrt(half * half + xy * xy) - mean).max())
+    return min(1.0, (1 - MIN_SLOPE) / fall) if fall > 0 else 1.0
