@@ -10,7 +10,7 @@ from aiortc import RTCIceServer
 from aiortc.rtcicetransport import connection_kwargs
 from fastapi import FastAPI
 
-from mien_shared.bus import BUS_ERRORS, keep_trying, open_redis, redis_url
+from mien_shared.bus import keep_trying, open_redis, redis_url
 from mien_shared.clock import Clock, SystemClock
 from mien_shared.service import Readiness, create_service
 from mien_signaling import passthrough, whep
@@ -32,22 +32,16 @@ def create_app(settings: SignalingSettings, clock: Clock | None = None) -> FastA
     async def run(app: FastAPI) -> AsyncIterator[Readiness]:
         with redis_url(settings.redis_url) as url:
             redis = open_redis(url)
-            reasons = {"redis": "has not answered yet"}
 
             async def probe() -> None:
-                try:
-                    await redis.ping()
-                except BUS_ERRORS:
-                    reasons["redis"] = "does not answer"
-                    raise
-                reasons.clear()
-                await clock.sleep(_PROBE_INTERVAL_S)
+                await redis.ping()
 
-            watch = asyncio.create_task(keep_trying("probe", clock, metrics, probe), name="redis probe")
+            watching = keep_trying("probe", clock, metrics, probe, pause_s=_PROBE_INTERVAL_S)
+            watch = asyncio.create_task(watching, name="redis probe")
             audience = Audience(redis, settings, clock, metrics)
             app.include_router(whep.routes(audience, settings, clock))
             try:
-                yield lambda: dict(reasons)
+                yield lambda: {} if metrics.redis_is_up else {"redis": "does not answer"}
             finally:
                 await audience.aclose()
                 watch.cancel()

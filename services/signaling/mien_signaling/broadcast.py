@@ -133,36 +133,43 @@ class Broadcast:
             self.want_keyframe(report.wants_idr)
 
     async def _request_keyframes(self) -> None:
-        await self._keyframe_wanted.wait()
-        while (reason := self._keyframes.pending) is not None:
+        reason = await self._due_keyframe()
+        if owner := await self._registry.owner(self.session.session_id):
+            await send_control(self._redis, owner, RequestKeyframe(session_id=self.session.session_id, reason=reason))
+            self._metrics.keyframe_requested(reason)
+        self._keyframes.sent(self._clock.monotonic_s())
+
+    async def _due_keyframe(self) -> KeyframeReason:
+        while True:
+            await self._keyframe_wanted.wait()
+            reason = self._keyframes.pending
             wait_s = self._keyframes.due_in_s(self._clock.monotonic_s())
-            if wait_s > 0:
+            if reason is None:
+                self._keyframe_wanted.clear()
+            elif wait_s <= 0:
+                return reason
+            else:
                 await self._clock.sleep(min(wait_s, KEYFRAME_POLL_S))
-                continue
-            if owner := await self._registry.owner(self.session.session_id):
-                await send_control(
-                    self._redis, owner, RequestKeyframe(session_id=self.session.session_id, reason=reason)
-                )
-                self._metrics.keyframe_requested(reason)
-            self._keyframes.sent(self._clock.monotonic_s())
-        self._keyframe_wanted.clear()
 
     async def _set_bitrate(self) -> None:
-        await self._clock.sleep(BITRATE_INTERVAL_S)
-        now_s = self._clock.monotonic_s()
-        wanted_bps = session_target_bps(feed.bitrate.target_bps(now_s) for feed in self._feeds)
-        if wanted_bps is None:
-            return
-        run = self._encoder_run
-        target_bps = self._bitrate.to_send(wanted_bps, run, now_s)
-        if target_bps is None:
-            return
+        target_bps, run = await self._due_bitrate()
         if owner := await self._registry.owner(self.session.session_id):
             await send_control(
                 self._redis, owner, SetBitrate(session_id=self.session.session_id, bitrate_bps=target_bps)
             )
             self._metrics.bitrate_set(target_bps)
-            self._bitrate.sent(target_bps, run, now_s)
+            self._bitrate.sent(target_bps, run, self._clock.monotonic_s())
+
+    async def _due_bitrate(self) -> tuple[int, str | None]:
+        """A target worth sending, and the run of the encoder that it is meant for."""
+        while True:
+            await self._clock.sleep(BITRATE_INTERVAL_S)
+            now_s, run = self._clock.monotonic_s(), self._encoder_run
+            wanted_bps = session_target_bps(feed.bitrate.target_bps(now_s) for feed in self._feeds)
+            if wanted_bps is not None:
+                target_bps = self._bitrate.to_send(wanted_bps, run, now_s)
+                if target_bps is not None:
+                    return target_bps, run
 
     async def _keep_alive(self) -> None:
         if not await self._registry.keep_alive(self.session):

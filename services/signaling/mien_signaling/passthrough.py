@@ -13,7 +13,8 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from aiortc import MediaStreamTrack, RTCRtpSender
+from aioice import Connection
+from aiortc import MediaStreamTrack, RTCPeerConnection, RTCRtpSender
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcrtpparameters import RTCRtpCodecCapability, RTCRtpCodecParameters
 from aiortc.rtcrtpsender import RTCEncodedFrame
@@ -38,6 +39,7 @@ _HOOKS = {
     "_send_keyframe": ["self"],
     "_handle_rtcp_packet": ["self", "packet"],
 }
+_CONSENT_HOOKS = ("query_consent", "close")
 _FRAME_FIELDS = ["self", "payloads", "timestamp", "audio_level"]
 _RTT = "_RTCRtpSender__rtt"
 
@@ -54,6 +56,9 @@ def check_hook_points(sender: type = RTCRtpSender) -> None:
             raise HookPointMissing(f"aiortc's RTCRtpSender has no {name}({', '.join(expected)})")
     if list(inspect.signature(RTCEncodedFrame.__init__).parameters) != _FRAME_FIELDS:
         raise HookPointMissing(f"aiortc's RTCEncodedFrame does not take {', '.join(_FRAME_FIELDS[1:])}")
+    for name in _CONSENT_HOOKS:
+        if not inspect.iscoroutinefunction(getattr(Connection, name, None)):
+            raise HookPointMissing(f"aioice's Connection has no {name}()")
     if "__slots__" in vars(sender):
         raise HookPointMissing("aiortc's RTCRtpSender does not let an instance replace its methods")
 
@@ -124,3 +129,27 @@ def install(
     sender._next_encoded_frame = next_encoded_frame
     sender._send_keyframe = feedback.on_keyframe_wanted
     sender._handle_rtcp_packet = handle_rtcp
+
+
+def end_consent_checks_with(peer: RTCPeerConnection) -> None:
+    """Keep a connection that is closed just as ICE completes from checking consent for ever.
+
+    aioice 0.13: `connect` wakes up after `close` is through and starts the consent task, which nobody will cancel. Call
+    after setRemoteDescription, when every transport is there and none has started.
+    """
+    transports = {transceiver.receiver.transport.transport for transceiver in peer.getTransceivers()}
+    if peer.sctp is not None:
+        transports.add(peer.sctp.transport.transport)
+    for transport in transports:
+        connection = transport._connection
+        connection.query_consent = _unless_closed(connection)
+
+
+def _unless_closed(connection: Connection) -> Callable[[], Awaitable[None]]:
+    query_consent = connection.query_consent
+
+    async def query() -> None:
+        if not connection._closing:
+            await query_consent()
+
+    return query

@@ -83,6 +83,7 @@ class Viewer:
         except (ValueError, IndexError, KeyError, AssertionError, AttributeError, TypeError) as error:
             # aiortc's parser raises whatever its next operation on the text happens to raise.
             raise UnreadableOffer("the offer cannot be read") from error
+        passthrough.end_consent_checks_with(self._peer)
         await self._peer.setLocalDescription()
         return str(self._peer.localDescription.sdp)
 

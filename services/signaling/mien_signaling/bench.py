@@ -1,0 +1,283 @@
+"""`mien bench fanout`: how many viewers one core can serve, beside aiortc encoding for each of them.
+
+Both ways run here, one after the other, against the same receivers in a second process over loopback: real peer
+connections with ICE, DTLS and SRTP, fed with 720p at 30 frames a second. What is measured is this process's CPU time
+while everybody is connected; the receivers count packets and decode nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+
+import av
+import click
+import numpy as np
+from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from av.video.frame import PictureType
+
+from mien_shared.clock import VIDEO_CLOCK_HZ
+from mien_shared.messages import EncodedFrame
+from mien_signaling import passthrough
+from mien_signaling.broadcast import ViewerFeed
+from mien_signaling.fanout import Fanout
+from mien_signaling.feedback import BitrateLimits
+
+WIDTH, HEIGHT, FPS, BITRATE_BPS = 1280, 720, 30, 1_200_000
+_LIMITS = BitrateLimits(BITRATE_BPS, BITRATE_BPS, BITRATE_BPS)
+_INPUT_FRAMES = 3 * FPS
+_SETTLE_S = 1.0
+_LINE_BYTES = 1 << 24
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One way of sending. cpu_ms_per_viewer: CPU time of one second for one viewer."""
+
+    viewers: int
+    cpu_ms_per_viewer: float
+    viewers_per_core: float
+    packets_per_viewer: float
+    fps: float
+
+
+class _NoFeedback:
+    """A bench's receivers have no wishes."""
+
+    def on_keyframe_wanted(self) -> None: ...
+
+    def on_nack(self, packets: int) -> None: ...
+
+    def on_report(self, loss: float, rtt_s: float | None) -> None: ...
+
+    def on_remb(self, bitrate_bps: int) -> None: ...
+
+
+class _Pictures(MediaStreamTrack):  # type: ignore[misc] # aiortc is untyped for mypy here
+    """Raw pictures at 30 frames a second, for aiortc to encode."""
+
+    kind = "video"
+
+    def __init__(self, pictures: list[av.VideoFrame]) -> None:
+        super().__init__()
+        # aiortc writes into the frames it encodes, in a thread of its own for each viewer.
+        self._pictures = [av.VideoFrame.from_ndarray(picture.to_ndarray(), "yuv420p") for picture in pictures]
+        self.sent = 0
+        self._start_s: float | None = None
+
+    async def recv(self) -> av.VideoFrame:
+        if self._start_s is None:
+            self._start_s = time.monotonic()
+        await asyncio.sleep(self._start_s + self.sent / FPS - time.monotonic())
+        frame = self._pictures[self.sent % len(self._pictures)]
+        frame.pts, frame.time_base = self.sent * VIDEO_CLOCK_HZ // FPS, Fraction(1, VIDEO_CLOCK_HZ)
+        self.sent += 1
+        return frame
+
+
+def moving_pictures(count: int) -> list[av.VideoFrame]:
+    """A lit, grainy wall with a head-sized patch of changing grain that wanders over it: (720, 1280), yuv420p."""
+    random = np.random.default_rng(1)
+    across = np.linspace(60, 180, WIDTH, dtype=np.float32)[None, :].repeat(HEIGHT, 0)
+    wall = np.clip(across + random.normal(0, 4, (HEIGHT, WIDTH)), 0, 255).astype(np.uint8)
+    pictures = []
+    for index in range(count):
+        luma = wall.copy()
+        x = 448 + round(100 * np.sin(index / 12))
+        luma[168:552, x : x + 384] = np.clip(random.normal(128, 12, (48, 48)), 0, 255).repeat(8, 0).repeat(8, 1)
+        planes = np.full((HEIGHT * 3 // 2, WIDTH), 128, np.uint8)
+        planes[:HEIGHT] = luma
+        pictures.append(av.VideoFrame.from_ndarray(planes, "yuv420p"))
+    return pictures
+
+
+def encode(pictures: list[av.VideoFrame]) -> list[EncodedFrame]:
+    """The pictures as H.264, as a generator would publish them: constrained baseline, an IDR first."""
+    encoder = av.CodecContext.create("libx264", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+    encoder.framerate, encoder.time_base = Fraction(FPS, 1), Fraction(1, FPS)
+    encoder.bit_rate, encoder.gop_size = BITRATE_BPS, len(pictures)
+    rate = {"maxrate": str(BITRATE_BPS), "bufsize": str(BITRATE_BPS // 10)}
+    encoder.options = {"preset": "ultrafast", "tune": "zerolatency", "profile": "baseline", **rate}
+    frames = []
+    for index, picture in enumerate(pictures):
+        picture.pts = index
+        picture.pict_type = PictureType.I if index == 0 else PictureType.NONE
+        data = b"".join(bytes(packet) for packet in encoder.encode(picture))
+        frames.append(EncodedFrame("bench", index, 0, index == 0, data))
+    return frames
+
+
+async def measure(
+    viewers: int, seconds: float, add_sender: Callable[[RTCPeerConnection], None], frames_sent: Callable[[], int]
+) -> Measurement:
+    """Connect that many receivers to senders made by `add_sender`, and measure while they run."""
+    peers: list[RTCPeerConnection] = []
+    try:
+        async with _receivers(viewers) as receivers:
+            assert receivers.stdin is not None and receivers.stdout is not None
+            offers = json.loads(await receivers.stdout.readline())
+            answers = []
+            for offer in offers:
+                peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+                peers.append(peer)
+                add_sender(peer)
+                await peer.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+                await peer.setLocalDescription()
+                answers.append(peer.localDescription.sdp)
+            await _tell(receivers, answers)
+            await asyncio.gather(*(_connected(peer) for peer in peers))
+            await asyncio.sleep(_SETTLE_S)
+            packets = await _ask_packets(receivers)
+            frames, cpu_s, wall_s = frames_sent(), time.process_time(), time.monotonic()
+            await asyncio.sleep(seconds)
+            frames, cpu_s, wall_s = frames_sent() - frames, time.process_time() - cpu_s, time.monotonic() - wall_s
+            packets = await _ask_packets(receivers) - packets
+    finally:
+        await asyncio.gather(*(peer.close() for peer in peers))
+    share = cpu_s / wall_s
+    return Measurement(
+        viewers,
+        cpu_ms_per_viewer=round(1000 * share / viewers, 3),
+        viewers_per_core=round(viewers / share, 1),
+        packets_per_viewer=round(packets / wall_s / viewers, 1),
+        fps=round(frames / wall_s, 1),
+    )
+
+
+async def measure_passthrough(frames: list[EncodedFrame], viewers: int, seconds: float) -> Measurement:
+    """Our way: packetised once, handed to every viewer's sender."""
+    fanout = Fanout()
+    sent = 0
+
+    def add_sender(peer: RTCPeerConnection) -> None:
+        feed = ViewerFeed(_LIMITS)
+        fanout.add(feed.queue)
+        transceiver = peer.addTransceiver(passthrough.PassthroughTrack(), direction="sendonly")
+        transceiver.setCodecPreferences(passthrough.h264_preferences())
+        passthrough.install(transceiver.sender, feed.next_frame, _NoFeedback())
+
+    async def pump() -> None:
+        nonlocal sent
+        start_s = time.monotonic()
+        while True:
+            await asyncio.sleep(start_s + sent / FPS - time.monotonic())
+            frame = frames[sent % len(frames)]
+            fanout.push(EncodedFrame(frame.run, sent, sent * VIDEO_CLOCK_HZ // FPS, frame.is_idr, frame.data))
+            sent += 1
+
+    pumping = asyncio.create_task(pump())
+    try:
+        return await measure(viewers, seconds, add_sender, lambda: sent)
+    finally:
+        pumping.cancel()
+
+
+async def measure_encoding(pictures: list[av.VideoFrame], viewers: int, seconds: float) -> Measurement:
+    """aiortc's way: every viewer's sender encodes the same pictures."""
+    tracks: list[_Pictures] = []
+
+    def add_sender(peer: RTCPeerConnection) -> None:
+        tracks.append(_Pictures(pictures))
+        transceiver = peer.addTransceiver(tracks[-1], direction="sendonly")
+        transceiver.setCodecPreferences(passthrough.h264_preferences())
+
+    return await measure(viewers, seconds, add_sender, lambda: round(sum(track.sent for track in tracks) / viewers))
+
+
+async def _connected(peer: RTCPeerConnection) -> None:
+    connected = asyncio.Event()
+
+    def changed() -> None:
+        if peer.connectionState == "connected":
+            connected.set()
+
+    peer.on("connectionstatechange", changed)
+    changed()
+    await connected.wait()
+
+
+@asynccontextmanager
+async def _receivers(viewers: int) -> AsyncIterator[asyncio.subprocess.Process]:
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", __name__, str(viewers), stdin=pipe, stdout=pipe, limit=_LINE_BYTES
+    )
+    try:
+        yield process
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        await process.wait()
+
+
+async def _tell(process: asyncio.subprocess.Process, message: object) -> None:
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(message).encode() + b"\n")
+    await process.stdin.drain()
+
+
+async def _ask_packets(process: asyncio.subprocess.Process) -> int:
+    assert process.stdout is not None
+    await _tell(process, "packets")
+    return int(await process.stdout.readline())
+
+
+@click.command()
+@click.option("--viewers", default=60, show_default=True, help="Viewers of the passthrough.")
+@click.option("--encode-viewers", default=2, show_default=True, help="Viewers that aiortc encodes for.")
+@click.option("--seconds", default=6.0, show_default=True, help="How long each way is measured.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def fanout(viewers: int, encode_viewers: int, seconds: float, as_json: bool) -> None:
+    """Viewers a core, passing encoded frames through and encoding for each."""
+    pictures = moving_pictures(_INPUT_FRAMES)
+    frames = encode(pictures)
+    kbps = sum(len(frame.data) for frame in frames) * 8 * FPS / len(frames) / 1000
+    through = asyncio.run(measure_passthrough(frames, viewers, seconds))
+    encoding = asyncio.run(measure_encoding(pictures[:FPS], encode_viewers, seconds))
+    ratio = round(encoding.cpu_ms_per_viewer / through.cpu_ms_per_viewer, 1)
+    if as_json:
+        result = {"kbps": round(kbps), "passthrough": asdict(through), "encoding": asdict(encoding), "ratio": ratio}
+        click.echo(json.dumps(result))
+        return
+    click.echo(f"{WIDTH}x{HEIGHT}, {FPS} frames a second, {kbps:.0f} kbit/s")
+    for name, way in (("passed through", through), ("encoded for each", encoding)):
+        click.echo(
+            f"{name:>16}: {way.viewers_per_core:.1f} viewers a core, {way.cpu_ms_per_viewer:.3f} ms a second each"
+            f" ({way.viewers} viewers, {way.fps:.1f} fps, {way.packets_per_viewer:.0f} packets/s each)"
+        )
+    click.echo(f"{'ratio':>16}: {ratio}")
+
+
+async def _receive(viewers: int) -> None:
+    """The second process: offers on standard output, then answers and questions on standard input."""
+    packets = 0
+
+    async def count(data: bytes, arrival_time_ms: int) -> None:
+        nonlocal packets
+        packets += 1
+
+    async def line() -> str:
+        return await asyncio.to_thread(sys.stdin.readline)
+
+    peers = [RTCPeerConnection(RTCConfiguration(iceServers=[])) for _ in range(viewers)]
+    for peer in peers:
+        receiver = peer.addTransceiver("video", direction="recvonly").receiver
+        receiver.transport._handle_rtp_data = count
+        await peer.setLocalDescription(await peer.createOffer())
+    click.echo(json.dumps([peer.localDescription.sdp for peer in peers]))
+    for peer, answer in zip(peers, json.loads(await line()), strict=True):
+        await peer.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+    while await line():
+        click.echo(packets)
+    await asyncio.gather(*(peer.close() for peer in peers))
+
+
+if __name__ == "__main__":
+    asyncio.run(_receive(int(sys.argv[1])))

@@ -1,0 +1,370 @@
+"""Signaling with real Redis, a real publisher and real viewers: what is encoded once arrives at everybody."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import pairwise
+
+import av
+import httpx
+import numpy as np
+import pytest
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamError
+from aiortc.rtp import RTCP_PSFB_APP, RTCP_PSFB_PLI, RtcpPsfbPacket, RtcpReceiverInfo, RtcpRrPacket, pack_remb_fci
+from av.video.frame import PictureType
+from fastapi import FastAPI
+from redis.asyncio import Redis
+
+from mien_shared.bus import BUS_ERRORS, open_redis
+from mien_shared.channels import FramePublisher, GeneratorInbox
+from mien_shared.clock import to_90k
+from mien_shared.embedded_redis import EmbeddedRedis
+from mien_shared.messages import (
+    EncodedFrame,
+    GeneratorStatus,
+    KeyframeReason,
+    RequestKeyframe,
+    SessionRecord,
+    SetBitrate,
+)
+from mien_shared.registry import HEARTBEAT_INTERVAL_S, Registry
+from mien_signaling.app import create_app
+from mien_signaling.settings import SignalingSettings
+
+pytestmark = pytest.mark.integration
+
+WIDTH, HEIGHT, FPS = 320, 180, 30
+SESSION = SessionRecord(session_id="live", avatar_id="nobody", created_at_ms=0)
+
+RunApp = Callable[[FastAPI], Awaitable[str]]
+
+
+@dataclass
+class Publisher:
+    """A generator as signaling sees one: holds the session, encodes a moving picture, does what it is told."""
+
+    redis: Redis
+    generator_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    encoded: int = 0
+    idrs: int = 0
+    requests: list[tuple[float, KeyframeReason]] = field(default_factory=list)
+    bitrates_bps: list[int] = field(default_factory=list)
+    skip_frames: int = 0
+    _wants_idr: bool = True
+
+    def __post_init__(self) -> None:
+        self.registry = Registry(self.redis)
+        self._publisher = FramePublisher(self.redis, lambda _session, _frames: self.force_idr())
+        self._inbox = GeneratorInbox(self.redis, self.generator_id)
+        encoder = av.CodecContext.create("libx264", "w")
+        encoder.width, encoder.height, encoder.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        encoder.time_base, encoder.framerate = Fraction(1, FPS), Fraction(FPS, 1)
+        encoder.bit_rate, encoder.gop_size = 400_000, 10_000
+        encoder.options = {"preset": "ultrafast", "tune": "zerolatency", "profile": "baseline", "forced-idr": "1"}
+        self._encoder = encoder
+
+    def force_idr(self) -> None:
+        self._wants_idr = True
+
+    @asynccontextmanager
+    async def live(self) -> AsyncIterator[None]:
+        """Publish until the block ends."""
+        await self.registry.keep_alive(SESSION)
+        await self.registry.hold(self.generator_id, SESSION.session_id)
+        loops = (self._beat, self._publisher.flush, self._obey, self._encode)
+        tasks = [asyncio.create_task(self._forever(step)) for step in loops]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _forever(self, step: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await step()
+            except BUS_ERRORS:
+                await asyncio.sleep(0.05)
+
+    async def _beat(self) -> None:
+        await self.registry.heartbeat(
+            GeneratorStatus(generator_id=self.generator_id, capacity=1, sessions=1, engine="test")
+        )
+        await self.registry.hold(self.generator_id, SESSION.session_id)
+        await asyncio.sleep(HEARTBEAT_INTERVAL_S)
+
+    async def _obey(self) -> None:
+        for message in await self._inbox.read():
+            if isinstance(message, RequestKeyframe):
+                self.requests.append((time.monotonic(), message.reason))
+                self.force_idr()
+            elif isinstance(message, SetBitrate):
+                self.bitrates_bps.append(message.bitrate_bps)
+
+    async def _encode(self) -> None:
+        picture = np.full((HEIGHT, WIDTH, 3), 96, np.uint8)
+        x = self.encoded * 4 % (WIDTH - 40)
+        picture[60:100, x : x + 40] = 255
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        frame.pts = self.encoded
+        frame.pict_type = PictureType.I if self._wants_idr else PictureType.NONE
+        is_idr, self._wants_idr = self._wants_idr, False
+        data = b"".join(bytes(packet) for packet in self._encoder.encode(frame))
+        self.encoded += 1
+        self.idrs += is_idr
+        if self.skip_frames > 0:
+            self.skip_frames -= 1
+        else:
+            pts_90k = to_90k(time.time())
+            self._publisher.push(
+                SESSION.session_id, EncodedFrame(self.generator_id, self.encoded, pts_90k, is_idr, data)
+            )
+        await asyncio.sleep(1 / FPS)
+
+
+class Watcher:
+    """An ordinary WebRTC viewer that counts the frames it has decoded."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.frames = 0
+        self.size: tuple[int, int] | None = None
+        self.url = ""
+        self._client = client
+        self.peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self.receiver = self.peer.addTransceiver("video", direction="recvonly").receiver
+        self._decoding: asyncio.Task[None] | None = None
+
+    async def join(self) -> None:
+        await self.peer.setLocalDescription(await self.peer.createOffer())
+        answer = await self._client.post(
+            f"/v1/whep/{SESSION.session_id}",
+            content=self.peer.localDescription.sdp,
+            headers={"Content-Type": "application/sdp"},
+        )
+        assert answer.status_code == 201, answer.text
+        self.url = answer.headers["location"]
+        await self.peer.setRemoteDescription(RTCSessionDescription(answer.text, "answer"))
+        self._decoding = asyncio.create_task(self._decode())
+
+    async def _decode(self) -> None:
+        while True:
+            try:
+                frame = await self.receiver.track.recv()
+            except MediaStreamError:
+                return
+            self.frames += 1
+            self.size = (frame.width, frame.height)
+
+    async def see(self, frames: int) -> None:
+        """Return once so many more frames were decoded."""
+        goal = self.frames + frames
+        await eventually(lambda: self.frames >= goal)
+
+    async def say(self, *packets: RtcpPsfbPacket | RtcpRrPacket) -> None:
+        """Send RTCP of the test's own making."""
+        for packet in packets:
+            await self.receiver.transport._send_rtp(bytes(packet))
+
+    @property
+    def ssrc(self) -> int:
+        """Of the stream that arrives."""
+        return int(next(iter(self.receiver._RTCRtpReceiver__remote_streams)))
+
+    async def close(self) -> None:
+        if self._decoding is not None:
+            self._decoding.cancel()
+        await self.peer.close()
+
+
+@dataclass
+class World:
+    """Signaling, a publisher and whoever watches."""
+
+    client: httpx.AsyncClient
+    publisher: Publisher
+    stack: AsyncExitStack
+
+    async def watcher(self) -> Watcher:
+        watcher = Watcher(self.client)
+        self.stack.push_async_callback(watcher.close)
+        await watcher.join()
+        return watcher
+
+    async def metric(self, line: str) -> float:
+        text = (await self.client.get("/metrics")).text
+        values = [row.rpartition(" ")[2] for row in text.splitlines() if row.startswith(line + " ")]
+        return float(values[0]) if values else 0.0
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Return once it holds; a test that waits in vain fails by this."""
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def settings(redis_server: EmbeddedRedis, **changes: object) -> SignalingSettings:
+    values: dict[str, object] = {
+        "redis_url": redis_server.url,
+        "token_secret": "s" * 32,
+        "demo_open": True,
+        "joins_per_minute": 6000,
+        **changes,
+    }
+    return SignalingSettings(**values)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def world(redis_server: EmbeddedRedis, run_app: RunApp) -> AsyncIterator[World]:
+    async with AsyncExitStack() as stack:
+        redis = open_redis(redis_server.url)
+        stack.push_async_callback(redis.aclose)
+        publisher = Publisher(redis)
+        await stack.enter_async_context(publisher.live())
+        url = await run_app(create_app(settings(redis_server)))
+        client = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=15))
+        yield World(client, publisher, stack)
+
+
+async def test_three_viewers_decode_what_was_encoded_once(world: World) -> None:
+    watchers = [await world.watcher() for _ in range(3)]
+    await asyncio.gather(*(watcher.see(10) for watcher in watchers))
+    before, shown = world.publisher.encoded, [watcher.frames for watcher in watchers]
+    await asyncio.gather(*(watcher.see(45) for watcher in watchers))
+    encoded = world.publisher.encoded - before
+    for watcher, count in zip(watchers, shown, strict=True):
+        assert watcher.size == (WIDTH, HEIGHT)
+        # Each viewer sees every frame, and the encoder ran once a frame, not once a viewer.
+        assert abs((watcher.frames - count) - encoded) <= 5
+
+
+async def test_viewers_that_join_together_cost_one_keyframe_request(world: World) -> None:
+    watchers = await asyncio.gather(*(world.watcher() for _ in range(4)))
+    await asyncio.gather(*(watcher.see(5) for watcher in watchers))
+    reasons = Counter(reason for _, reason in world.publisher.requests)
+    assert 1 <= reasons[KeyframeReason.JOIN] <= 3
+    assert reasons.total() == reasons[KeyframeReason.JOIN]
+
+
+async def test_plis_of_all_viewers_become_one_request_and_an_idr(world: World) -> None:
+    watchers = [await world.watcher() for _ in range(3)]
+    await asyncio.gather(*(watcher.see(10) for watcher in watchers))
+    idrs, world.publisher.requests[:] = world.publisher.idrs, []
+    for watcher in watchers:
+        pli = RtcpPsfbPacket(fmt=RTCP_PSFB_PLI, ssrc=1, media_ssrc=watcher.ssrc)
+        await watcher.say(pli, pli)
+    await eventually(lambda: world.publisher.idrs > idrs)
+    await asyncio.gather(*(watcher.see(10) for watcher in watchers))
+    assert [reason for _, reason in world.publisher.requests] == [KeyframeReason.PLI]
+    assert await world.metric("mien_viewer_pli_total") == 6
+
+
+async def test_requests_keep_their_distance(world: World) -> None:
+    watcher = await world.watcher()
+    await watcher.see(5)
+    for _ in range(20):
+        await watcher.say(RtcpPsfbPacket(fmt=RTCP_PSFB_PLI, ssrc=1, media_ssrc=watcher.ssrc))
+        await asyncio.sleep(0.04)
+    times = [when for when, _ in world.publisher.requests]
+    assert len(times) >= 2
+    assert all(later - earlier > 0.25 for earlier, later in pairwise(times))
+
+
+async def test_a_late_joiner_starts_on_an_idr_of_its_own(world: World) -> None:
+    first = await world.watcher()
+    await first.see(30)
+    idrs = world.publisher.idrs
+    late = await world.watcher()
+    await late.see(1)
+    assert world.publisher.idrs == idrs + 1
+    assert world.publisher.requests[-1][1] is KeyframeReason.JOIN
+    await late.see(20)
+
+
+async def test_a_gap_upstream_is_answered_by_an_idr(world: World) -> None:
+    watcher = await world.watcher()
+    await watcher.see(10)
+    world.publisher.requests.clear()
+    world.publisher.skip_frames = 2
+    await eventually(lambda: bool(world.publisher.requests))
+    assert world.publisher.requests[0][1] is KeyframeReason.GAP
+    await watcher.see(20)
+    assert await world.metric('mien_fanout_frames_total{result="dropped_waiting"}') >= 1
+
+
+async def test_remb_and_loss_move_the_encoder(world: World) -> None:
+    watcher = await world.watcher()
+    await watcher.see(5)
+    await eventually(lambda: bool(world.publisher.bitrates_bps))  # a new encoder is told where to begin
+    assert world.publisher.bitrates_bps[0] == pytest.approx(1_200_000, rel=0.3)
+    remb = RtcpPsfbPacket(fmt=RTCP_PSFB_APP, ssrc=1, media_ssrc=0, fci=pack_remb_fci(500_000, [watcher.ssrc]))
+    await watcher.say(remb)
+    await eventually(lambda: world.publisher.bitrates_bps[-1] == pytest.approx(450_000, rel=0.01))
+    lossy = RtcpReceiverInfo(
+        ssrc=watcher.ssrc, fraction_lost=128, packets_lost=9, highest_sequence=1, jitter=0, lsr=0, dlsr=0
+    )
+    for _ in range(8):
+        await watcher.say(remb, RtcpRrPacket(ssrc=1, reports=[lossy]))
+    await eventually(lambda: world.publisher.bitrates_bps[-1] < 300_000)
+
+
+async def test_redis_stops_and_comes_back(world: World, redis_server: EmbeddedRedis) -> None:
+    watcher = await world.watcher()
+    await watcher.see(10)
+    redis_server.stop()
+    await eventually_async(lambda: unready(world))
+    assert watcher.peer.connectionState == "connected"
+    late = await world.watcher()  # a session that is watched here can still be joined
+    elsewhere = await world.client.post(
+        "/v1/whep/other", content=watcher.peer.localDescription.sdp, headers={"Content-Type": "application/sdp"}
+    )
+    assert (elsewhere.status_code, elsewhere.headers["retry-after"]) == (503, "2")
+    redis_server.start()
+    await asyncio.gather(watcher.see(20), late.see(20))
+    assert watcher.peer.connectionState == "connected"
+    # The server came back empty; the session's users have written it again.
+    await eventually_async(lambda: registered(world))
+
+
+async def unready(world: World) -> bool:
+    return (await world.client.get("/readyz")).status_code == 503
+
+
+async def registered(world: World) -> bool:
+    return await world.publisher.registry.session(SESSION.session_id) == SESSION
+
+
+async def eventually_async(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(20):
+        while not await condition():
+            await asyncio.sleep(0.05)
+
+
+async def test_an_ended_session_lets_its_viewers_go(world: World) -> None:
+    watcher = await world.watcher()
+    await watcher.see(5)
+    await world.publisher.registry.end_session(SESSION.session_id)
+    await eventually(lambda: watcher.peer.connectionState == "closed")
+    assert (await world.client.delete(watcher.url)).status_code == 404
+
+
+async def test_leaving_frees_the_viewer_and_then_the_subscription(world: World) -> None:
+    watcher = await world.watcher()
+    await watcher.see(5)
+    assert (await world.client.delete(watcher.url)).status_code == 200
+    await eventually(lambda: watcher.peer.connectionState == "closed")
+    assert await world.metric('mien_viewers{state="connected"}') == 0
+
+    async def unsubscribed() -> bool:
+        return await world.metric("mien_watched_sessions") == 0
+
+    await eventually_async(unsubscribed)

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamError
+
+from mien_signaling.passthrough import HookPointMissing, PassthroughTrack, check_hook_points, h264_preferences
+
+
+def test_this_aiortc_has_every_hook_point() -> None:
+    check_hook_points()
+
+
+class WithoutKeyframes(RTCRtpSender):  # type: ignore[misc]
+    _send_keyframe = None
+
+
+class WithAnotherFrame(RTCRtpSender):  # type: ignore[misc]
+    async def _next_encoded_frame(self, codec: object, deadline: float) -> None: ...
+
+
+class Slotted(RTCRtpSender):  # type: ignore[misc]
+    __slots__ = ()
+
+
+@pytest.mark.parametrize(
+    ("sender", "message"),
+    [
+        (WithoutKeyframes, r"RTCRtpSender has no _send_keyframe\(self\)"),
+        (WithAnotherFrame, r"RTCRtpSender has no _next_encoded_frame\(self, codec\)"),
+        (Slotted, "does not let an instance replace its methods"),
+    ],
+)
+def test_another_aiortc_is_refused_by_name(sender: type, message: str) -> None:
+    with pytest.raises(HookPointMissing, match=message):
+        check_hook_points(sender)
+
+
+async def test_h264_is_answered_to_an_offer_that_prefers_vp8() -> None:
+    viewer, server = (RTCPeerConnection(RTCConfiguration(iceServers=[])) for _ in range(2))
+    viewer.addTransceiver("video", direction="recvonly")
+    offer = await viewer.createOffer()
+    assert offer.sdp.index("VP8") < offer.sdp.index("H264")
+    transceiver = server.addTransceiver(PassthroughTrack(), direction="sendonly")
+    transceiver.setCodecPreferences(h264_preferences())
+    await viewer.setLocalDescription(offer)
+    await server.setRemoteDescription(RTCSessionDescription(viewer.localDescription.sdp, "offer"))
+    answer = (await server.createAnswer()).sdp
+    assert "VP8" not in answer
+    assert answer.index("profile-level-id=42e01f") < answer.index("profile-level-id=42001f")
+    assert "rtx/90000" in answer
+    await viewer.close()
+    await server.close()
+
+
+def test_constrained_baseline_comes_first() -> None:
+    profiles = [codec.parameters.get("profile-level-id") for codec in h264_preferences()]
+    assert profiles == ["42e01f", "42001f", None]
+
+
+async def test_nothing_reads_pictures_from_a_passthrough_track() -> None:
+    with pytest.raises(MediaStreamError):
+        await PassthroughTrack().recv()

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from mien_shared.settings import IceServer
+from mien_signaling.app import create_app
+from mien_signaling.settings import SignalingSettings
+from mien_signaling.whep import ice_server_links
+
+SECRET = "s" * 32
+
+
+def test_origins_and_ice_servers_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIEN_TOKEN_SECRET", SECRET)
+    monkeypatch.setenv("MIEN_CORS_ORIGINS", '["http://page.example"]')
+    monkeypatch.setenv("MIEN_ICE_SERVERS", '[{"urls": ["stun:stun.example"]}]')
+    settings = SignalingSettings()  # type: ignore[call-arg]
+    assert settings.cors_origins == ["http://page.example"]
+    assert settings.ice_servers == [IceServer(urls=["stun:stun.example"])]
+    assert settings.port == 8081
+
+
+def test_bitrates_must_be_in_order() -> None:
+    with pytest.raises(ValidationError, match="bitrates must be in order: min <= start <= max"):
+        SignalingSettings(token_secret=SECRET, min_bitrate_bps=2_000_000)  # type: ignore[arg-type]
+
+
+def test_an_ice_server_that_cannot_be_one_stops_the_start() -> None:
+    settings = SignalingSettings(token_secret=SECRET, ice_servers=[IceServer(urls=["http://x"])])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="malformed uri"):
+        create_app(settings)
+
+
+def test_links_carry_credentials_quoted() -> None:
+    server = IceServer(urls=["turn:a.example", "turns:a.example"], username='a"b', credential="c\\d")
+    attributes = 'rel="ice-server"; username="a\\"b"; credential="c\\\\d"; credential-type="password"'
+    assert ice_server_links(server) == [f"<turn:a.example>; {attributes}", f"<turns:a.example>; {attributes}"]
