@@ -41,8 +41,14 @@ def test_inverse_is_torchs_own() -> None:
     torch.testing.assert_close(inverse_2x2(matrices), torch.linalg.inv(matrices), rtol=1e-4, atol=1e-4)
 
 
-def test_a_singular_jacobian_gives_infinities_not_an_exception() -> None:
-    assert not torch.isfinite(inverse_2x2(torch.ones(1, 2, 2))).any()
+def test_an_inverse_keeps_a_mirrored_matrix_mirrored() -> None:
+    mirror = torch.tensor([[-1.0, 0.0], [0.0, 1e-3]])
+    torch.testing.assert_close(inverse_2x2(mirror), torch.tensor([[-1.0, 0.0], [0.0, 1e3]]))
+
+
+@pytest.mark.parametrize("singular", [torch.ones(2, 2), torch.zeros(2, 2), 8 * torch.ones(2, 2)])
+def test_a_singular_jacobian_stays_finite(singular: torch.Tensor) -> None:
+    assert torch.isfinite(inverse_2x2(singular)).all()
 
 
 def test_gaussian_is_one_at_its_keypoint_and_falls_off_evenly() -> None:

@@ -108,6 +108,16 @@ def test_a_batch_across_avatars_equals_one_by_one(generator: FommGenerator) -> N
             assert (together[i] - together[j]).abs().max().item() > 1e-3
 
 
+def test_a_singular_driving_jacobian_harms_nobody_elses_face(generator: FommGenerator) -> None:
+    requests = _requests(generator)
+    flat = Keypoints(requests[1].driving.points, np.zeros((NUM_KEYPOINTS, 2, 2), np.float32))
+    faces = generator.predict([requests[0], FaceRequest(requests[1].prepared, flat), *requests[2:]])
+    assert torch.isfinite(faces).all()
+    untouched = generator.predict(requests)
+    for index in (0, 2, 3):
+        assert (faces[index] - untouched[index]).abs().max().item() < 1e-5
+
+
 def test_animate_gives_rounded_rgb_pictures(generator: FommGenerator) -> None:
     requests = _requests(generator)
     faces = generator.animate(requests)

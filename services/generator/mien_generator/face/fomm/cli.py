@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 import numpy as np
-from pydantic import ValidationError
 
 from mien_generator.face.contract import MAX_FACE_SIZE, AvatarFace, RgbArray
 from mien_generator.face.fomm.animation import (
@@ -181,7 +180,7 @@ def _fomm_frames(
 def _read_record(path: Path) -> AvatarRecord:
     try:
         return AvatarRecord.model_validate_json(path.read_bytes())
-    except ValidationError as error:
+    except ValueError as error:  # pydantic's, whose own text is a page
         raise AnimationError(f"{path.name} is no avatar's record") from error
 
 

@@ -18,6 +18,9 @@ from mien_shared.motion import Keypoints
 #: Variance of a keypoint's Gaussian in squared crop units ([-1, 1]); the published networks were trained with it.
 KEYPOINT_VARIANCE = 0.01
 
+#: Far below what any face does: an eye that closes to a tenth of its height has 0.1.
+SMALLEST_DETERMINANT = 1e-6
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeypointTensors:
@@ -62,11 +65,14 @@ def keypoint_gaussians(points: torch.Tensor, grid: torch.Tensor) -> torch.Tensor
 def inverse_2x2(matrices: torch.Tensor) -> torch.Tensor:
     """(..., 2, 2) -> (..., 2, 2), written out: torch.inverse has no ONNX operator.
 
-    A singular matrix gives infinities, not an exception: checking would stall the device.
+    Finite for every finite input: a singular matrix is taken to have a determinant of SMALLEST_DETERMINANT. A sender
+    may transmit one; its face is then wrong, but no NaN spreads through the network, and nothing waits for a check.
     """
     (a, b), (c, d) = (row.unbind(-1) for row in matrices.unbind(-2))
     adjugate = torch.stack([d, -b, -c, a], dim=-1).unflatten(-1, (2, 2))
-    return adjugate / (a * d - b * c)[..., None, None]
+    determinant = a * d - b * c
+    magnitude = determinant.abs().clamp_min(SMALLEST_DETERMINANT)
+    return adjugate / torch.where(determinant < 0, -magnitude, magnitude)[..., None, None]
 
 
 def sparse_motions(source: KeypointTensors, driving: KeypointTensors, grid: torch.Tensor) -> torch.Tensor:
