@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -67,7 +68,8 @@ class ViewReport:
 
 def trace_of(picture: av.VideoFrame) -> FrameTrace | None:
     """The frame trace that a decoded picture carries as SEI, None where there is none."""
-    for entry in picture.side_data.values():
+    entries: Iterable[object] = picture.side_data  # a mapping by its type, which iterates over its values
+    for entry in entries:
         assert isinstance(entry, SideData)
         if entry.type == SideDataType.SEI_UNREGISTERED and (trace := FrameTrace.unpack(bytes(entry))):
             return trace

@@ -1,0 +1,86 @@
+"""All of Mien, running in processes of its own, as the tests of this folder see it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from mien_client.api import MienClient, Session
+from mien_client.demo import BUNDLED_AVATAR, speaking_session
+from mien_client.launcher import Stack
+from mien_client.recording import trace_of
+from mien_client.speaking import DEMO_TRACK, play
+from mien_client.track import MotionTrack
+from mien_client.uplink import Uplink
+from mien_client.viewer import ReceivedFrame, Viewer
+from mien_shared.embedded_redis import EmbeddedRedis
+from mien_shared.trace import FrameTrace
+
+
+@dataclass(frozen=True)
+class Call:
+    """One speaker's call: its session, its uplink, and the task that plays the demo's track into it."""
+
+    session: Session
+    uplink: Uplink
+    speaker: asyncio.Task[None]
+
+
+@dataclass(frozen=True)
+class System:
+    """All of Mien, running, and its Redis."""
+
+    stack: Stack
+    redis: EmbeddedRedis
+
+    @asynccontextmanager
+    async def call(self) -> AsyncIterator[Call]:
+        """A session with the bundled avatar and the demo's speaker."""
+        async with (
+            MienClient(self.stack.url) as mien,
+            speaking_session(mien, BUNDLED_AVATAR) as (session, uplink),
+        ):
+            speaker = asyncio.create_task(play(MotionTrack.load(DEMO_TRACK), uplink))
+            try:
+                yield Call(session, uplink, speaker)
+            finally:
+                speaker.cancel()
+                await asyncio.gather(speaker, return_exceptions=True)
+
+    async def metric(self, service: str, name: str, **labels: str) -> float:
+        """A service's sample, summed over all labels that are not named; 0 where there is none."""
+        async with httpx.AsyncClient(trust_env=False) as http:
+            text = (await http.get(f"{self.stack.service_url(service)}/metrics")).text
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+    async def readiness(self, service: str) -> int:
+        """The status of a service's /readyz."""
+        async with httpx.AsyncClient(trust_env=False) as http:
+            return (await http.get(f"{self.stack.service_url(service)}/readyz")).status_code
+
+
+async def watch_for(viewer: Viewer, seconds: float) -> list[ReceivedFrame]:
+    """What a viewer receives from its next frame on, for so long."""
+    got: list[ReceivedFrame] = []
+    async with asyncio.timeout(seconds + 10):
+        async for frame in viewer.frames():
+            got.append(frame)
+            if frame.received_unix_s - got[0].received_unix_s >= seconds:
+                break
+    return got
+
+
+def traces(frames: list[ReceivedFrame]) -> list[FrameTrace]:
+    """The frames' traces; every one of them carries one."""
+    found = [trace_of(frame.picture) for frame in frames]
+    return [trace for trace in found if trace is not None]
