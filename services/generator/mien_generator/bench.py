@@ -1,0 +1,195 @@
+"""`mien bench encode`: what a frame costs after its face is made, beside the way it is usually done.
+
+ours: the face into the YUV picture's rectangle, then the encoder. whole frame: the face pasted into a full RGB picture,
+that converted to YUV 4:2:0, then x264 ultrafast zerolatency. Both at the same target bitrate on one thread, frame by
+frame in turn, so that whatever else the machine does burdens both alike. The face itself (warp) is timed beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import av
+import click
+import cv2
+import numpy as np
+
+from mien_generator.face.contract import MAX_FACE_SIZE, AvatarFace, FaceRequest, RgbArray
+from mien_generator.face.warp import WarpGenerator
+from mien_generator.frame.compositor import FRAME_HEIGHT, FRAME_WIDTH, Compositor, CropBox
+from mien_generator.h264.encoder import DEFAULT_BITRATE_BPS, FRAME_RATE, H264Encoder, choose_encoder
+from mien_shared.clock import VIDEO_CLOCK_HZ
+from mien_shared.motion import NUM_KEYPOINTS, FaceKeypoint, Keypoints
+
+_CROP = CropBox((FRAME_WIDTH - MAX_FACE_SIZE) // 2, 120, MAX_FACE_SIZE)
+_WARM_UP_FRAMES = 10
+_PTS_STEP = VIDEO_CLOCK_HZ // FRAME_RATE
+
+#: Where a face's keypoints lie in a crop framed as avatars are; a picture's own are not looked for: only time counts.
+_TYPICAL_POINTS = np.array(
+    [
+        (-0.26, -0.36), (0.26, -0.36), (-0.22, -0.24), (0.22, -0.24), (0.0, 0.0),
+        (0.0, 0.19), (0.0, 0.25), (0.0, 0.51), (-0.34, 0.05), (0.34, 0.05),
+    ],
+    np.float32,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeFigures:
+    """Medians over the frames; milliseconds a frame, kilobits a second at 30 frames a second."""
+
+    encoder: str
+    frames: int
+    warp_ms: float
+    compose_ms: float
+    encode_ms: float
+    ours_ms: float
+    whole_frame_ms: float
+    ratio: float
+    ours_kbps: float
+    whole_frame_kbps: float
+
+
+class WholeFramePath:
+    """The usual way: a full RGB picture for each frame, converted and encoded."""
+
+    def __init__(self, still: RgbArray, crop: CropBox, bitrate_bps: int) -> None:
+        self._picture = still.copy()
+        self._place = (slice(crop.y, crop.y + crop.size), slice(crop.x, crop.x + crop.size))
+        self._context = av.video.codeccontext.VideoCodecContext.create("libx264", "w")
+        self._context.width, self._context.height, self._context.pix_fmt = FRAME_WIDTH, FRAME_HEIGHT, "yuv420p"
+        self._context.framerate, self._context.time_base = Fraction(FRAME_RATE), Fraction(1, VIDEO_CLOCK_HZ)
+        self._context.bit_rate, self._context.thread_count = bitrate_bps, 1
+        self._context.options = {
+            "preset": "ultrafast",
+            "tune": "zerolatency",
+            "profile": "baseline",
+            "x264-params": "log=1",
+        }
+
+    def encode(self, face: RgbArray, pts_90k: int) -> bytes:
+        self._picture[self._place] = face
+        frame = av.VideoFrame.from_ndarray(self._picture, format="rgb24").reformat(format="yuv420p")
+        frame.pts, frame.time_base = pts_90k, Fraction(1, VIDEO_CLOCK_HZ)
+        return b"".join(bytes(packet) for packet in self._context.encode(frame))
+
+
+def measure(still: RgbArray, frames: int) -> EncodeFigures:
+    """Run both ways over `frames` frames of a talking face in the (720, 1280, 3) RGB picture."""
+    crop_rgb = still[_CROP.y : _CROP.y + _CROP.size, _CROP.x : _CROP.x + _CROP.size]
+    source = Keypoints(_TYPICAL_POINTS, np.tile(np.eye(2, dtype=np.float32), (NUM_KEYPOINTS, 1, 1)))
+    generator, compositor = WarpGenerator(), Compositor(still, _CROP)
+    prepared = generator.prepare(AvatarFace(crop_rgb.copy(), source))
+    encoder = H264Encoder(choose_encoder(), DEFAULT_BITRATE_BPS)
+    whole = WholeFramePath(still, _CROP, DEFAULT_BITRATE_BPS)
+    times_s: list[tuple[float, float, float, float]] = []
+    sizes: list[tuple[int, int]] = []
+    for i, driving in zip(range(_WARM_UP_FRAMES + frames), talking(source), strict=False):
+        t0 = perf_counter()
+        (face,) = generator.animate([FaceRequest(prepared, driving)])
+        t1 = perf_counter()
+        frame = compositor.compose(face)
+        t2 = perf_counter()
+        ours = encoder.encode(frame, i * _PTS_STEP).data
+        t3 = perf_counter()
+        usual = whole.encode(face, i * _PTS_STEP)
+        t4 = perf_counter()
+        times_s.append((t1 - t0, t2 - t1, t3 - t2, t4 - t3))
+        sizes.append((len(ours), len(usual)))
+    times_ms = [[1000 * t for t in row] for row in times_s[_WARM_UP_FRAMES:]]
+    warp_ms, compose_ms, encode_ms, whole_ms = (median(column) for column in zip(*times_ms, strict=True))
+    ours_ms = median(row[1] + row[2] for row in times_ms)
+    kbps = [sum(column) * 8 * FRAME_RATE / frames / 1000 for column in zip(*sizes[_WARM_UP_FRAMES:], strict=True)]
+    return EncodeFigures(
+        encoder.name, frames, warp_ms, compose_ms, encode_ms, ours_ms, whole_ms, ours_ms / whole_ms, kbps[0], kbps[1]
+    )
+
+
+def talking(source: Keypoints) -> Iterator[Keypoints]:
+    """Without end: a head that sways and nods, lips that move, eyes that blink every three seconds."""
+    frame = 0
+    while True:
+        t = frame / FRAME_RATE
+        motion = Keypoints.at_rest()
+        motion.points[:] = 0.05 * math.sin(1.7 * t), 0.03 * math.sin(2.9 * t)
+        motion.points[FaceKeypoint.NOSE, 0] += 0.02 * math.sin(1.7 * t)
+        opening = 0.05 * max(0.0, math.sin(11 * t)) * (1 + math.sin(1.3 * t)) / 2
+        motion.points[FaceKeypoint.LOWER_LIP, 1] += opening
+        motion.points[FaceKeypoint.CHIN, 1] += 0.7 * opening
+        if frame % (3 * FRAME_RATE) < 4:
+            motion.jacobians[[FaceKeypoint.LEFT_EYE, FaceKeypoint.RIGHT_EYE], 1, 1] = 0.15
+        yield motion.applied_to(source)
+        frame += 1
+
+
+def draw_speaker() -> RgbArray:
+    """A plain head and shoulders with the texture of a photograph, framed as `_CROP` and `_TYPICAL_POINTS` expect."""
+    rng = np.random.default_rng(1)
+    picture = np.full((FRAME_HEIGHT, FRAME_WIDTH, 3), (118, 128, 140), np.uint8)
+    half = _CROP.size / 2
+
+    def at(x: float, y: float) -> tuple[int, int]:
+        return round(_CROP.x + half * (x + 1)), round(_CROP.y + half * (y + 1))
+
+    def ellipse(x: float, y: float, width: float, height: float, rgb: tuple[int, int, int]) -> None:
+        cv2.ellipse(picture, at(x, y), (round(half * width), round(half * height)), 0, 0, 360, rgb, -1, cv2.LINE_AA)
+
+    ellipse(0, 1.75, 1.5, 1.0, (52, 70, 110))
+    ellipse(0, 0.65, 0.22, 0.40, (196, 154, 128))
+    ellipse(0, -0.20, 0.56, 0.66, (62, 44, 36))
+    ellipse(0, -0.02, 0.46, 0.58, (224, 184, 158))
+    for x in (-0.22, 0.22):
+        ellipse(x, -0.36, 0.11, 0.018, (70, 50, 40))
+        ellipse(x, -0.24, 0.085, 0.045, (245, 245, 245))
+        ellipse(x, -0.24, 0.038, 0.042, (70, 90, 70))
+    ellipse(0, 0.02, 0.07, 0.05, (208, 160, 136))
+    ellipse(0, 0.22, 0.16, 0.05, (186, 96, 96))
+    ellipse(0, 0.22, 0.15, 0.008, (110, 48, 52))
+    grain = cv2.GaussianBlur(rng.normal(0, 14, picture.shape), (0, 0), 1.2)
+    speaker: RgbArray = np.clip(picture + grain, 0, 255).astype(np.uint8)
+    return speaker
+
+
+def load_picture(path: Path) -> RgbArray:
+    """A picture file as (720, 1280, 3) RGB, cropped to that aspect; raises click.BadParameter if it is none."""
+    loaded = cv2.imread(str(path))
+    if loaded is None:
+        raise click.BadParameter(f"{path} is no picture")
+    height, width = loaded.shape[:2]
+    scale = max(FRAME_WIDTH / width, FRAME_HEIGHT / height)
+    size = (round(width * scale), round(height * scale))
+    picture = cv2.resize(loaded, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    top, left = (size[1] - FRAME_HEIGHT) // 2, (size[0] - FRAME_WIDTH) // 2
+    rgb: RgbArray = cv2.cvtColor(picture[top : top + FRAME_HEIGHT, left : left + FRAME_WIDTH], cv2.COLOR_BGR2RGB)
+    return rgb
+
+
+@click.command()
+@click.option("--frames", default=300, show_default=True, type=click.IntRange(min=10), help="Frames to measure.")
+@click.option(
+    "--avatar", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A picture instead of the drawn one."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def encode(frames: int, avatar: Path | None, as_json: bool) -> None:
+    """Composition and encoding of one 720p session, beside the whole-frame RGB way."""
+    cv2.setNumThreads(1)  # as in a generator, whose sessions share the cores
+    figures = measure(load_picture(avatar) if avatar else draw_speaker(), frames)
+    if as_json:
+        click.echo(json.dumps({key: round(v, 3) if isinstance(v, float) else v for key, v in asdict(figures).items()}))
+        return
+    click.echo(f"{figures.frames} frames, 1280x720, {figures.encoder}, median a frame")
+    click.echo(f"  face (warp)            {figures.warp_ms:6.2f} ms")
+    click.echo(
+        f"  ours                   {figures.ours_ms:6.2f} ms  {figures.ours_kbps:6.0f} kbit/s"
+        f"  (compose {figures.compose_ms:.2f}, encode {figures.encode_ms:.2f})"
+    )
+    click.echo(f"  whole RGB frame        {figures.whole_frame_ms:6.2f} ms  {figures.whole_frame_kbps:6.0f} kbit/s")
+    click.echo(f"  ratio                  {figures.ratio:6.2f}")
