@@ -29,16 +29,17 @@ from mien_shared.motion import FaceKeypoint, FloatArray, Keypoints
 #: Least stretch that the head's and the features' maps keep in any direction; below 0 a picture folds over itself.
 MIN_SLOPE = 0.25
 
-#: The head's map is at full strength inside this frame and the identity at the crop's border.
+#: The head's map is at full strength inside this frame and the identity at the crop's border. Hair reaches that border
+#: on most pictures: a long ramp above the brows bends it where a short one would break it.
 _HEAD_SIDE = 0.50
-_HEAD_TOP = -0.68
+_HEAD_TOP = -0.50
 _HEAD_BELOW_CHIN = 0.04
 _HEAD_BOTTOM_MAX = 0.65
 
 #: Limits of the head's affine motion: rotation in radians, stretch as a logarithm, translation of the crop's half.
 _MAX_ROTATION = 0.6
 _MAX_LOG_STRETCH = 0.35
-_MAX_TRANSLATION = 0.26
+_MAX_TRANSLATION = 0.16
 #: A keypoint this far from the fitted head motion counts half in the fit (crop coordinates).
 _FIT_TOLERANCE = 0.04
 #: Pull of the fit towards no stretch, in the units of the keypoints' weighted variance.
