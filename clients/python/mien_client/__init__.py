@@ -6,7 +6,7 @@ async with MienClient("http://127.0.0.1:8080") as mien:
         uplink.push(packet)
 """
 
-from mien_client.api import Avatar, MienClient, MienError, Session
+from mien_client.api import Avatar, MienClient, MienError, Session, Unreachable
 from mien_client.track import MotionTrack
 from mien_client.uplink import Uplink
 from mien_client.viewer import ReceivedFrame, Viewer, WhepError
@@ -18,6 +18,7 @@ __all__ = [
     "MotionTrack",
     "ReceivedFrame",
     "Session",
+    "Unreachable",
     "Uplink",
     "Viewer",
     "WhepError",

@@ -29,6 +29,10 @@ class MienError(Exception):
         self.retry_after_s = retry_after_s
 
 
+class Unreachable(Exception):
+    """Nobody answers at that address."""
+
+
 class Avatar(BaseModel):
     """A stored avatar; the face box is in the 1280x720 still picture."""
 
@@ -62,7 +66,7 @@ class SessionState(BaseModel):
 
 
 class MienClient:
-    """REST calls to one gateway. An async context manager; every method raises MienError when refused."""
+    """REST calls to one gateway, an async context manager; every method raises MienError or Unreachable."""
 
     def __init__(self, base_url: str) -> None:
         self._http = httpx.AsyncClient(base_url=base_url, timeout=_TIMEOUT_S, trust_env=False)
@@ -91,7 +95,10 @@ class MienClient:
         await self._call("DELETE", f"/v1/sessions/{session_id}", headers=authorization(token))
 
     async def _call(self, method: str, path: str, **request: Any) -> Any:
-        response = await self._http.request(method, path, **request)
+        try:
+            response = await self._http.request(method, path, **request)
+        except httpx.TransportError as error:
+            raise Unreachable(f"{self._http.base_url} does not answer: {error or type(error).__name__}") from error
         if response.is_error:
             raise error_of(response)
         return response.json() if response.content else None

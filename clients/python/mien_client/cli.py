@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from mien_client import watching
-from mien_client.api import MienError
+from mien_client.api import MienError, Unreachable
 from mien_client.demo import BUNDLED_AVATAR, DemoOptions, run_demo
 from mien_client.launcher import LaunchError, Stack, StackOptions
 from mien_client.live import LandmarksError
@@ -38,6 +38,7 @@ _KNOWN_ERRORS = (
     MienError,
     MotionPacketError,
     MotionTrackError,
+    Unreachable,
     UplinkClosed,
     WhepError,
 )

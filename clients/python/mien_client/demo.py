@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
-
-from mien_client.api import MienClient, MienError, Session
+from mien_client.api import MienClient, MienError, Session, Unreachable
 from mien_client.launcher import Stack, StackOptions
 from mien_client.speaking import DEMO_TRACK, play
 from mien_client.track import MotionTrack
@@ -79,7 +77,7 @@ async def speaking_session(mien: MienClient, avatar_id: str) -> AsyncIterator[tu
         async with Uplink(session.uplink_url, session.token) as uplink:
             yield session, uplink
     finally:
-        with contextlib.suppress(MienError, httpx.HTTPError):  # a service that is gone has no session left to end
+        with contextlib.suppress(MienError, Unreachable):  # a service that is gone has no session left to end
             await mien.end_session(session.session_id, session.token)
 
 

@@ -16,7 +16,7 @@ from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSession
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcrtpreceiver import RemoteStreamTrack, RTCRtpReceiver
 
-from mien_client.api import MienError, authorization, error_of
+from mien_client.api import Unreachable, authorization, error_of
 from mien_shared.settings import IceServer
 
 _TIMEOUT_S = 10.0
@@ -49,7 +49,7 @@ class Viewer:
         self._lost = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        """Connect; raises MienError when refused and WhepError when no connection comes about."""
+        """Connect; raises MienError when refused, Unreachable, and WhepError when no connection comes about."""
         try:
             await self._connect()
         except BaseException:
@@ -81,11 +81,11 @@ class Viewer:
         self._peer.on("track", on_track)
         self._peer.on("connectionstatechange", on_state)
         await self._peer.setLocalDescription(await self._peer.createOffer())
-        response = await self._http.post(
-            self._whep_url,
-            content=self._peer.localDescription.sdp,
-            headers={"Content-Type": "application/sdp", **authorization(self._token)},
-        )
+        headers = {"Content-Type": "application/sdp", **authorization(self._token)}
+        try:
+            response = await self._http.post(self._whep_url, content=self._peer.localDescription.sdp, headers=headers)
+        except httpx.TransportError as error:
+            raise Unreachable(f"{self._whep_url} does not answer: {error or type(error).__name__}") from error
         if response.is_error:
             raise error_of(response)
         self._resource = urljoin(self._whep_url, response.headers["location"])
@@ -124,6 +124,3 @@ class Viewer:
         self._resource = None
         await self._peer.close()
         await self._http.aclose()
-
-
-__all__ = ["MienError", "ReceivedFrame", "Viewer", "WhepError"]
