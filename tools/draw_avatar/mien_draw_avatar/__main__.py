@@ -1,0 +1,112 @@
+"""The command: `python -m mien_draw_avatar -o FOLDER` writes mien.png and mien.json, in any pose.
+
+The keypoints in the JSON are the sculpture's own points seen by the same camera, so a picture in another pose comes
+with its exact motion.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from mien_draw_avatar.backdrop import HEIGHT, WIDTH, backdrop
+from mien_draw_avatar.groom import make_groom, skin_depth
+from mien_draw_avatar.render import developed, project, trace
+from mien_draw_avatar.sculpture import (
+    EYE_RADIUS,
+    EYE_TILT,
+    EYE_X,
+    EYE_Y,
+    EYE_Z,
+    LID_THICKNESS,
+    Array,
+    Groom,
+    Pose,
+    half_gap,
+    lid_edges,
+)
+
+#: Where the face is cut out: side 1.75 times the face from hairline to chin, the face a little above its middle.
+CROP_X, CROP_Y, CROP_SIZE = 448, 94, 384
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="mien_draw_avatar", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="a folder")
+    parser.add_argument("--name", default="mien", help="of the two files")
+    parser.add_argument("--samples", type=int, default=3, help="rays a pixel in each direction")
+    for angle in ("yaw", "pitch", "roll"):
+        parser.add_argument(f"--{angle}", type=float, default=0.0, help="degrees")
+    for share in ("mouth", "left-eye", "right-eye"):
+        parser.add_argument(f"--{share}", type=float, default=0.0, help="0 at rest to 1: open mouth, closed eye")
+    chosen = parser.parse_args(arguments)
+    pose = Pose(
+        math.radians(chosen.yaw),
+        math.radians(chosen.pitch),
+        math.radians(chosen.roll),
+        chosen.mouth,
+        chosen.left_eye,
+        chosen.right_eye,
+    )
+    chosen.output.mkdir(parents=True, exist_ok=True)
+    groom = make_groom()
+    picture = trace(0, 0, WIDTH, HEIGHT, chosen.samples, pose, groom)
+    light = picture[..., :3] + backdrop() * (1 - picture[..., 3:])
+    cv2.imwrite(
+        str(chosen.output / f"{chosen.name}.png"), developed(light)[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9]
+    )
+    described = {
+        "name": "Mien",
+        "crop": {"x": CROP_X, "y": CROP_Y, "size": CROP_SIZE},
+        "keypoints": [[round(float(v), 4) for v in point] + [1, 0, 0, 1] for point in keypoints(pose, groom)],
+    }
+    lines = json.dumps(described, indent=1).replace("\n   ", " ").replace("\n  ]", "]")
+    (chosen.output / f"{chosen.name}.json").write_text(lines + "\n")
+    return 0
+
+
+def keypoints(pose: Pose, groom: Groom) -> Array:
+    """(10, 2) in the crop's [-1, 1], in FaceKeypoint order, where the landmark tool would find them."""
+    brow = groom.brow[:, :3]
+    drop = 0.12 * pose.mouth
+    mouth_gap = half_gap(0.0, pose.mouth)
+    upper, lower = -0.500 + mouth_gap + 0.02, -0.500 - mouth_gap - 0.03 - 0.02 * pose.mouth
+    chin, cheek = (0.0, -0.83, skin_depth(0.0, -0.83)), (0.51, -0.43, skin_depth(0.51, -0.43))
+    parts = [
+        brow * (-1, 1, 1),
+        brow,
+        _lids(pose, -1.0),
+        _lids(pose, 1.0),
+        np.array([[0.0, -0.215, 0.966]]),
+        np.array([[x, upper + 0.85 * x * x, 0.775 - x * x] for x in (-0.1, 0.0, 0.1)]),
+        np.array([[x, lower + 0.85 * x * x, 0.775 - x * x] for x in (-0.1, 0.0, 0.1)]),
+        np.array([[chin[0], chin[1] - drop, chin[2]]]),
+        np.array([cheek]) * (-1, 1, 1),
+        np.array([cheek]),
+    ]
+    seen = np.array([np.mean([project(x, y, z, pose) for x, y, z in part], axis=0) for part in parts])
+    return np.asarray((seen - (CROP_X, CROP_Y)) * (2 / CROP_SIZE) - 1)
+
+
+def _lids(pose: Pose, side: float) -> Array:
+    """Points along both edges of an eye's lids, head axes. side: -1 the picture's left, 1 its right."""
+    radius = EYE_RADIUS + LID_THICKNESS
+    c, s = math.cos(EYE_TILT), math.sin(EYE_TILT)
+    points = []
+    for elevation in lid_edges(side, pose):
+        for angle in np.linspace(-1.0, 1.0, 9):
+            x, forward = radius * math.sin(angle), radius * math.cos(angle)
+            y, z = forward * math.sin(elevation), forward * math.cos(elevation)
+            points.append((side * (EYE_X + c * x - s * y), EYE_Y + s * x + c * y, EYE_Z + z))
+    return np.array(points)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
