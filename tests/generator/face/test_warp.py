@@ -280,3 +280,14 @@ def test_the_lips_line_is_found_where_the_picture_shows_it() -> None:
     assert mouth.closed
     assert mouth.centre_y == pytest.approx(0.22, abs=0.012)
     assert abs(mouth.bend) < 0.02
+    assert abs(mouth.tilt) < 0.02
+
+
+def test_the_lips_of_a_tilted_head_are_found_along_its_tilt() -> None:
+    angle = 15.0
+    turn = cv2.getRotationMatrix2D(((SIZE - 1) / 2, (SIZE - 1) / 2), -angle, 1)  # clockwise on the screen
+    tilted: RgbArray = cv2.warpAffine(draw_avatar(), turn, (SIZE, SIZE))
+    c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    mouth = find_mouth(tilted, (FACE_POINTS @ np.array([[c, s], [-s, c]])).astype(np.float32))
+    assert mouth is not None
+    assert mouth.tilt / mouth.half_width == pytest.approx(np.tan(np.radians(angle)), abs=0.08)

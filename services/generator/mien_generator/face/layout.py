@@ -68,13 +68,14 @@ class Reach:
 class Mouth:
     """Where the lips of the avatar meet; crop coordinates.
 
-    The line between the lips is y = centre_y + bend * u^2, u = (x - centre_x) / half_width in [-1, 1].
+    The line between the lips is y = centre_y + tilt * u + bend * u^2, u = (x - centre_x) / half_width in [-1, 1].
     closed: whether the avatar's lips touch; behind open ones its own teeth show.
     """
 
     centre_x: float
     centre_y: float
     half_width: float
+    tilt: float
     bend: float
     closed: bool
 
@@ -121,23 +122,31 @@ def find_mouth(rgb: NDArray[np.uint8], points: FloatArray) -> Mouth | None:
     scale = 0.5 * (rgb.shape[0] - 1)
     eyes = points[FaceKeypoint.RIGHT_EYE] - points[FaceKeypoint.LEFT_EYE]
     upper, lower = points[FaceKeypoint.UPPER_LIP], points[FaceKeypoint.LOWER_LIP]
-    half_width = 0.37 * float(np.linalg.norm(eyes))
+    between_eyes = float(np.linalg.norm(eyes))
+    half_width = 0.37 * between_eyes
     centre_x = 0.5 * float(upper[0] + lower[0])
     gap = float(lower[1] - upper[1])
+    # Candidates, all at once: how far down between the lips, how tilted beyond the eyes' line, how bent.
+    share, tilt, bend = (
+        grid.ravel()
+        for grid in np.meshgrid(np.linspace(-0.2, 1.2, 29), np.linspace(-0.15, 0.15, 7), np.linspace(-0.3, 0.2, 11))
+    )
+    u = np.linspace(-0.8, 0.8, 33)
+    line = (upper[1] + share * gap)[:, None] + half_width * (
+        (tilt + float(eyes[1] / eyes[0]))[:, None] * u + bend[:, None] * u**2
+    )
+    columns = np.broadcast_to((centre_x + u * half_width + 1) * scale, line.shape)
     grey = cv2.GaussianBlur(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), (0, 0), max(0.8, 0.004 * rgb.shape[0]))
-    u = np.linspace(-0.8, 0.8, 33, dtype=np.float32)
-    columns = (centre_x + u * half_width + 1) * scale
-    best = (np.inf, 0.5 * float(upper[1] + lower[1]), 0.0)
-    for share in np.linspace(0.1, 0.9, 17):
-        for bend in np.linspace(-0.3, 0.2, 11) * half_width:
-            line = upper[1] + share * gap + bend * u**2
-            rows = (line + 1) * scale
-            darkness = cv2.remap(
-                grey, columns[None], rows[None].astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-            )
-            # A weak pull towards the middle and a flat line decides where the picture shows no line at all.
-            cost = float(darkness.mean()) + 8.0 * (share - 0.45) ** 2 + 4.0 * float(bend / half_width) ** 2
-            if cost < best[0]:
-                best = (cost, float(upper[1] + share * gap), float(bend))
-    closed = gap < _CLOSED_LIPS * float(np.linalg.norm(eyes))
-    return Mouth(centre_x, best[1], half_width, best[2], closed)
+    looked_up = np.stack([columns, (line + 1) * scale], axis=-1).astype(np.float32)
+    darkness = cv2.remap(grey, looked_up, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    # A weak pull towards the middle and a flat line decides where the picture shows no line at all.
+    cost = darkness.mean(axis=1) + 10.0 * (share - 0.45) ** 2 + 20.0 * tilt**2 + 4.0 * bend**2
+    best = int(np.argmin(cost))
+    return Mouth(
+        centre_x,
+        float(upper[1] + share[best] * gap),
+        half_width,
+        half_width * float(tilt[best] + eyes[1] / eyes[0]),
+        half_width * float(bend[best]),
+        gap < _CLOSED_LIPS * between_eyes,
+    )

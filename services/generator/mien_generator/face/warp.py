@@ -368,7 +368,8 @@ def _open_mouth(
     reach_y = max(chin_y - mouth.centre_y, 1.5 * opening)
     # The rectangle of the frame that the jaw's map can touch: the mouth's box, sent back through the head's motion.
     left, right = centre_x - mouth.half_width, centre_x + mouth.half_width
-    top, bottom = centre_y - abs(mouth.bend), centre_y + abs(mouth.bend) + opening + reach_y
+    rise = abs(mouth.tilt) + abs(mouth.bend)
+    top, bottom = centre_y - rise, centre_y + rise + opening + reach_y
     corners = np.array([[left, top], [right, top], [left, bottom], [right, bottom]])
     back = (corners - head.offset) @ np.linalg.inv(head.matrix).T
     corners = np.concatenate([corners, back])  # where the window weakens the head's motion it lies between the two
@@ -381,7 +382,7 @@ def _open_mouth(
         return None
     across = (part[..., 0] / scale - 1 - centre_x) / mouth.half_width
     profile = np.clip(1 - across**2, 0, 1)
-    below = part[..., 1] / scale - 1 - (centre_y + mouth.bend * across**2)
+    below = part[..., 1] / scale - 1 - (centre_y + mouth.tilt * across + mouth.bend * across**2)
     drop = opening * profile
     # Under the gap the jaw's displacement fades linearly, so the map's slope there is 1 + drop / reach: no fold.
     displacement = np.where(below < drop, np.clip(below, 0, None), drop * np.clip(1 - (below - drop) / reach_y, 0, 1))

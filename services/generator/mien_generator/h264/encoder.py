@@ -12,7 +12,6 @@ What the options of libx264 are for, measured on a talking head at 1280x720:
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -137,7 +136,7 @@ class H264Encoder:
 
 
 @cache
-def choose_encoder(candidates: Sequence[str] = ("h264_nvenc", "libx264")) -> str:
+def choose_encoder(candidates: tuple[str, ...] = ("h264_nvenc", "libx264")) -> str:
     """The first of the candidates that really encodes on this machine, tried once per process.
 
     A GPU's presence says nothing: datacentre GPUs (A100, H100, H200) carry no NVENC. Raises NoEncoder if none does.
