@@ -77,7 +77,7 @@ class WholeFramePath:
 
     def encode(self, face: RgbArray, pts_90k: int) -> bytes:
         self._picture[self._place] = face
-        frame = av.VideoFrame.from_ndarray(self._picture, format="rgb24").reformat(format="yuv420p")
+        frame = av.VideoFrame.from_ndarray(self._picture, format="rgb24").reformat(format="yuv420p", threads=1)
         frame.pts, frame.time_base = pts_90k, Fraction(1, VIDEO_CLOCK_HZ)
         return b"".join(bytes(packet) for packet in self._context.encode(frame))
 
