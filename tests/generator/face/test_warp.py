@@ -1,5 +1,7 @@
 """The warp generator: what moves, what must not, and that nothing ever folds."""
 
+import tracemalloc
+
 import cv2
 import numpy as np
 import pytest
@@ -117,6 +119,23 @@ def test_faces_come_back_in_order_at_the_crops_size(generator: WarpGenerator, fa
     assert all(f.dtype == np.uint8 for f in faces)
     assert not np.shares_memory(faces[0], faces[2])
     assert (face.size, large.size) == (192, 300)
+
+
+def test_memory_does_not_grow_with_the_sizes_seen() -> None:
+    generator = WarpGenerator()
+
+    def run(size: int) -> RgbArray:
+        face = generator.prepare(AvatarFace(draw_avatar(size), SOURCE))
+        return animate(generator, face, with_shift({K.NOSE: (0.02, 0)}))
+
+    first = run(64)
+    tracemalloc.start()
+    for size in range(65, 105):
+        run(size)
+    held_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held_bytes < 4_000_000  # forty workspaces would be twice that
+    np.testing.assert_array_equal(run(64), first)
 
 
 @pytest.mark.parametrize("k", [K.NOSE, K.LEFT_CHEEK, K.RIGHT_CHEEK, K.CHIN, K.LEFT_BROW])

@@ -56,6 +56,9 @@ _GRID = 48
 _FEATURE_STRIDE = 2
 
 
+#: Crop sizes whose working memory is kept (13 MB for one of 640 pixels); most avatars share one.
+_MAX_WORKSPACES = 6
+
 #: Colours of a mouth's inside in the light of a studio portrait.
 _THROAT_RGB = np.array([52, 20, 22], np.float32)
 _TONGUE_RGB = np.array([122, 52, 54], np.float32)
@@ -154,9 +157,10 @@ class WarpGenerator:
         self._workspaces.clear()
 
     def _animate_one(self, face: WarpFace, driving: Keypoints) -> RgbArray:
-        workspace = self._workspaces.get(face.size)
-        if workspace is None:
-            workspace = self._workspaces[face.size] = Workspace(face.size)
+        workspace = self._workspaces.pop(face.size, None) or Workspace(face.size)
+        self._workspaces[face.size] = workspace  # the most recently used comes last
+        if len(self._workspaces) > _MAX_WORKSPACES:
+            del self._workspaces[next(iter(self._workspaces))]
         flow, gap = backward_map(face, driving, workspace)
         picture: RgbArray = cv2.remap(face.rgb, flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         if gap is not None:
