@@ -1,0 +1,199 @@
+"""The generator's application on a real Redis: sessions by order, by claim and by lease."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import itertools
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from PIL import Image
+from redis.asyncio import Redis
+
+from mien_generator.app import create_app
+from mien_generator.engines import make_faces
+from mien_generator.settings import GeneratorSettings
+from mien_shared.avatars import AvatarRecord, AvatarStore, FaceBox
+from mien_shared.channels import MotionForwarder, VideoSubscription, send_control
+from mien_shared.embedded_redis import EmbeddedRedis
+from mien_shared.messages import EncodedFrame, InboundMotion, SessionRecord, StartSession, StopSession
+from mien_shared.motion import Keypoints, MotionPacket
+from mien_shared.registry import RESERVATION_MS, Registry
+from mien_shared.trace import read_trace
+
+pytestmark = pytest.mark.integration
+
+RunApp = Callable[[FastAPI], Awaitable[str]]
+
+ROWS = [
+    (x, y, 1.0, 0.0, 0.0, 1.0)
+    for x, y in [
+        (-0.28, -0.40), (0.28, -0.40), (-0.26, -0.25), (0.26, -0.25), (0.0, 0.02),
+        (0.0, 0.20), (0.0, 0.30), (0.0, 0.52), (-0.48, 0.10), (0.48, 0.10),
+    ]
+]  # fmt: skip
+
+
+@pytest.fixture
+def settings(tmp_path: Path, redis_server: EmbeddedRedis) -> GeneratorSettings:
+    return GeneratorSettings(
+        redis_url=redis_server.url,
+        token_secret="a secret of thirty-two bytes or more",
+        avatar_store=f"file:{tmp_path}/avatars",
+        capacity=2,
+    )
+
+
+@pytest.fixture
+async def avatar(settings: GeneratorSettings) -> str:
+    """A stored avatar that needs no face: warp bends whatever it is given."""
+    pixels = np.random.default_rng(1).integers(0, 255, (90, 160, 3), np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).resize((1280, 720)).save(out, "PNG")
+    box = FaceBox(x=448, y=100, size=384)
+    record = AvatarRecord(avatar_id="a1", width=1280, height=720, face_box=box, keypoints=ROWS)
+    await AvatarStore.open(settings.avatar_store).put(record, out.getvalue())
+    return record.avatar_id
+
+
+async def generator_id(registry: Registry) -> str:
+    async with asyncio.timeout(10):
+        while not (generators := await registry.generators()):
+            await asyncio.sleep(0.02)
+    return generators[0].generator_id
+
+
+async def place(registry: Registry, session: SessionRecord, on: str, capacity: int = 2) -> None:
+    """What a gateway does for a new session."""
+    assert await registry.reserve(on, session.session_id, capacity)
+    assert await registry.hold(on, session.session_id, RESERVATION_MS)
+    assert await registry.keep_alive(session)
+    await send_control(registry.redis, on, StartSession(session=session))
+
+
+async def frames_of(redis: Redis, session_id: str, count: int) -> list[EncodedFrame]:
+    subscription = VideoSubscription(redis, session_id)
+    got: list[EncodedFrame] = []
+    async with asyncio.timeout(15):
+        while len(got) < count:
+            got += await subscription.read()
+    return got
+
+
+def record(session_id: str, avatar_id: str) -> SessionRecord:
+    return SessionRecord(session_id=session_id, avatar_id=avatar_id, created_at_ms=1)
+
+
+async def test_a_session_is_started_moved_and_stopped(
+    run_app: RunApp, settings: GeneratorSettings, redis: Redis, avatar: str
+) -> None:
+    url = await run_app(create_app(settings, make_faces))
+    registry = Registry(redis)
+    gid = await generator_id(registry)
+    await place(registry, record("s1", avatar), gid)
+    frames = await frames_of(redis, "s1", 5)
+    assert all(later.follows(earlier) for earlier, later in itertools.pairwise(frames))
+
+    forwarder = MotionForwarder(redis, lambda reason, count: None)
+    forwarder.push(gid, InboundMotion("s1", MotionPacket(9, 123, Keypoints.at_rest()).pack(), 1))
+    await forwarder.flush()
+    traces = [read_trace(frame.data) for frame in await frames_of(redis, "s1", 3)]
+    assert any(trace is not None and trace.sequence == 9 for trace in traces)
+
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
+        assert (await http.get("/readyz")).status_code == 200
+        async with asyncio.timeout(5):
+            while await registry.stats("s1") is None:
+                await asyncio.sleep(0.05)
+        await send_control(redis, gid, StopSession(session_id="s1"))
+        async with asyncio.timeout(5):
+            while "mien_generator_sessions 0.0" not in (await http.get("/metrics")).text:
+                await asyncio.sleep(0.05)
+
+
+async def test_a_session_without_a_holder_is_claimed(
+    run_app: RunApp, settings: GeneratorSettings, redis: Redis, avatar: str
+) -> None:
+    registry = Registry(redis)
+    await registry.keep_alive(record("orphan", avatar))
+    await run_app(create_app(settings, make_faces))
+    frames = await frames_of(redis, "orphan", 2)
+    assert frames
+    assert await registry.owner("orphan") == await generator_id(registry)
+
+
+async def test_no_more_sessions_are_claimed_than_fit(
+    run_app: RunApp, settings: GeneratorSettings, redis: Redis, avatar: str
+) -> None:
+    registry = Registry(redis)
+    for name in ("s1", "s2", "s3"):
+        await registry.keep_alive(record(name, avatar))
+    await run_app(create_app(settings, make_faces))
+    gid = await generator_id(registry)
+    async with asyncio.timeout(10):
+        while await registry.taken_slots(gid) < 2:
+            await asyncio.sleep(0.05)
+    await asyncio.sleep(1.0)
+    assert len(await registry.owners(["s1", "s2", "s3"])) == 2
+
+
+async def test_a_lease_that_another_took_is_given_up(
+    run_app: RunApp, settings: GeneratorSettings, redis: Redis, avatar: str
+) -> None:
+    url = await run_app(create_app(settings, make_faces))
+    registry = Registry(redis)
+    gid = await generator_id(registry)
+    await place(registry, record("s1", avatar), gid)
+    await frames_of(redis, "s1", 1)
+    await registry.release(gid, "s1")
+    assert await registry.hold("another", "s1", 20_000)
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as http, asyncio.timeout(5):
+        while 'reason="taken_over"} 1.0' not in (await http.get("/metrics")).text:
+            await asyncio.sleep(0.05)
+    assert await registry.owner("s1") == "another"
+
+
+async def test_an_avatar_that_is_not_there_costs_nobody_else_a_frame(
+    run_app: RunApp, settings: GeneratorSettings, redis: Redis, avatar: str
+) -> None:
+    await run_app(create_app(settings, make_faces))
+    registry = Registry(redis)
+    gid = await generator_id(registry)
+    await place(registry, record("lost", "nowhere"), gid)
+    await place(registry, record("good", avatar), gid)
+    assert len(await frames_of(redis, "good", 3)) >= 3
+    assert await registry.owner("lost") is None
+
+
+async def test_its_farewell_leaves_nothing_in_redis(settings: GeneratorSettings, redis: Redis, avatar: str) -> None:
+    app = create_app(settings, make_faces)
+    registry = Registry(redis)
+    async with app.router.lifespan_context(app):
+        gid = await generator_id(registry)
+        await place(registry, record("s1", avatar), gid)
+        await frames_of(redis, "s1", 1)
+    left = {key.decode() for key in await redis.keys("mien:generator*")}
+    assert left == set()
+    assert await registry.owner("s1") is None
+
+
+async def test_an_engine_that_cannot_run_here_stays_unready_and_says_why(
+    run_app: RunApp, settings: GeneratorSettings, tmp_path: Path
+) -> None:
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(b"these are no weights")
+    for change, reason in (
+        ({"engine": "fomm"}, "the fomm engine needs MIEN_WEIGHTS: make them with `mien model import`"),
+        ({"engine": "fomm", "weights": weights}, "weights.safetensors"),
+    ):
+        url = await run_app(create_app(settings.model_copy(update=change), make_faces))
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
+            answer = await http.get("/readyz")
+            assert answer.status_code == 503
+            assert reason in answer.json()["reasons"]["engine"]
+            assert (await http.get("/livez")).status_code == 200
