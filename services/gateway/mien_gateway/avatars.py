@@ -35,6 +35,8 @@ _STATUS = {
     Refusal.NO_FACE: 422,
     Refusal.FACE_TOO_SMALL: 422,
 }
+#: With what answers a body that is not read to its end: the server would go on reading it for the next request.
+_HANG_UP = {"Connection": "close"}
 _FIELD = "image"
 _UPLOAD_SCHEMA = {
     "requestBody": {
@@ -132,7 +134,7 @@ class Avatars:
                     raise Problem(422, "missing-image", f"the form has no file in a field named '{_FIELD}'")
                 return await field.read()
         except TimeoutError as error:
-            raise Problem(408, "upload-timeout", "the picture took too long to arrive") from error
+            raise Problem(408, "upload-timeout", "the picture took too long to arrive", _HANG_UP) from error
         except HTTPException as error:
             raise Problem(422, "malformed-form", f"the form cannot be read: {error.detail}") from error
         except ClientDisconnect as error:
@@ -157,7 +159,7 @@ def _limited(request: Request, limit: int) -> Receive:
 
 
 def _too_large(limit: int) -> Problem:
-    return Problem(413, "upload-too-large", f"an upload has {limit} bytes at most")
+    return Problem(413, "upload-too-large", f"an upload has {limit} bytes at most", _HANG_UP)
 
 
 @asynccontextmanager

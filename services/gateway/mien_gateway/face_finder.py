@@ -28,9 +28,9 @@ class FaceFinder:
         """All faces in (H, W, 3) RGB, largest first, in pixels of that picture."""
         height, width = rgb.shape[:2]
         scale = min(1.0, _SEARCH_SIDE / max(height, width))
-        small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else rgb
-        if min(small.shape[:2]) < _SMALLEST_PICTURE:
+        if scale * min(height, width) < _SMALLEST_PICTURE:
             return []
+        small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else rgb
         faces = []
         for found in self._networks.detect_faces(small):
             x, y, face_width, face_height = found["box"]

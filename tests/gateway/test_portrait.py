@@ -1,0 +1,89 @@
+"""From real pictures to avatars; they lie beside the repository and are no part of it."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from mien_gateway.crop import FIVE_LANDMARKS
+from mien_gateway.face_finder import FaceFinder
+from mien_gateway.portrait import make_portrait
+from mien_gateway.portrait_contract import PictureRefused, Refusal
+from mien_shared.motion import FaceKeypoint
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT.parent / "shared/data"
+MAX_PIXELS = 50_000_000
+
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the pictures of {DATA.name}/ are not beside the repository")
+
+
+@pytest.fixture(scope="module")
+def finder() -> FaceFinder:
+    return FaceFinder()
+
+
+def png(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "PNG", compress_level=1)
+    return out.getvalue()
+
+
+@needs_data
+@pytest.mark.parametrize(
+    "name", ["cc0_006.jpg", "cc0_028.jpg", "cc0_050_1280x720.jpg", "cc0_068.jpg", "studio_1820x1024.png"]
+)
+def test_a_portrait_becomes_an_avatar_with_its_face_in_the_crop(name: str, finder: FaceFinder) -> None:
+    portrait = make_portrait((DATA / "portraits" / name).read_bytes(), MAX_PIXELS, finder)
+    picture = np.asarray(Image.open(io.BytesIO(portrait.png)))
+    assert picture.shape == (720, 1280, 3)
+    box = portrait.face_box
+    again = finder.find(picture)[0]
+    in_crop = (again.landmarks - (box.x, box.y)) * (2 / box.size) - 1
+    assert np.abs(in_crop - FIVE_LANDMARKS).max() < 0.35, "framed as every crop is"
+    eyes = portrait.keypoints.points[[FaceKeypoint.LEFT_EYE, FaceKeypoint.RIGHT_EYE]]
+    assert np.abs(eyes - in_crop[:2]).max() < 0.05
+    lips = portrait.keypoints.points[[FaceKeypoint.UPPER_LIP, FaceKeypoint.LOWER_LIP]].mean(axis=0)
+    assert np.linalg.norm(lips - in_crop[3:].mean(axis=0)) < 0.1
+
+
+@needs_data
+def test_of_two_faces_the_larger_is_taken(finder: FaceFinder) -> None:
+    with Image.open(DATA / "edge/two_faces.gif") as gif:
+        frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(gif)]
+    for frame in frames:
+        faces = finder.find(np.asarray(frame))
+        if len(faces) >= 2:
+            break
+    else:
+        pytest.fail("no frame shows two faces")
+    assert faces[0].height >= faces[1].height
+    twice = frame.resize((2 * frame.width, 2 * frame.height))
+    portrait = make_portrait(png(twice), MAX_PIXELS, finder)
+    found = finder.find(np.asarray(Image.open(io.BytesIO(portrait.png))))
+    box = portrait.face_box
+    shown = min(found, key=lambda face: abs(face.x + face.width / 2 - box.x - box.size / 2))
+    assert shown.height == max(face.height for face in found)
+
+
+@needs_data
+def test_a_face_that_is_too_small_is_refused(finder: FaceFinder) -> None:
+    with Image.open(DATA / "portraits/cc0_006.jpg") as large:
+        tiny = large.convert("RGB").resize((90, 90), Image.Resampling.LANCZOS)
+    scene = Image.new("RGB", (400, 400), (90, 110, 120))
+    scene.paste(tiny, (150, 150))
+    with pytest.raises(PictureRefused, match=r"the largest face is \d\d pixels high, less than the 64") as caught:
+        make_portrait(png(scene), MAX_PIXELS, finder)
+    assert caught.value.refusal is Refusal.FACE_TOO_SMALL
+
+
+@pytest.mark.parametrize("size", [(640, 480), (8, 8), (1, 2000)])
+def test_a_picture_without_a_face_is_refused(size: tuple[int, int], finder: FaceFinder) -> None:
+    noise = np.random.default_rng(3).integers(0, 255, (size[1], size[0], 3), np.uint8)
+    with pytest.raises(PictureRefused, match="no face was found in the picture") as caught:
+        make_portrait(png(Image.fromarray(noise)), MAX_PIXELS, finder)
+    assert caught.value.refusal is Refusal.NO_FACE

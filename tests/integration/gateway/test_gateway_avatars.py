@@ -1,0 +1,344 @@
+"""Avatars over HTTP: every good and every bad upload, with the process that decodes them."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import signal
+import struct
+import zlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from mien_gateway.bundled import BUNDLED_AVATAR_ID
+from mien_gateway.portrait_contract import PictureRefused, Refusal
+from mien_gateway.portrait_process import PortraitFailed, PortraitProcess
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).resolve().parents[3]
+PORTRAITS = ROOT.parent / "shared/data/portraits"
+DRAWN = ROOT / "services/gateway/mien_gateway/bundled/mien.png"
+
+needs_portraits = pytest.mark.skipif(not PORTRAITS.is_dir(), reason="no portraits lie beside the repository")
+needs_drawing = pytest.mark.skipif(not DRAWN.is_file(), reason="the bundled avatar has not been drawn")
+
+
+def png(width: int = 64, height: int = 64) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of 100 bytes that claims any number of pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+def animated() -> bytes:
+    out = io.BytesIO()
+    frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
+    frames[0].save(out, "WEBP", save_all=True, append_images=frames[1:], duration=100)
+    return out.getvalue()
+
+
+def gif() -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(out, "GIF")
+    return out.getvalue()
+
+
+def assert_problem(answer: httpx.Response, status: int, code: str, detail: str) -> None:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body = answer.json()
+    assert (body["type"], body["status"], body["detail"]) == (f"urn:mien:problem:{code}", status, detail)
+
+
+async def upload(gateway: Any, data: bytes, field: str = "image") -> httpx.Response:
+    answer: httpx.Response = await gateway.http.post("/v1/avatars", files={field: ("picture", data)})
+    return answer
+
+
+async def keeps_an_avatar(gateway: Any, data: bytes) -> None:
+    """Upload, read, see and delete one."""
+    answer = await upload(gateway, data)
+    assert answer.status_code == 201, answer.text
+    avatar = answer.json()
+    assert set(avatar) == {"avatar_id", "width", "height", "face_box"}
+    assert (avatar["width"], avatar["height"]) == (1280, 720)
+    box = avatar["face_box"]
+    assert set(box) == {"x", "y", "size"}
+    assert 64 <= box["size"] <= 720
+    path = f"/v1/avatars/{avatar['avatar_id']}"
+    assert answer.headers["location"] == path
+    assert (await gateway.http.get(path)).json() == avatar
+    picture = await gateway.http.get(f"{path}/picture")
+    assert picture.headers["content-type"] == "image/png"
+    assert picture.headers["cache-control"] == "private, max-age=86400"
+    with Image.open(io.BytesIO(picture.content)) as image:
+        assert (image.size, image.mode, image.info) == ((1280, 720), "RGB", {})
+    assert (await gateway.http.delete(path)).status_code == 204
+    for gone in (
+        await gateway.http.get(path),
+        await gateway.http.get(f"{path}/picture"),
+        await gateway.http.delete(path),
+    ):
+        assert_problem(gone, 404, "avatar-not-found", "there is no avatar of that id")
+    assert await gateway.metric("mien_avatar_uploads_total", result="created") == 1
+    assert await gateway.metric("mien_avatar_processing_seconds_count") == 1
+
+
+@needs_portraits
+async def test_a_photograph_becomes_an_avatar(start_gateway: Any) -> None:
+    await keeps_an_avatar(await start_gateway(), (PORTRAITS / "cc0_006.jpg").read_bytes())
+
+
+@needs_drawing
+async def test_the_drawn_character_is_found_as_a_face_too(start_gateway: Any) -> None:
+    await keeps_an_avatar(await start_gateway(), DRAWN.read_bytes())
+
+
+@needs_drawing
+async def test_the_bundled_avatar_is_there_from_the_start_and_stays(start_gateway: Any) -> None:
+    gateway = await start_gateway()
+    path = f"/v1/avatars/{BUNDLED_AVATAR_ID}"
+    assert (await gateway.http.get(path)).json()["face_box"]["size"] == 384
+    assert (await gateway.http.get(f"{path}/picture")).content == DRAWN.read_bytes()
+    assert_problem(
+        await gateway.http.delete(path), 409, "avatar-bundled", "the avatar that comes with Mien cannot be deleted"
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "code", "detail"),
+    [
+        (b"hello", 415, "not-an-image", "this is no picture; send a JPEG, PNG or WebP picture"),
+        (b"", 415, "not-an-image", "this is no picture; send a JPEG, PNG or WebP picture"),
+        (gif(), 415, "unsupported-format", "GIF is not taken; send a JPEG, PNG or WebP picture"),
+        (animated(), 415, "animated-image", "the picture is animated; a still one is needed"),
+        (png()[:5000], 422, "truncated-image", "the picture is damaged or cut short"),
+        (
+            bomb(10_000, 10_000),
+            413,
+            "too-many-pixels",
+            "the picture has 10000 x 10000 pixels, more than the 50000000 that are taken",
+        ),
+        (png(), 422, "no-face", "no face was found in the picture"),
+    ],
+)
+async def test_a_bad_picture_is_answered_by_name(
+    start_gateway: Any, data: bytes, status: int, code: str, detail: str
+) -> None:
+    gateway = await start_gateway()
+    assert_problem(await upload(gateway, data), status, code, detail)
+    assert await gateway.metric("mien_avatar_uploads_total", result=code) == 1
+
+
+async def test_a_bad_form_is_answered_by_name(start_gateway: Any) -> None:
+    gateway = await start_gateway()
+    missing = "the form has no file in a field named 'image'"
+    assert_problem(await upload(gateway, png(), field="picture"), 422, "missing-image", missing)
+    as_text = await gateway.http.post("/v1/avatars", files={"image": (None, "not a file")})
+    assert_problem(as_text, 422, "missing-image", missing)
+    raw = await gateway.http.post("/v1/avatars", content=png(), headers={"Content-Type": "image/png"})
+    assert_problem(raw, 415, "not-multipart", "send multipart/form-data with the picture in the field 'image'")
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = await gateway.http.post("/v1/avatars", content=b"--y\r\nnothing", headers=form)
+    assert (answer.status_code, answer.json()["type"]) == (422, "urn:mien:problem:malformed-form")
+    answer = await gateway.http.post("/v1/avatars", content=b"", headers={"Content-Type": "multipart/form-data"})
+    assert (answer.status_code, answer.json()["type"]) == (422, "urn:mien:problem:malformed-form")
+    two = [("image", ("a", png())), ("image", ("b", png()))]
+    answer = await gateway.http.post("/v1/avatars", files=two)
+    assert (answer.status_code, answer.json()["type"]) == (422, "urn:mien:problem:malformed-form")
+
+
+async def test_a_body_that_says_it_is_too_large_is_refused_unread(start_gateway: Any) -> None:
+    gateway = await start_gateway(max_upload_bytes=10_000)
+    answer = await upload(gateway, b"\0" * 20_000)
+    assert_problem(answer, 413, "upload-too-large", "an upload has 10000 bytes at most")
+
+
+async def test_a_body_that_does_not_say_its_size_is_cut_off_at_the_limit(start_gateway: Any) -> None:
+    gateway = await start_gateway(max_upload_bytes=100_000)
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        yield b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+        while True:
+            yield b"\0" * 10_000
+            sent += 10_000
+
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = await gateway.http.post("/v1/avatars", content=endless(), headers=form)
+    assert_problem(answer, 413, "upload-too-large", "an upload has 100000 bytes at most")
+    assert sent >= 100_000 - 10_000
+
+
+async def test_a_body_that_does_not_come_is_given_up(start_gateway: Any) -> None:
+    gateway = await start_gateway(upload_timeout_s=0.2)
+    over = asyncio.Event()
+
+    async def stalled() -> AsyncIterator[bytes]:
+        yield b"--x\r\n"
+        await over.wait()
+
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    sending = asyncio.create_task(gateway.http.post("/v1/avatars", content=stalled(), headers=form))
+    await gateway.reaches(1, "mien_avatar_uploads_total", result="upload-timeout")
+    over.set()
+    await asyncio.gather(sending, return_exceptions=True)
+
+
+async def test_more_uploads_than_are_taken_at_once_are_sent_away(start_gateway: Any) -> None:
+    gateway = await start_gateway(max_uploads=1, upload_timeout_s=20)
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    async def stalled() -> AsyncIterator[bytes]:
+        yield b"--x\r\n"
+        begun.set()
+        await over.wait()
+        yield b"--x--\r\n"
+
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    sending = asyncio.create_task(gateway.http.post("/v1/avatars", content=stalled(), headers=form))
+    await begun.wait()
+    async with asyncio.timeout(20):
+        while (answer := await upload(gateway, b"hello")).status_code != 503:
+            await asyncio.sleep(0.01)
+    assert_problem(answer, 503, "uploads-busy", "too many pictures are being uploaded at the moment")
+    assert answer.headers["retry-after"] == "2"
+    over.set()
+    assert (await sending).status_code == 422
+    assert (await upload(gateway, b"hello")).status_code == 415
+
+
+async def test_a_store_that_fails_is_a_503_and_unreadiness(start_gateway: Any, tmp_path: Path) -> None:
+    # A file where the store's folder for this avatar should be.
+    gateway = await start_gateway()
+    (tmp_path / "avatars" / "broken").write_text("")
+    answer = await gateway.http.get("/v1/avatars/broken")
+    assert_problem(answer, 503, "avatar-store-unavailable", "the avatar could not be read")
+
+
+def worker(deadline_s: float = 10, memory_bytes: int = 3 * 2**29) -> PortraitProcess:
+    return PortraitProcess(deadline_s, memory_bytes, 50_000_000)
+
+
+async def wakes(portraits: PortraitProcess) -> None:
+    with pytest.raises(PictureRefused, match="this is no picture"):
+        await portraits.make(b"hello")
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+async def test_the_worker_starts_with_the_first_picture_and_serves_the_next_too() -> None:
+    portraits = worker()
+    assert portraits.pid is None
+    await wakes(portraits)
+    pid = portraits.pid
+    with pytest.raises(PictureRefused):
+        await portraits.make(png())
+    assert portraits.pid == pid
+    assert pid is not None
+    await portraits.aclose()
+    assert not is_running(pid)
+
+
+async def test_the_worker_has_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIEN_TOKEN_SECRET", "x" * 40)
+    monkeypatch.setenv("REDIS_URL", "redis://user:password@host")
+    portraits = worker()
+    with pytest.raises(PictureRefused):
+        await portraits.make(b"hello")
+    environment = Path(f"/proc/{portraits.pid}/environ").read_bytes()
+    assert b"PATH=" in environment
+    assert b"MIEN_" not in environment
+    assert b"REDIS_" not in environment
+    await portraits.aclose()
+
+
+async def test_a_worker_that_dies_is_replaced() -> None:
+    portraits = worker()
+    with pytest.raises(PictureRefused):
+        await portraits.make(b"hello")
+    assert portraits.pid is not None
+    os.kill(portraits.pid, signal.SIGSTOP)  # so that the question is on its way when it dies
+    asking = asyncio.create_task(portraits.make(png()))
+    await asyncio.sleep(0)
+    os.kill(portraits.pid, signal.SIGKILL)
+    with pytest.raises(PortraitFailed, match="the picture took too long or too much"):
+        await asking
+    with pytest.raises(PictureRefused):
+        await portraits.make(b"hello")
+    await portraits.aclose()
+
+
+async def test_a_picture_beyond_the_deadline_ends_the_worker() -> None:
+    portraits = worker(deadline_s=0.2)  # the alarm counts whole seconds: one
+    large = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (6000, 8000), np.uint8)).save(large, "WEBP", method=0)
+    with pytest.raises(PortraitFailed):
+        await portraits.make(large.getvalue())
+    assert portraits.pid is None
+    await portraits.aclose()
+
+
+async def test_a_picture_beyond_the_memory_is_refused_and_the_worker_lives() -> None:
+    portraits = worker(memory_bytes=700 * 2**20)
+    large = io.BytesIO()
+    Image.new("RGBA", (7000, 7000)).save(large, "PNG", compress_level=1)
+    with pytest.raises(PictureRefused) as caught:
+        await portraits.make(large.getvalue())
+    assert caught.value.refusal is Refusal.TOO_MUCH_MEMORY
+    pid = portraits.pid
+    with pytest.raises(PictureRefused, match="this is no picture"):
+        await portraits.make(b"hello")
+    assert portraits.pid == pid
+    await portraits.aclose()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "CMYK"])
+async def test_the_largest_pictures_that_are_taken_fit_the_workers_memory(mode: str) -> None:
+    portraits = worker()
+    large = io.BytesIO()
+    kind = "JPEG" if mode == "CMYK" else "PNG"
+    Image.new(mode, (7070, 7070)).save(large, kind, compress_level=1)
+    with pytest.raises(PictureRefused, match="no face was found"):
+        await portraits.make(large.getvalue())
+    await portraits.aclose()
+
+
+async def test_giving_up_on_a_picture_leaves_nothing_for_the_next() -> None:
+    portraits = worker()
+    with pytest.raises(PictureRefused):
+        await portraits.make(b"hello")
+    pid = portraits.pid
+    asking = asyncio.create_task(portraits.make(png(2000, 2000)))
+    await asyncio.sleep(0.01)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    assert pid is not None
+    assert not is_running(pid)
+    with pytest.raises(PictureRefused, match="this is no picture"):
+        await portraits.make(b"hello")
+    await portraits.aclose()
