@@ -1,12 +1,13 @@
-"""The avatar store on a real folder, and on object stores by the same calls."""
+"""The avatar store on a real folder and on S3, by the same calls."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
-from obstore.store import MemoryStore
+from moto.server import ThreadedMotoServer
 
 from mien_shared.avatars import AvatarNotFound, AvatarRecord, AvatarStore, AvatarStoreError, FaceBox
 from mien_shared.motion import Keypoints
@@ -22,13 +23,28 @@ def avatar(avatar_id: str = "a1") -> AvatarRecord:
     )
 
 
-@pytest.fixture(params=["folder", "memory"])
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[AvatarStore]:
+    """A bucket behind a real S3 endpoint on loopback."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        endpoint = "http://{}:{}".format(*server.get_host_and_port())
+        settings = {"ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret", "REGION": "us-east-1", "ALLOW_HTTP": "true"}
+        for name, value in (settings | {"ENDPOINT": endpoint}).items():
+            monkeypatch.setenv(f"AWS_{name}", value)
+        httpx.put(f"{endpoint}/mien-test", trust_env=False).raise_for_status()
+        yield AvatarStore.open("s3://mien-test/avatars")
+    finally:
+        server.stop()
+
+
+@pytest.fixture(params=["folder", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> AvatarStore:
-    makers: dict[str, Callable[[], AvatarStore]] = {
-        "folder": lambda: AvatarStore.open(f"file:{tmp_path}/avatars"),
-        "memory": lambda: AvatarStore(MemoryStore()),
-    }
-    return makers[request.param]()
+    if request.param == "folder":
+        return AvatarStore.open(f"file:{tmp_path}/avatars")
+    s3_store: AvatarStore = request.getfixturevalue("s3")
+    return s3_store
 
 
 async def test_what_is_put_is_found_until_it_is_deleted(store: AvatarStore) -> None:
@@ -59,3 +75,8 @@ async def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "avatars" / "a1").write_text("a file where a folder should be")
     with pytest.raises(AvatarStoreError, match=r"^the avatar could not be stored$"):
         await store.put(avatar(), b"png")
+
+
+async def test_a_bucket_that_is_not_there_is_an_error_of_the_store(s3: AvatarStore) -> None:
+    with pytest.raises(AvatarStoreError, match=r"^the avatar could not be stored$"):
+        await AvatarStore.open("s3://mien-no-such-bucket/avatars").put(avatar(), b"png")
