@@ -49,6 +49,13 @@ def redis_url(configured: str | None) -> Iterator[str]:
         yield server.url
 
 
+async def ping(redis: Redis, clock: Clock, metrics: ServiceMetrics) -> None:
+    """Ask Redis for an answer and measure how long it took; raises what Redis raises."""
+    asked_s = clock.monotonic_s()
+    await redis.ping()
+    metrics.redis_round_trip(clock.monotonic_s() - asked_s)
+
+
 async def keep_trying(
     name: str, clock: Clock, metrics: ServiceMetrics, step: Callable[[], Awaitable[None]], pause_s: float = 0.0
 ) -> None:

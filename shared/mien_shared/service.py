@@ -37,6 +37,11 @@ def create_service(
     """A FastAPI application around `run`, which brings the service up, yields its readiness and takes it down."""
     app_readiness: list[Readiness] = []
 
+    def unready_reasons() -> dict[str, str]:
+        return app_readiness[0]() if app_readiness else {"start": "the service is still starting"}
+
+    service_metrics.watch_readiness(lambda: not unready_reasons())
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         lag = asyncio.create_task(service_metrics.watch_event_loop(SystemClock()), name="event loop lag")
@@ -59,7 +64,7 @@ def create_service(
     @app.get("/readyz", tags=["operations"])
     async def readyz() -> Response:
         """200 when requests can be served, else 503 with what stands in the way."""
-        reasons = app_readiness[0]() if app_readiness else {"start": "the service is still starting"}
+        reasons = unready_reasons()
         return JSONResponse(
             {"status": "unready", "reasons": reasons} if reasons else {"status": "ready"},
             status_code=503 if reasons else 200,
