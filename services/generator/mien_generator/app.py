@@ -8,6 +8,7 @@ import secrets
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import cv2
@@ -25,7 +26,7 @@ from mien_generator.pipeline import Pipeline
 from mien_generator.session import Arrival, GeneratorSession
 from mien_generator.settings import GeneratorSettings
 from mien_shared.avatars import AvatarNotFound, AvatarRecord, AvatarStore, AvatarStoreError
-from mien_shared.bus import BUS_ERRORS, keep_trying, open_redis, redis_url
+from mien_shared.bus import BUS_ERRORS, keep_trying, open_redis, ping, redis_url
 from mien_shared.channels import FramePublisher, GeneratorInbox
 from mien_shared.clock import Clock, SystemClock
 from mien_shared.messages import (
@@ -50,6 +51,7 @@ logger = logging.getLogger(__name__)
 _EXPIRED_AFTER_S = 15.0
 #: An orphan whose avatar cannot be had is not tried again for so long.
 _REFUSED_S = 30.0
+_PROBE_INTERVAL_S = 1.0
 
 
 class Generator:
@@ -91,9 +93,10 @@ class Generator:
                     except MotionPacketError as error:
                         self._metrics.skipped(error.reason)
                         continue
+                    self._metrics.channel_lag("motion", self._clock.unix_s() - received_unix_us / 1e6)
                     self._engine.offer(session_id, Arrival(packet, received_unix_us, self._clock.monotonic_s()))
                 case StartSession(session=session):
-                    self._start(session)
+                    self._start(session, claimed=False)
                 case StopSession(session_id=session_id):
                     self._let_go(session_id, "stopped")
                 case RequestKeyframe(session_id=session_id, reason=reason):
@@ -155,26 +158,29 @@ class Generator:
             return
         if await self._registry.hold(self.generator_id, session_id, RESERVATION_MS):
             logger.info("session taken over")
-            self._start(session)
+            self._start(session, claimed=True)
         else:
             await self._registry.free_slot(self.generator_id, session_id)
 
-    def _start(self, session: SessionRecord) -> None:
+    def _start(self, session: SessionRecord, claimed: bool) -> None:
         known = {record.session_id for record in self._engine.records()} | self._starting
         if session.session_id in known:
             return
         self._starting.add(session.session_id)
-        task = asyncio.create_task(self._build(session), name="start session")
+        task = asyncio.create_task(self._build(session, claimed), name="start session")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _build(self, session: SessionRecord) -> None:
+    async def _build(self, session: SessionRecord, claimed: bool) -> None:
+        ordered_s = self._clock.monotonic_s()
         try:
             record = await self._avatars.record(session.avatar_id)
             still = await asyncio.to_thread(decode_png, await self._avatars.picture(session.avatar_id))
             await self._engine.add(lambda: self._session(session, record, still))
+            self._metrics.session_started(claimed, self._clock.monotonic_s() - ordered_s)
             logger.info("session started", extra={"engine": self._faces.name})
         except (AvatarNotFound, AvatarStoreError, ValueError) as error:
+            self._metrics.session_not_started()
             logger.warning("session not started", extra={"error": str(error)})
             self._refused_until_s[session.session_id] = self._clock.monotonic_s() + _REFUSED_S
             await self._registry.release(self.generator_id, session.session_id)
@@ -235,13 +241,16 @@ def create_app(settings: GeneratorSettings, make_faces: Callable[[GeneratorSetti
 
         engine = Engine(Pipeline(faces, clock, metrics, publish), clock, metrics, settings.fps, settings.max_batch)
         metrics.capacity(settings.capacity)
+        metrics.generates_with(faces.name, encoder_name)
         with redis_url(settings.redis_url) as url:
             async with open_redis(url) as redis:
                 publisher = FramePublisher(redis, on_lost)
                 avatars = AvatarStore.open(settings.avatar_store)
                 generator = Generator(settings, Registry(redis), avatars, engine, faces, encoder_name, clock, metrics)
                 engine.start()
+                probe = partial(ping, redis, clock, metrics)
                 tasks = [
+                    asyncio.create_task(keep_trying("probe", clock, metrics, probe, _PROBE_INTERVAL_S)),
                     asyncio.create_task(keep_trying("inbox", clock, metrics, generator.receive)),
                     asyncio.create_task(keep_trying("publish", clock, metrics, publisher.flush)),
                     asyncio.create_task(keep_trying("heartbeat", clock, metrics, generator.beat, HEARTBEAT_INTERVAL_S)),

@@ -76,7 +76,7 @@ class Engine(Generic[P]):
                 loop.call_soon_threadsafe(done.set_exception, error)
                 return
             self._sessions[session.session_id] = session
-            self._metrics.sessions(len(self._sessions))
+            self._count_sessions()
             loop.call_soon_threadsafe(done.set_result, None)
 
         self._submit(job)
@@ -120,7 +120,11 @@ class Engine(Generic[P]):
 
     def _remove(self, session_id: str) -> None:
         self._sessions.pop(session_id, None)
-        self._metrics.sessions(len(self._sessions))
+        self._count_sessions()
+
+    def _count_sessions(self) -> None:
+        sizes = [session.prepared.size for session in self._sessions.values()]
+        self._metrics.sessions(self._pipeline.faces.name, sizes)
 
     def _run(self) -> None:
         try:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prometheus_client import Counter, Gauge, Histogram
 
 from mien_shared.messages import KeyframeReason
 from mien_shared.metrics import LATENCY_BUCKETS_S, ServiceMetrics
 
+#: From the order to start a session to its first frame being due.
+_START_BUCKETS_S = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0)
 _STAGE_BUCKETS_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.033, 0.066, 0.1, 0.2, 0.5)
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
+#: Face sizes with a series of their own; a crop of an uploaded picture may have any size.
+_TIER_SIZES = (256, 384)
+
+# A counter's first increase is invisible to rate() unless it was there at zero before.
+_MOTIONS = ("speaker", "default")
+_SKIP_REASONS = ("superseded", "unusable", "unknown_session")
+_STAGES = ("wait", "face", "compose", "encode")
+_START_RESULTS = ("placed", "claimed", "failed")
+_END_REASONS = ("stopped", "taken_over", "expired", "shutdown")
 
 
 class GeneratorMetrics(ServiceMetrics):
@@ -18,6 +31,12 @@ class GeneratorMetrics(ServiceMetrics):
         super().__init__("generator")
         registry = self.registry
         self._sessions = Gauge("mien_generator_sessions", "Sessions being generated", registry=registry)
+        self._tiers = Gauge(
+            "mien_tier_sessions", "Sessions by tier: engine and face size in pixels", ["tier"], registry=registry
+        )
+        self._info = Gauge(
+            "mien_generator_info", "Always 1; what generates and encodes here", ["engine", "encoder"], registry=registry
+        )
         self._capacity = Gauge("mien_generator_capacity_sessions", "Sessions this generator takes", registry=registry)
         self._frames = Counter(
             "mien_generated_frames_total", "Frames encoded, by what moved them", ["motion"], registry=registry
@@ -33,7 +52,7 @@ class GeneratorMetrics(ServiceMetrics):
         )
         self._stage = Histogram(
             "mien_stage_seconds",
-            "Time spent in a stage",
+            "A frame's way: wait (gateway's receipt to face), face (once a batch), compose, encode",
             ["stage"],
             buckets=_STAGE_BUCKETS_S,
             registry=registry,
@@ -50,12 +69,41 @@ class GeneratorMetrics(ServiceMetrics):
             "mien_idr_requests_total", "Requests for an IDR, by who asked", ["reason"], registry=registry
         )
         self._lost = Counter("mien_lost_frames_total", "Encoded frames that Redis did not take", registry=registry)
+        self._starts = Counter(
+            "mien_generator_sessions_started_total",
+            "Sessions placed here by a gateway or claimed from another generator, and those that could not be started",
+            ["result"],
+            registry=registry,
+        )
+        self._start = Histogram(
+            "mien_session_start_seconds",
+            "From the order to start a session to its first frame being due",
+            buckets=_START_BUCKETS_S,
+            registry=registry,
+        )
         self._ended = Counter(
             "mien_generator_sessions_ended_total", "Sessions this generator let go of", ["reason"], registry=registry
         )
+        for family, labels in (
+            (self._frames, _MOTIONS),
+            (self._skipped, _SKIP_REASONS),
+            (self._stage, _STAGES),
+            (self._idr_requests, tuple(KeyframeReason)),
+            (self._starts, _START_RESULTS),
+            (self._ended, _END_REASONS),
+        ):
+            for label in labels:
+                family.labels(label)
 
-    def sessions(self, count: int) -> None:
-        self._sessions.set(count)
+    def generates_with(self, engine: str, encoder: str) -> None:
+        self._info.labels(engine, encoder).set(1)
+
+    def sessions(self, engine: str, face_sizes: Sequence[int]) -> None:
+        """All sessions being generated, each by the size of its face."""
+        self._sessions.set(len(face_sizes))
+        for size in _TIER_SIZES:
+            self._tiers.labels(f"{engine}-{size}").set(face_sizes.count(size))
+        self._tiers.labels(f"{engine}-other").set(sum(size not in _TIER_SIZES for size in face_sizes))
 
     def capacity(self, count: int) -> None:
         self._capacity.set(count)
@@ -66,7 +114,7 @@ class GeneratorMetrics(ServiceMetrics):
         self._encoded.inc(size_bytes)
 
     def skipped(self, reason: str, count: int = 1) -> None:
-        """`reason`: superseded, unusable or unknown_session."""
+        """`reason`: superseded, unusable, unknown_session, or what MotionPacketError calls it."""
         self._skipped.labels(reason).inc(count)
 
     def batch(self, size: int) -> None:
@@ -83,6 +131,14 @@ class GeneratorMetrics(ServiceMetrics):
 
     def lost(self, frames: int) -> None:
         self._lost.inc(frames)
+
+    def session_started(self, claimed: bool, seconds: float) -> None:
+        """`claimed`: nobody held it, so we took it over."""
+        self._starts.labels("claimed" if claimed else "placed").inc()
+        self._start.observe(seconds)
+
+    def session_not_started(self) -> None:
+        self._starts.labels("failed").inc()
 
     def session_ended(self, reason: str) -> None:
         """`reason`: stopped, taken_over, expired or shutdown."""

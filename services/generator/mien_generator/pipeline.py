@@ -52,10 +52,11 @@ class Pipeline(Generic[P]):
             encoded_s = self._clock.monotonic_s()
             if encoded.is_idr:
                 session.keyframes.was_sent(encoded_s)
-            trace = _trace(motion, unix_s, face_s, encoding_s - composing_s, encoded_s - encoding_s)
+            wait_s = _wait_s(motion, unix_s - (encoding_s - composing_s) - face_s)
+            trace = _trace(motion, wait_s, face_s, encoding_s - composing_s, encoded_s - encoding_s)
             frame = session.number(insert_trace(encoded.data, trace), encoded.is_idr, pts_90k)
             self._publish(session.session_id, frame)
-            self._measure(session, motion, frame, encoding_s - composing_s, encoded_s - encoding_s)
+            self._measure(session, motion, frame, wait_s, encoding_s - composing_s, encoded_s - encoding_s)
 
     def _motion(self, session: GeneratorSession[P], now_s: float, due_s: float) -> DrivenFace | None:
         try:
@@ -65,23 +66,34 @@ class Pipeline(Generic[P]):
             return None
 
     def _measure(
-        self, session: GeneratorSession[P], motion: DrivenFace, frame: EncodedFrame, compose_s: float, encode_s: float
+        self,
+        session: GeneratorSession[P],
+        motion: DrivenFace,
+        frame: EncodedFrame,
+        wait_s: float,
+        compose_s: float,
+        encode_s: float,
     ) -> None:
         motion_to_packet_s = None
         if motion.arrival is not None:
             motion_to_packet_s = max(0.0, self._clock.unix_s() - motion.arrival.received_unix_us / 1e6)
             self._metrics.motion_to_packet(motion_to_packet_s)
+            self._metrics.stage("wait", wait_s)
         session.meter.encoded(self._clock.monotonic_s(), len(frame.data), motion_to_packet_s)
         self._metrics.stage("compose", compose_s)
         self._metrics.stage("encode", encode_s)
         self._metrics.frame(motion.arrival is None, frame.is_idr, len(frame.data))
 
 
-def _trace(motion: DrivenFace, unix_s: float, face_s: float, compose_s: float, encode_s: float) -> FrameTrace:
+def _wait_s(motion: DrivenFace, worked_from_unix_s: float) -> float:
+    """A motion's way to us and its waiting, also for others of its batch; 0 for a frame that no motion moves."""
+    if motion.arrival is None:
+        return 0.0
+    return max(0.0, worked_from_unix_s - motion.arrival.received_unix_us / 1e6)
+
+
+def _trace(motion: DrivenFace, wait_s: float, face_s: float, compose_s: float, encode_s: float) -> FrameTrace:
     """What a receiver may want to know of a frame's life; nothing of it needs trust."""
-    wait_s = 0.0
-    if motion.arrival is not None:
-        wait_s = max(0.0, unix_s - face_s - compose_s - motion.arrival.received_unix_us / 1e6)
     return FrameTrace(
         capture_ms=motion.packet.capture_ms if motion.packet else 0,
         sequence=motion.packet.sequence if motion.packet else 0,

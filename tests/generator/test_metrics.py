@@ -1,0 +1,45 @@
+"""The generator's own figures: closed sets of labels, there from the start."""
+
+from __future__ import annotations
+
+from mien_generator.metrics import GeneratorMetrics
+
+
+def value(metrics: GeneratorMetrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(name, labels)
+
+
+def test_sessions_are_counted_by_tier_and_tiers_are_few() -> None:
+    metrics = GeneratorMetrics()
+    metrics.sessions("warp", [384, 384, 611, 702])
+    assert value(metrics, "mien_generator_sessions") == 4
+    assert value(metrics, "mien_tier_sessions", tier="warp-384") == 2
+    assert value(metrics, "mien_tier_sessions", tier="warp-256") == 0
+    assert value(metrics, "mien_tier_sessions", tier="warp-other") == 2
+    metrics.sessions("warp", [])
+    assert value(metrics, "mien_tier_sessions", tier="warp-other") == 0
+
+
+def test_counters_are_there_before_anything_happens() -> None:
+    metrics = GeneratorMetrics()
+    for name, label, values in (
+        ("mien_generated_frames_total", "motion", ("speaker", "default")),
+        ("mien_skipped_motion_total", "reason", ("superseded", "unusable", "unknown_session")),
+        ("mien_idr_requests_total", "reason", ("join", "pli", "gap", "redis")),
+        ("mien_generator_sessions_started_total", "result", ("placed", "claimed", "failed")),
+        ("mien_stage_seconds_count", "stage", ("wait", "face", "compose", "encode")),
+    ):
+        for label_value in values:
+            assert value(metrics, name, **{label: label_value}) == 0, (name, label_value)
+
+
+def test_a_session_claimed_is_told_from_one_that_was_placed() -> None:
+    metrics = GeneratorMetrics()
+    metrics.session_started(claimed=True, seconds=0.1)
+    metrics.session_started(claimed=False, seconds=0.3)
+    metrics.session_not_started()
+    assert [
+        value(metrics, "mien_generator_sessions_started_total", result=result)
+        for result in ("placed", "claimed", "failed")
+    ] == [1, 1, 1]
+    assert value(metrics, "mien_session_start_seconds_count") == 2
