@@ -302,6 +302,21 @@ def test_the_lips_line_is_found_where_the_picture_shows_it() -> None:
     assert abs(mouth.tilt) < 0.02
 
 
+def test_teeth_between_the_lips_are_seen() -> None:
+    smiling = draw_avatar()
+    smiling[box(-0.13, 0.20, 0.13, 0.25)] = 240
+    mouth = find_mouth(smiling, FACE_POINTS)
+    assert mouth is not None
+    assert not mouth.closed
+
+
+def test_large_eyes_under_high_brows_reach_farther() -> None:
+    high = FACE_POINTS.copy()
+    high[[K.LEFT_BROW, K.RIGHT_BROW], 1] -= 0.08
+    assert reach_of(high).sigma[K.LEFT_EYE, 1] > 1.3 * reach_of(FACE_POINTS).sigma[K.LEFT_EYE, 1]
+    assert reach_of(high).stretch[K.LEFT_EYE] > 1.3 * reach_of(FACE_POINTS).stretch[K.LEFT_EYE]
+
+
 def test_the_lips_of_a_tilted_head_are_found_along_its_tilt() -> None:
     angle = 15.0
     turn = cv2.getRotationMatrix2D(((SIZE - 1) / 2, (SIZE - 1) / 2), -angle, 1)  # clockwise on the screen
