@@ -10,7 +10,7 @@ from pydantic import SecretStr, ValidationError
 from mien_gateway.page import security_headers
 from mien_gateway.settings import GatewaySettings
 
-SECRET = SecretStr("s" * 40)
+SECRET = SecretStr("a secret of thirty-two bytes or more")
 
 
 def test_makes_the_addresses_that_clients_are_given() -> None:

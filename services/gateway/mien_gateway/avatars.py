@@ -17,6 +17,7 @@ from starlette.types import Message, Receive
 
 from mien_gateway.bundled import BUNDLED_AVATAR_ID
 from mien_gateway.documents import problems
+from mien_gateway.hang_up import HangUp
 from mien_gateway.metrics import GatewayMetrics
 from mien_gateway.portrait_contract import PictureRefused, Portrait, Refusal
 from mien_gateway.portrait_process import PortraitFailed, PortraitProcess
@@ -35,8 +36,8 @@ _STATUS = {
     Refusal.NO_FACE: 422,
     Refusal.FACE_TOO_SMALL: 422,
 }
-#: With what answers a body that is not read to its end: the server would go on reading it for the next request.
-_HANG_UP = {"Connection": "close"}
+#: Answers that leave a body unread.
+_UNREAD = frozenset({"upload-too-large", "upload-timeout", "uploads-busy", "not-multipart"})
 _FIELD = "image"
 _UPLOAD_SCHEMA = {
     "requestBody": {
@@ -134,7 +135,7 @@ class Avatars:
                     raise Problem(422, "missing-image", f"the form has no file in a field named '{_FIELD}'")
                 return await field.read()
         except TimeoutError as error:
-            raise Problem(408, "upload-timeout", "the picture took too long to arrive", _HANG_UP) from error
+            raise Problem(408, "upload-timeout", "the picture took too long to arrive") from error
         except HTTPException as error:
             raise Problem(422, "malformed-form", f"the form cannot be read: {error.detail}") from error
         except ClientDisconnect as error:
@@ -159,7 +160,7 @@ def _limited(request: Request, limit: int) -> Receive:
 
 
 def _too_large(limit: int) -> Problem:
-    return Problem(413, "upload-too-large", f"an upload has {limit} bytes at most", _HANG_UP)
+    return Problem(413, "upload-too-large", f"an upload has {limit} bytes at most")
 
 
 @asynccontextmanager
@@ -198,6 +199,7 @@ _AWAY = "`avatar-store-unavailable`; come back after Retry-After"
 @router.post(
     "",
     status_code=201,
+    response_model=Avatar,
     openapi_extra=_UPLOAD_SCHEMA,
     responses=problems(
         s408="`upload-timeout`",
@@ -208,9 +210,14 @@ _AWAY = "`avatar-store-unavailable`; come back after Retry-After"
         s503="`uploads-busy`, `processing-failed`, `avatar-store-unavailable`; come back after Retry-After",
     ),
 )
-async def upload(request: Request, response: Response, avatars: Here) -> Avatar:
+async def upload(request: Request, response: Response, avatars: Here) -> Avatar | Response:
     """Make an avatar of a picture with a face in it (JPEG, PNG or WebP); of several faces the largest."""
-    record = await avatars.upload(request)
+    try:
+        record = await avatars.upload(request)
+    except Problem as problem:
+        if problem.code in _UNREAD:
+            return HangUp(problem.response())
+        raise
     response.headers["Location"] = f"/v1/avatars/{record.avatar_id}"
     return Avatar.of(record)
 

@@ -7,7 +7,6 @@ when its standard input does, so it cannot outlive a gateway that was killed by 
 
 from __future__ import annotations
 
-import math
 import os
 import resource
 import signal
@@ -31,9 +30,9 @@ def main() -> None:
     finder = FaceFinder()
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     while (data := _read(sys.stdin.buffer)) is not None:
-        signal.alarm(math.ceil(deadline_s))  # SIGALRM's default action ends the process, native code or not
+        signal.setitimer(signal.ITIMER_REAL, deadline_s)  # SIGALRM's default action ends a process in native code too
         answer, png = _work(data, max_pixels, finder)
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for part in (answer.model_dump_json().encode(), png):
             answers.write(LENGTH.pack(len(part)) + part)
         answers.flush()

@@ -27,8 +27,6 @@ from mien_shared.tokens import SPEAKER_GRANTS, TokenIssuer
 
 pytestmark = pytest.mark.integration
 
-Process = asyncio.subprocess.Process
-
 SECRET = "a secret of more than thirty-two bytes"
 
 
@@ -42,7 +40,7 @@ def free_port() -> int:
 @asynccontextmanager
 async def process(
     tmp_path: Path, **environment: str
-) -> AsyncIterator[tuple[subprocess.Popen[bytes], httpx.AsyncClient]]:
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, httpx.AsyncClient]]:
     """A ready gateway process and a client for it."""
     port = free_port()
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MIEN_", "REDIS_"))}
@@ -110,14 +108,17 @@ async def test_a_message_beyond_the_limit_closes_the_uplink(tmp_path: Path, redi
         url = f"ws://127.0.0.1:{http.base_url.port}/v1/sessions/s/uplink"
         headers = {"Authorization": f"Bearer {TokenIssuer(SECRET).issue('s', SPEAKER_GRANTS)}"}
         async with connect(url, additional_headers=headers, proxy=None) as uplink:
-            await uplink.send(b"\0" * 512)
+            await uplink.send(b"\0" * 512)  # no motion packet, but not too long to be looked at
+            async with asyncio.timeout(20):
+                while 'mien_uplink_packets_total{result="length"} 1.0' not in (await http.get("/metrics")).text:
+                    await asyncio.sleep(0.02)
             await uplink.send(b"\0" * 513)
             with pytest.raises(ConnectionClosed) as caught:
                 await uplink.recv()
         assert caught.value.rcvd is not None
         assert caught.value.rcvd.code == 1009
         metrics = (await http.get("/metrics")).text
-        assert 'mien_uplink_packets_total{result="length"} 1.0' in metrics
+        assert 'mien_uplink_packets_total{result="length"} 1.0' in metrics, "the longer one never got that far"
 
 
 @pytest.mark.parametrize(
