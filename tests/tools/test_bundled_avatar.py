@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+
 from mien_shared.motion import FaceKeypoint
 
 BUNDLED = Path(__file__).parents[2] / "services/gateway/mien_gateway/bundled"

@@ -47,8 +47,8 @@ def backdrop(seed: int = 11) -> Picture:
     _curtain(room)
     _shelves(room, rng)
     _plant(room, rng)
-    _rectangle(room, 240, 560, 905, 900, (0.24, 0.145, 0.085))  # a low cabinet
-    _rectangle(room, 240, 553, 905, 572, (0.40, 0.26, 0.16))
+    _rectangle(room, 240, 560, 1000, 900, (0.24, 0.145, 0.085))  # a low cabinet
+    _rectangle(room, 240, 553, 1000, 572, (0.40, 0.26, 0.16))
     _lamp(room, x, y)
     _print_on_the_wall(room)
     for lx, ly in _FAIRY_LIGHTS:
@@ -136,11 +136,11 @@ def _shelves(room: Picture, rng: np.random.Generator) -> None:
 def _plant(room: Picture, rng: np.random.Generator) -> None:
     for _ in range(60):
         angle, length, bright = rng.uniform(-2.9, -0.2), rng.uniform(50, 185), rng.uniform(0.4, 1.1)
-        centre = (int(838 + np.cos(angle) * length * 0.62 + _MARGIN), int(520 + np.sin(angle) * length + _MARGIN))
+        centre = (int(905 + np.cos(angle) * length * 0.62 + _MARGIN), int(470 + np.sin(angle) * length + _MARGIN))
         size = (int(rng.uniform(20, 40)), int(rng.uniform(7, 13)))
         turned = float(np.degrees(angle)) + rng.uniform(-30, 30)
         cv2.ellipse(room, centre, size, turned, 0, 360, _darker((0.09, 0.24, 0.10), bright), -1, cv2.LINE_AA)
-    cv2.ellipse(room, (838 + _MARGIN, 580 + _MARGIN), (46, 70), 0, 0, 360, (0.52, 0.30, 0.20), -1, cv2.LINE_AA)
+    cv2.ellipse(room, (905 + _MARGIN, 510 + _MARGIN), (46, 62), 0, 0, 360, (0.52, 0.30, 0.20), -1, cv2.LINE_AA)
 
 
 def _lamp(room: Picture, x: Picture, y: Picture) -> None:
@@ -152,7 +152,7 @@ def _lamp(room: Picture, x: Picture, y: Picture) -> None:
 
 
 def _print_on_the_wall(room: Picture) -> None:
-    _rectangle(room, 366, 84, 512, 288, (0.30, 0.20, 0.13))
-    _rectangle(room, 376, 94, 502, 278, (0.52, 0.46, 0.38))
-    _circle(room, 428, 165, 36, (0.62, 0.28, 0.16))
-    _circle(room, 456, 208, 32, (0.10, 0.25, 0.27))
+    _rectangle(room, 322, 100, 412, 238, (0.30, 0.20, 0.13))
+    _rectangle(room, 329, 107, 405, 231, (0.52, 0.46, 0.38))
+    _circle(room, 362, 158, 23, (0.62, 0.28, 0.16))
+    _circle(room, 379, 184, 20, (0.10, 0.25, 0.27))

@@ -130,7 +130,7 @@ def skin_at(p: Vector, normal: Vector, pose: Pose, groom: Groom) -> Surface:
     colour = mixed(colour, (0.57, 0.200, 0.175), red)
     seeps = 1.0
     if depth < -0.06 and abs(height) < half_gap(across, pose.mouth) + 0.06 and abs(across) < 0.28:
-        colour, seeps = (0.16, 0.03, 0.03), 0.2  # inside the mouth
+        colour, seeps = (0.075, 0.014, 0.014), 0.2  # inside the mouth
     return Surface(colour, normal, 0.46 - 0.13 * red, 0.95, seeps, 0.0, 0.0, (0.0, 0.0, 0.0), 0.0)
 
 
@@ -145,10 +145,10 @@ def eye_at(p: Vector, normal: Vector) -> Surface:
     angle = math.atan2(iy, ix)
     fibres = 0.6 * noise(angle * 9 + 40, q * 1.2, 3.0) + 0.4 * noise(angle * 23 + 90, q * 1.8, 7.0)
     caustic = 0.75 + 0.75 * smooth_step(0.35, -0.5, iy / 0.60)
-    iris = scaled((0.155, 0.078, 0.033), (0.55 + 0.75 * fibres * smooth_step(0.2, 0.7, q)) * caustic)
-    iris = plus(iris, scaled((0.12, 0.055, 0.0), bell(q - 0.48, 0.16) * caustic))
+    iris = scaled((0.130, 0.062, 0.030), (0.55 + 0.75 * fibres * smooth_step(0.2, 0.7, q)) * caustic)
+    iris = plus(iris, scaled((0.070, 0.030, 0.006), bell(q - 0.48, 0.16) * caustic))
     iris = scaled(iris, 1 - 0.81 * smooth_step(0.78, 1.0, q))
-    iris = scaled(iris, 0.03 + 0.97 * smooth_step(0.40, 0.47, q))
+    iris = scaled(iris, 0.03 + 0.97 * smooth_step(0.42, 0.49, q))
     colour = mixed(colour, iris, 1 - smooth_step(0.94, 1.04, q))
     window = 2.6 * (1 - smooth_step(0.090, 0.130, math.sqrt((x + 0.16) ** 2 + ((y - 0.20) * 0.9) ** 2)))
     lamp = 0.55 * (1 - smooth_step(0.035, 0.075, math.sqrt((x - 0.20) ** 2 + (y + 0.22) ** 2)))
@@ -181,7 +181,8 @@ def on_clump(p: Vector, clump: Array) -> tuple[Vector, Vector, float]:
 
 @compiled
 def hair_at(p: Vector, normal: Vector, clump: int, groom: Groom) -> Surface:
-    colour = scaled((0.120, 0.050, 0.025), 0.45 + 0.55 * smooth_step(-0.45, 0.05, p[2]))
+    near = smooth_step(-0.45, 0.05, p[2])  # at the nape hair is dark and without detail
+    colour = scaled((0.120, 0.050, 0.025), 0.40 + 0.60 * near)
     if clump < 0:
         return Surface(scaled(colour, 0.6), normal, 0.5, 0.0, 0.0, 0.0, 0.0, (0.0, -1.0, 0.0), 0.0)
     along, offset, share = on_clump(p, groom.strands[clump])
@@ -195,9 +196,9 @@ def hair_at(p: Vector, normal: Vector, clump: int, groom: Groom) -> Surface:
     step = 0.003
     coarse_next = noise((across + step) * 70 + clump * 13.7, share * 2.6, clump * 3.1)
     fine_next = noise((across + step) * 115 + clump * 7.7, share * 4.0, clump * 5.3)
-    grain = (coarse - 0.5) + 0.6 * (fine - 0.5)
+    grain = near * ((coarse - 0.5) + 0.6 * (fine - 0.5))
     slope = clamp((coarse_next - coarse + 0.5 * (fine_next - fine)) / step * 0.010, -0.6, 0.6)
-    normal = unit(plus(normal, scaled(aside, -slope)))
+    normal = unit(plus(normal, scaled(aside, -slope * near)))
     lighter = 0.35 * smooth_step(0.25, 0.95, share)
     shade = 1 + 0.50 * grain + 0.25 * (_random(clump * 1.0, 2.0, 3.0) - 0.5)
     colour = times(scaled(colour, shade), (1 + 0.55 * lighter, 1 + 0.75 * lighter, 1 + 0.75 * lighter))
@@ -219,7 +220,7 @@ def cloth_at(p: Vector, normal: Vector, material: int) -> Surface:
 @compiled
 def tooth_or_brow_at(p: Vector, normal: Vector, material: int) -> Surface:
     if material == TEETH:
-        shade = 0.86 * (1 - 0.65 * smooth_step(0.10, 0.25, abs(p[0])))
+        shade = 1.12 * (1 - 0.60 * smooth_step(0.10, 0.25, abs(p[0])))
         return plain(scaled((0.92, 0.89, 0.83), shade), normal, 0.25, 0.6, 0.0)
     strand = noise(p[0] * 10, p[1] * 75 - abs(p[0]) * 30, 3.0)
     return plain((0.085 + 0.05 * strand, 0.038 + 0.025 * strand, 0.020 + 0.015 * strand), normal, 0.7, 0.3, 0.0)

@@ -22,13 +22,16 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def compiled(function: F) -> F:
-    """The same function as machine code; it may call only others of its kind."""
-    return cast(F, njit(fastmath=True, cache=True, error_model="numpy")(function))
+    """The same function as machine code; it may call only others of its kind.
+
+    Compiled anew at each run: a cache on disk would not notice a change in a function that this one calls.
+    """
+    return cast(F, njit(fastmath=True, error_model="numpy")(function))
 
 
 def compiled_parallel(function: F) -> F:
     """The same, its prange loops on all cores."""
-    return cast(F, njit(parallel=True, fastmath=True, cache=True, error_model="numpy")(function))
+    return cast(F, njit(parallel=True, fastmath=True, error_model="numpy")(function))
 
 
 class Material(IntEnum):
@@ -89,7 +92,7 @@ EYE_TILT = 0.10
 
 MOUTH_HALF_WIDTH = 0.282
 #: Half the gap between the lips at rest, and what an open mouth adds.
-LIPS_APART, MOUTH_OPENING = 0.027, 0.10
+LIPS_APART, MOUTH_OPENING = 0.035, 0.10
 
 
 @compiled
@@ -338,7 +341,7 @@ def teeth(x: float, y: float, z: float, mouth: float) -> float:
     across, height, depth = mouth_axes(x, y, z)
     between = abs(across) * 15.0
     groove = 0.003 * bell(abs(between - math.floor(between + 0.5)), 0.10)
-    bottom = -0.55 * half_gap(across, 0.0) - 0.008
+    bottom = -0.15 * half_gap(across, 0.0) - 0.004
     return max(depth + 0.055 + groove, -depth - 0.13, bottom - height, height - 0.09, abs(across) - 0.26) * 0.8
 
 
