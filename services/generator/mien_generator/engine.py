@@ -99,7 +99,7 @@ class Engine(Generic[P]):
 
     def request_keyframe(self, session_id: str, reason: KeyframeReason) -> None:
         self._metrics.idr_requested(reason)
-        self._with_session(session_id, lambda session: session.keyframes.request(reason))
+        self._with_session(session_id, lambda session: session.request_keyframe(reason))
 
     def set_bitrate(self, session_id: str, bitrate_bps: int) -> None:
         self._with_session(session_id, lambda session: session.encoder.set_bitrate(bitrate_bps))

@@ -7,16 +7,17 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import av
 import numpy as np
 
 from mien_generator.face.contract import PreparedFace
 from mien_generator.frame.compositor import Compositor
-from mien_generator.h264.encoder import H264Encoder
+from mien_generator.h264.encoder import EncodedPicture, H264Encoder
 from mien_generator.h264.keyframes import KeyframePolicy
 from mien_generator.motion.shoulders import hold_shoulders
 from mien_generator.motion.speaker import SpeakerMotion, UnusableMotion
 from mien_generator.scheduler import FrameTiming, beat_s
-from mien_shared.messages import EncodedFrame, SessionRecord, SessionStats
+from mien_shared.messages import EncodedFrame, KeyframeReason, SessionRecord, SessionStats
 from mien_shared.motion import PACKET_BYTES, Keypoints, MotionPacket
 
 _METER_WINDOW_S = 3.0
@@ -47,6 +48,10 @@ class DrivenFace:
     arrival: Arrival | None
     packet: MotionPacket | None
 
+    def waited_s(self, unix_s: float) -> float:
+        """How long ago the gateway took in the motion shown, between two machines' clocks; 0 for default motion."""
+        return max(0.0, unix_s - self.arrival.received_unix_us / 1e6) if self.arrival else 0.0
+
 
 class GeneratorSession(Generic[P]):
     """State of one session. `offer` may be called from any thread; all else belongs to the device's owner thread."""
@@ -65,7 +70,7 @@ class GeneratorSession(Generic[P]):
         self.prepared = prepared
         self.compositor = compositor
         self.encoder = encoder
-        self.keyframes = keyframes
+        self._keyframes = keyframes
         self.meter = Meter()
         self._source = source
         self._motion = SpeakerMotion(source, now_s)
@@ -110,6 +115,16 @@ class GeneratorSession(Generic[P]):
             raise unusable
         driving = hold_shoulders(self._source, shown.relative.applied_to(self._source))
         return DrivenFace(driving, None if shown.idle else self._moving, shown.packet)
+
+    def encode(self, picture: av.VideoFrame, pts_90k: int, now_s: float) -> EncodedPicture:
+        """Stage four for this session: an IDR when one is due."""
+        encoded = self.encoder.encode(picture, pts_90k, self._keyframes.is_due(now_s))
+        if encoded.is_idr:
+            self._keyframes.was_sent(now_s)
+        return encoded
+
+    def request_keyframe(self, reason: KeyframeReason) -> None:
+        self._keyframes.request(reason)
 
     def number(self, data: bytes, is_idr: bool, pts_90k: int) -> EncodedFrame:
         """An access unit as the next frame of this session's run."""
