@@ -14,6 +14,26 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsS
 
 #: HS256 wants a key of at least its digest's length (RFC 7518, section 3.2).
 MIN_SECRET_BYTES = 32
+#: 32 random characters of any alphabet from hexadecimal upwards hold fewer distinct ones less than once in a million.
+_MIN_DISTINCT_CHARACTERS = 8
+#: What documentation, examples and haste put in a secret's place; looked for without case, "-", "_" and blanks.
+_EXAMPLE_WORDS = (
+    "changeme",
+    "changeit",
+    "changethis",
+    "replaceme",
+    "replacethis",
+    "placeholder",
+    "example",
+    "yoursecret",
+    "mysecret",
+    "notasecret",
+    "insecure",
+    "password",
+    "12345678",
+    "abcdefgh",
+    "qwerty",
+)
 
 
 class IceServer(BaseModel):
@@ -39,12 +59,28 @@ class ServiceSettings(BaseSettings):
     )
     avatar_store: str = Field("file:./var/avatars", description="A folder as file:PATH, or an s3:// URL")
     ice_servers: list[IceServer] = Field(default_factory=list, description="Handed to clients and used by signaling")
+    turn_urls: list[str] = Field(
+        default_factory=list, description="TURN servers (turn:, turns:) for clients, with credentials made on request"
+    )
+    turn_secret: SecretStr | None = Field(None, description="What coturn knows as static-auth-secret")
+    turn_lifetime_s: int = Field(6 * 3600, ge=60, description="How long TURN credentials can open an allocation")
     parent_pid: int | None = Field(None, description="End when this process ends; set by `mien up`")
 
     @model_validator(mode="after")
-    def _secret_is_worth_its_name(self) -> Self:
-        if len(self.token_secret.get_secret_value().encode()) < MIN_SECRET_BYTES:
-            raise ValueError(f"MIEN_TOKEN_SECRET needs at least {MIN_SECRET_BYTES} bytes")
+    def _secrets_are_worth_their_name(self) -> Self:
+        if reason := weakness(self.token_secret.get_secret_value(), example_allowed=self.demo_open):
+            raise ValueError(f"MIEN_TOKEN_SECRET {reason}")
+        for url in self.turn_urls:
+            if not url.startswith(("turn:", "turns:")):
+                raise ValueError(f"MIEN_TURN_URLS: {url!r} must begin with turn: or turns:")
+        if self.turn_urls and self.turn_secret is None:
+            raise ValueError("MIEN_TURN_URLS needs MIEN_TURN_SECRET, the secret that the TURN server knows")
+        if self.turn_secret is not None and (reason := weakness(self.turn_secret.get_secret_value())):
+            raise ValueError(f"MIEN_TURN_SECRET {reason}")
+        return self
+
+    @model_validator(mode="after")
+    def _demo_mode_is_for_loopback(self) -> Self:
         if self.demo_open and self.host not in {"127.0.0.1", "::1", "localhost"}:
             raise ValueError(f"MIEN_DEMO_OPEN is for loopback alone, and MIEN_HOST is {self.host}")
         return self
@@ -62,3 +98,20 @@ class ServiceSettings(BaseSettings):
         if folder := os.environ.get("MIEN_SECRETS_DIR"):
             sources += (SecretsSettingsSource(settings_cls, secrets_dir=folder),)
         return sources
+
+
+def weakness(secret: str, example_allowed: bool = False) -> str | None:
+    """What is wrong with a secret, as the end of a sentence that never quotes it; None if nothing is.
+
+    example_allowed: only its length counts, for a demo that nobody else can reach.
+    """
+    if len(secret.encode()) < MIN_SECRET_BYTES:
+        return f"needs at least {MIN_SECRET_BYTES} bytes"
+    if example_allowed:
+        return None
+    bare = secret.lower().translate(str.maketrans("", "", "-_ \t"))
+    if any(word in bare for word in _EXAMPLE_WORDS):
+        return "looks like an example: make one of your own, for instance with `openssl rand -hex 32`"
+    if len(set(secret)) < _MIN_DISTINCT_CHARACTERS or secret in (secret + secret)[1:-1]:
+        return "has too little variety to be random: make one with `openssl rand -hex 32`"
+    return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
@@ -20,13 +21,14 @@ from mien_shared.messages import SessionRecord
 from mien_shared.registry import Registry
 from mien_shared.settings import IceServer
 from mien_shared.tokens import Grant, TokenIssuer
+from mien_shared.turn import turn_credentials
 from mien_signaling.app import create_app
 from mien_signaling.passthrough import end_consent_checks_with
 from mien_signaling.settings import SignalingSettings
 
 pytestmark = pytest.mark.integration
 
-SECRET = "s" * 32
+SECRET = "a secret of thirty-two bytes or more"
 SDP, FRAGMENT = {"Content-Type": "application/sdp"}, {"Content-Type": "application/trickle-ice-sdpfrag"}
 PAGE = "http://page.example"
 
@@ -333,6 +335,27 @@ async def test_ice_servers_are_told_in_links(start: Start, offer: str) -> None:
     answer = await client.post("/v1/whep/live", content=offer, headers=SDP)
     assert answer.headers.get_list("link") == [f'<{url}>; rel="ice-server"']
     transport.close()
+
+
+async def test_turn_is_told_with_credentials_of_its_own(start: Start, offer: str) -> None:
+    client = await start(turn_urls=["turn:127.0.0.1:9"], turn_secret=SECRET)
+    answer = await client.post("/v1/whep/live", content=offer, headers=SDP)
+    (link,) = answer.headers.get_list("link")
+    told = re.fullmatch(
+        r'<turn:127\.0\.0\.1:9>; rel="ice-server"; username="(\d+):(\w+)"; credential="(.+?)"; .*', link
+    )
+    assert told is not None
+    assert turn_credentials(SECRET, told[2], int(told[1])).credential == told[3]
+    # TURN is for viewers: we ask for no relay ourselves.
+    assert " typ relay" not in answer.text
+
+
+async def test_the_public_address_alone_is_announced(start: Start, offer: str) -> None:
+    client = await start(public_ip="203.0.113.9")
+    answer = await client.post("/v1/whep/live", content=offer, headers=SDP)
+    candidates = [line.split(" ") for line in answer.text.splitlines() if line.startswith("a=candidate:")]
+    assert candidates
+    assert {fields[4] for fields in candidates} == {"203.0.113.9"}
 
 
 async def test_a_viewer_that_never_connects_is_freed(start: Start, offer: str) -> None:

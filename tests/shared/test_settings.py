@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from mien_shared.settings import ServiceSettings
+from mien_shared.settings import ServiceSettings, weakness
 
 SECRET = "a secret of thirty-two bytes or more"
 
@@ -42,6 +43,44 @@ def test_nothing_starts_without_a_secret() -> None:
 def test_a_secret_too_short_to_sign_with() -> None:
     with pytest.raises(ValidationError, match="MIEN_TOKEN_SECRET needs at least 32 bytes"):
         ServiceSettings(token_secret="short")
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "change-me-change-me-change-me-0451",
+        "CHANGEME_CHANGEME_CHANGEME_CHANGEME",
+        "an-example-secret-for-the-manual-1",
+        "please put your secret in this place",
+        "Password1!Password2!Password3!zzzz",
+        "0123456789abcdef0123456789abcdef",
+    ],
+)
+def test_an_example_of_a_secret_starts_nothing(secret: str) -> None:
+    with pytest.raises(ValidationError, match="MIEN_TOKEN_SECRET looks like an example") as refused:
+        ServiceSettings(token_secret=secret)
+    assert secret not in str(refused.value)
+    assert ServiceSettings(token_secret=secret, demo_open=True)
+
+
+@pytest.mark.parametrize("secret", ["s" * 40, "abcabcabc" * 4, "9f3kQ7zLw2xB" * 3, "0101101001101001" * 3])
+def test_a_secret_without_variety_starts_nothing(secret: str) -> None:
+    with pytest.raises(ValidationError, match="MIEN_TOKEN_SECRET has too little variety"):
+        ServiceSettings(token_secret=secret)
+
+
+def test_random_secrets_pass() -> None:
+    made = [make(32) for make in (secrets.token_hex, secrets.token_urlsafe) for _ in range(500)]
+    assert [weakness(secret) for secret in made] == [None] * len(made)
+
+
+def test_turn_needs_urls_of_its_own_and_a_secret_worth_its_name() -> None:
+    with pytest.raises(ValidationError, match=r"'stun:t\.example' must begin with turn: or turns:"):
+        ServiceSettings(token_secret=SECRET, turn_urls=["stun:t.example"])
+    with pytest.raises(ValidationError, match="MIEN_TURN_URLS needs MIEN_TURN_SECRET"):
+        ServiceSettings(token_secret=SECRET, turn_urls=["turn:t.example"])
+    with pytest.raises(ValidationError, match="MIEN_TURN_SECRET looks like an example"):
+        ServiceSettings(token_secret=SECRET, turn_secret="an example of a secret, thirty-two bytes")
 
 
 def test_demo_mode_is_for_loopback_alone() -> None:

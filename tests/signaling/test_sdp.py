@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mien_signaling.sdp import (
     MAX_CANDIDATES,
+    Announcement,
     BadFragment,
     UnacceptableOffer,
     UnreadableOffer,
+    announced,
     parse_fragment,
     parse_offer,
 )
@@ -158,3 +162,64 @@ def test_the_end_alone_is_a_fragment() -> None:
 def test_a_bad_fragment(body: str, message: str) -> None:
     with pytest.raises(BadFragment, match=message):
         parse_fragment(body)
+
+
+# aiortc's, from a container on two networks, with a relay; shortened to what matters here.
+ANSWER = """\
+v=0
+o=- 4004165099 4004165099 IN IP4 0.0.0.0
+s=-
+t=0 0
+a=group:BUNDLE 0
+m=video 41003 UDP/TLS/RTP/SAVPF 102
+c=IN IP4 172.19.0.4
+a=sendonly
+a=mid:0
+a=rtcp:9 IN IP4 0.0.0.0
+a=candidate:f1 1 udp 2130706431 172.19.0.4 41003 typ host
+a=candidate:f2 1 udp 2130706431 172.18.0.5 40017 typ host
+a=candidate:f3 1 udp 2130706431 fd00::5 40018 typ host
+a=candidate:f4 1 udp 16777215 198.51.100.7 50000 typ relay raddr 172.18.0.5 rport 40020
+a=end-of-candidates
+a=ice-ufrag:Ihgr
+""".replace("\n", "\r\n")
+
+
+def test_behind_a_nat_the_public_address_is_told_and_no_private_one() -> None:
+    told = announced(ANSWER, Announcement(ip_address("203.0.113.9"), ip_address("172.18.0.5")))
+    assert [line for line in told.split("\r\n") if line[:2] in {"m=", "c="} or "candidate:" in line] == [
+        "m=video 40017 UDP/TLS/RTP/SAVPF 102",
+        "c=IN IP4 203.0.113.9",
+        "a=candidate:f2 1 udp 2130706431 203.0.113.9 40017 typ host",
+        "a=candidate:f4 1 udp 16777215 198.51.100.7 50000 typ relay raddr 0.0.0.0 rport 9",
+    ]
+    assert "172." not in told
+    assert "fd00" not in told
+
+
+def test_where_the_way_in_is_not_known_every_host_candidate_of_that_family_is_told() -> None:
+    told = announced(ANSWER, Announcement(ip_address("203.0.113.9")))
+    assert "203.0.113.9 41003 typ host" in told
+    assert "203.0.113.9 40017 typ host" in told
+    assert "40018" not in told
+
+
+def test_a_public_address_of_version_6() -> None:
+    told = announced(ANSWER, Announcement(ip_address("2001:db8::9"), ip_address("fd00::5")))
+    assert "c=IN IP6 2001:db8::9\r\n" in told
+    assert "a=candidate:f3 1 udp 2130706431 2001:db8::9 40018 typ host\r\n" in told
+    assert "40017" not in told
+
+
+def test_announcing_changes_nothing_else() -> None:
+    told = announced(ANSWER, Announcement(ip_address("203.0.113.9"), ip_address("172.18.0.5")))
+    touched = ("m=", "c=", "a=candidate:")
+    assert [line for line in told.split("\r\n") if not line.startswith(touched)] == [
+        line for line in ANSWER.split("\r\n") if not line.startswith(touched)
+    ]
+
+
+def test_a_refused_media_section_stays_refused() -> None:
+    refused = ANSWER.replace("m=video 41003", "m=audio 0 UDP/TLS/RTP/SAVPF 0\r\nm=video 41003")
+    told = announced(refused, Announcement(ip_address("203.0.113.9"), ip_address("172.18.0.5")))
+    assert "m=audio 0 UDP/TLS/RTP/SAVPF 0\r\nm=video 40017" in told

@@ -26,7 +26,8 @@ from mien_shared.messages import SessionRecord, SessionStats, StopSession
 from mien_shared.problems import Problem, unavailable
 from mien_shared.registry import Registry
 from mien_shared.settings import IceServer
-from mien_shared.tokens import SPEAKER_GRANTS, VIEWER_GRANTS, Grant, TokenIssuer, bearer
+from mien_shared.tokens import SPEAKER_GRANTS, VIEWER_GRANTS, Grant, TokenIssuer, bearer, claimed_session
+from mien_shared.turn import ice_servers_for
 
 
 class NewSession(BaseModel):
@@ -107,7 +108,7 @@ class Sessions:
             watch_token=self.tokens.issue(session_id, VIEWER_GRANTS),
             uplink_url=self.settings.uplink_url(session_id),
             whep_url=self.settings.whep_url(session_id),
-            ice_servers=self.settings.ice_servers,
+            ice_servers=ice_servers_for(self.settings, session_id, self.clock.unix_s()),
         )
 
     async def view(self, session: SessionRecord) -> SessionView:
@@ -212,11 +213,14 @@ async def delete(session_id: str, sessions: Here, authorization: Authorization =
         await sessions.end(session_id)
 
 
-@router.get("/ice-servers")
-async def ice_servers(sessions: Here) -> IceServers:
-    """STUN and TURN servers for anyone. Those with credentials are left out unless the deployment is open: they come
-    with a session that one has made, and with WHEP's Link headers."""
-    servers = sessions.settings.ice_servers
-    if not sessions.settings.demo_open:
-        servers = [server for server in servers if server.credential is None]
-    return IceServers(ice_servers=servers)
+@router.get("/ice-servers", responses=problems(s401=_TOKEN_401, s403=_TOKEN_403))
+async def ice_servers(sessions: Here, authorization: Authorization = None) -> IceServers:
+    """STUN and TURN servers. Those with credentials are for bearers of a session's token, and for anyone where the
+    deployment is open; TURN's are made for this answer and lapse by themselves."""
+    settings, token = sessions.settings, bearer(authorization)
+    session_id = claimed_session(token) if token is not None else ""
+    if not settings.demo_open:
+        if token is None:
+            return IceServers(ice_servers=[server for server in settings.ice_servers if server.credential is None])
+        demand_grant(sessions.tokens, token, session_id, Grant)
+    return IceServers(ice_servers=ice_servers_for(settings, session_id, sessions.clock.unix_s()))

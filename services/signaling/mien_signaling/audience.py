@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import socket
 from collections.abc import Coroutine
+from ipaddress import ip_address
 
 from redis.asyncio import Redis
 
@@ -14,10 +16,12 @@ from mien_shared.registry import Registry
 from mien_signaling.broadcast import Broadcast
 from mien_signaling.metrics import SignalingMetrics
 from mien_signaling.peer import Gone, Viewer
-from mien_signaling.sdp import Offer
+from mien_signaling.sdp import Announcement, Offer, announced
 from mien_signaling.settings import SignalingSettings
 
 logger = logging.getLogger(__name__)
+
+_DISCARD_PORT = 9
 
 
 class UnknownSession(LookupError):
@@ -45,6 +49,7 @@ class Audience:
         self._broadcasts: dict[str, Broadcast] = {}
         self._lingering: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._announcement = announcement_of(settings)
         metrics.watch_audience(self._connecting, self._connected, lambda: len(self._broadcasts))
 
     async def join(self, session_id: str, offer: Offer) -> tuple[str, str]:
@@ -72,7 +77,8 @@ class Audience:
         if lingering := self._lingering.pop(session_id, None):
             lingering.cancel()
         try:
-            return viewer.viewer_id, await viewer.answer(offer)
+            answer = await viewer.answer(offer)
+            return viewer.viewer_id, announced(answer, self._announcement) if self._announcement else answer
         except BaseException:
             await self.remove(viewer, Gone.REFUSED)
             raise
@@ -168,3 +174,20 @@ class Audience:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.error("letting a viewer go failed", exc_info=task.exception())
+
+
+def announcement_of(settings: SignalingSettings) -> Announcement | None:
+    """What the settings want announced. The NAT leads to the address from which we would send there ourselves: a
+    connected UDP socket knows it, and sends nothing (a container is on several networks, one of which is published)."""
+    if settings.public_ip is None:
+        return None
+    family = socket.AF_INET if settings.public_ip.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((str(settings.public_ip), _DISCARD_PORT))
+        except OSError:
+            logger.warning("no route to MIEN_PUBLIC_IP: every host candidate is announced under it")
+            return Announcement(settings.public_ip)
+        local = ip_address(probe.getsockname()[0])
+    # Loopback and the public address itself are no candidates of ours behind which a NAT could stand.
+    return Announcement(settings.public_ip, None if local.is_loopback else local)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 MAX_MEDIA_SECTIONS = 8
 #: A viewer's candidates are addresses that we send checks to, so there is a limit on how many it may name.
@@ -18,6 +19,8 @@ _CANDIDATE = re.compile(
     r"(?P<address>[\w.:%-]{1,255}) \d{1,5} typ (?:host|srflx|prflx|relay)(?: .*)?)",
     re.ASCII,
 )
+_RELATED = re.compile(r"raddr \S+ rport \d+")
+_NIL = {4: "0.0.0.0", 6: "::"}
 
 
 class UnreadableOffer(ValueError):
@@ -61,6 +64,18 @@ class TrickleFragment:
     ufrag: str | None
     candidates: tuple[Candidate, ...]
     end_of_candidates: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """What to tell instead of the host's own addresses, where a 1:1 NAT stands before it (a container, a cloud's VM).
+
+    public: where viewers reach us; the NAT keeps port numbers. local: the address of ours that the NAT leads to; None
+    where that is not known.
+    """
+
+    public: IPv4Address | IPv6Address
+    local: IPv4Address | IPv6Address | None = None
 
 
 @dataclass
@@ -138,6 +153,45 @@ def parse_fragment(body: str) -> TrickleFragment:
     if ufrag is None and not candidates and not ended:
         raise BadFragment("the fragment has neither candidates nor credentials")
     return TrickleFragment(ufrag, tuple(candidates), ended)
+
+
+def announced(answer: str, announcement: Announcement) -> str:
+    """Our answer with the public address in the place of private ones.
+
+    Of the host candidates only those stay that the NAT leads to, under the public address: any other would be a check
+    into the void, and would tell strangers how the inside is numbered. Candidates of other types are outside already
+    and lose their related address alone. The default destination follows (RFC 8839, section 4.2.1.2).
+    """
+    lines: list[str] = []
+    default_port: str | None = None
+    for line in answer.splitlines():
+        if line.startswith("a=candidate:"):
+            if (told := _announced_candidate(line, announcement)) is None:
+                continue
+            lines.append(told)
+            default_port = default_port or told.split(" ")[5]
+        else:
+            lines.append(line)
+    public = announcement.public
+    for index, line in enumerate(lines):
+        if line.startswith("c=IN IP"):
+            lines[index] = f"c=IN IP{public.version} {public}"
+        elif line.startswith("m=") and default_port and line.split(" ")[1] != "0":
+            kind, _, rest = line.split(" ", 2)
+            lines[index] = f"{kind} {default_port} {rest}"
+    return "\r\n".join(lines) + "\r\n"
+
+
+def _announced_candidate(line: str, announcement: Announcement) -> str | None:
+    public, local = announcement.public, announcement.local
+    fields = line.split(" ")
+    if fields[7] != "host":
+        return _RELATED.sub(f"raddr {_NIL[public.version]} rport 9", line)
+    address = ip_address(fields[4])
+    if address.version != public.version or (local is not None and address != local):
+        return None
+    fields[4] = str(public)
+    return " ".join(fields)
 
 
 def _sections(lines: list[str]) -> Iterator[_Section]:

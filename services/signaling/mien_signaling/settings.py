@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, IPvAnyAddress, model_validator
 
 from mien_shared.settings import ServiceSettings
 from mien_signaling.feedback import BitrateLimits
@@ -16,6 +16,9 @@ class SignalingSettings(ServiceSettings):
     port: int = Field(8081, ge=0, le=65535)
     cors_origins: list[str] = Field(
         default_factory=list, description="Origins whose pages may watch, as JSON; empty where one proxy serves all"
+    )
+    public_ip: IPvAnyAddress | None = Field(
+        None, description="Where viewers reach our media, if not at our own addresses: a NAT that keeps port numbers"
     )
     max_viewers: int = Field(400, ge=1, description="Viewers of this process")
     max_viewers_per_session: int = Field(200, ge=1)

@@ -20,6 +20,7 @@ from mien_shared.clock import Clock
 from mien_shared.problems import Problem, unavailable
 from mien_shared.settings import IceServer
 from mien_shared.tokens import Grant, NotGranted, TokenError, TokenIssuer, bearer
+from mien_shared.turn import ice_servers_for
 from mien_signaling.admission import RateLimiter
 from mien_signaling.audience import Audience, Full, NoPublication, UnknownSession
 from mien_signaling.metrics import SignalingMetrics
@@ -96,7 +97,8 @@ class Whep:
     def __init__(self, audience: Audience, settings: SignalingSettings, clock: Clock) -> None:
         self._audience = audience
         self._doorkeeper = Doorkeeper(settings, clock)
-        self._ice_links = [link for server in settings.ice_servers for link in ice_server_links(server)]
+        self._settings = settings
+        self._clock = clock
 
     async def join(self, session_id: str, request: Request) -> Response:
         """Take an SDP offer, answer it with all candidates."""
@@ -110,8 +112,9 @@ class Whep:
         response = Response(answer, status_code=201, media_type=SDP)
         response.headers["Location"] = f"{_PREFIX}{session_id}/{viewer_id}"
         response.headers["Accept-Patch"] = SDP_FRAGMENT
-        for link in self._ice_links:
-            response.headers.append("Link", link)
+        for server in ice_servers_for(self._settings, session_id, self._clock.unix_s()):
+            for link in ice_server_links(server):
+                response.headers.append("Link", link)
         return response
 
     async def trickle(self, session_id: str, viewer_id: str, request: Request) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from mien_shared.bus import open_redis
 from mien_shared.embedded_redis import EmbeddedRedis
 from mien_shared.messages import SessionRecord, SessionStats, StartSession, StopSession
 from mien_shared.registry import Registry
-from mien_shared.tokens import SPEAKER_GRANTS, Grant, TokenIssuer
+from mien_shared.tokens import SPEAKER_GRANTS, VIEWER_GRANTS, Grant, TokenIssuer
+from mien_shared.turn import turn_credentials
 
 pytestmark = pytest.mark.integration
 
@@ -123,6 +125,28 @@ async def test_sessions_are_listed_only_where_the_deployment_is_open(start_gatew
     assert [server["urls"] for server in servers] == [["stun:a"]]
     servers = (await opened.http.get("/v1/ice-servers")).json()["ice_servers"]
     assert [server["credential"] for server in servers] == ["x"]
+
+
+async def test_turn_credentials_are_for_those_who_hold_a_session_s_token(
+    start_gateway: Any, start_generator: Any
+) -> None:
+    gateway = await start_gateway(turn_urls=["turn:t.example"], turn_secret=SECRET, turn_lifetime_s=600)
+    await start_generator()
+    before_s = int(time.time())
+    created = await gateway.create_session()
+    (turn,) = created["ice_servers"]
+    assert turn["urls"] == ["turn:t.example"]
+    expiry, user = turn["username"].split(":")
+    assert before_s + 600 <= int(expiry) <= time.time() + 600
+    assert turn["credential"] == turn_credentials(SECRET, user, int(expiry)).credential
+    assert (await gateway.http.get("/v1/ice-servers")).json()["ice_servers"] == []
+    viewer = await gateway.http.get("/v1/ice-servers", headers=bearer(created["watch_token"]))
+    assert viewer.json()["ice_servers"][0]["username"].endswith(user)
+    answer = await gateway.http.get("/v1/ice-servers", headers=bearer("no.token.this"))
+    assert_problem(answer, 401, "token-invalid", "the token is not valid here")
+    forged = TokenIssuer("another secret of thirty-two bytes, or more").issue(created["session_id"], VIEWER_GRANTS)
+    answer = await gateway.http.get("/v1/ice-servers", headers=bearer(forged))
+    assert_problem(answer, 401, "token-invalid", "the token is not valid here")
 
 
 async def test_a_session_without_a_generator_waits(start_gateway: Any, redis_server: EmbeddedRedis) -> None:
