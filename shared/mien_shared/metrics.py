@@ -6,6 +6,7 @@ Names begin with mien_, units are base units, and no label holds a session, a us
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Literal
@@ -24,6 +25,8 @@ LATENCY_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.033, 0.05, 0.075, 0.1, 0
 #: Redis on the same network answers in well under a millisecond; beyond its socket's timeout nothing is measured.
 _ROUND_TRIP_BUCKETS_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
 _LAG_PROBE_INTERVAL_S = 0.5
+#: A fact of the image, not a setting: its build writes the commit there.
+_REVISION = "MIEN_REVISION"
 
 
 class ServiceMetrics:
@@ -34,9 +37,12 @@ class ServiceMetrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self._build_info = Gauge(
-            "mien_build_info", "Always 1; the build is in the labels", ["service", "version"], registry=self.registry
+            "mien_build_info",
+            "Always 1; the build is in the labels",
+            ["service", "version", "revision"],
+            registry=self.registry,
         )
-        self._build_info.labels(service, version("mien-shared")).set(1)
+        self._build_info.labels(service, version("mien-shared"), os.environ.get(_REVISION) or "unknown").set(1)
         self._ready = Gauge("mien_ready", "1 while /readyz answers 200", registry=self.registry)
         self._loop_lag = Histogram(
             "mien_event_loop_lag_seconds",
