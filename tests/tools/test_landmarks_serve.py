@@ -69,6 +69,14 @@ class TestLiveMotion:
         later = live.packet(FACE, SETTLING_MS + 500)
         np.testing.assert_allclose(later.keypoints.jacobians, Keypoints.at_rest().jacobians, atol=0.35)
 
+    def test_every_packet_can_be_read_whatever_the_initial_frame(self) -> None:
+        live = LiveMotion()
+        packets = [live.packet(blinking(), 100 * i) for i in range(25)]
+        packets += [live.packet(FACE, 2500 + 33 * i) for i in range(30)]
+        assert [MotionPacket.unpack(packet.pack()).sequence for packet in packets] == list(range(55))
+        wide = packets[-1].keypoints.jacobians[EYES[0]]
+        assert np.linalg.svd(wide, compute_uv=False).max() == pytest.approx(3.0, abs=0.01)
+
     def test_nothing_replaces_it_after_two_seconds(self) -> None:
         live = LiveMotion()
         packets = [live.packet(blinking(), 100 * i) for i in range(30)]

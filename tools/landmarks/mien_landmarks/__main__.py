@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import av
+
 from mien_landmarks import serve, track
 from mien_landmarks.geometry import Array, CropBox, crop_box_of, keypoints_of, most_neutral
 from mien_shared.motion import MotionFlags
@@ -51,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             draw_clip(chosen.clip, chosen.output, chosen.every)
         else:
             write_mean_face(chosen.clips, chosen.output)
-    except (track.TrackError, OSError) as error:
+    except (track.TrackError, av.FFmpegError, OSError) as error:
         sys.stderr.write(f"mien_landmarks: {error}\n")
         return 1
     return 0

@@ -18,7 +18,7 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
-from mien_shared.motion import NUM_KEYPOINTS, FaceKeypoint, Keypoints
+from mien_shared.motion import MAX_COORDINATE, NUM_KEYPOINTS, FaceKeypoint, Keypoints
 
 Array = NDArray[np.float64]
 
@@ -27,6 +27,9 @@ NUM_LANDMARKS = 478
 #: A crop's side in face heights, and where in it the face's centre lies, from the top.
 CROP_SIDE_IN_FACE_HEIGHTS = 1.75
 FACE_CENTRE_FROM_TOP = 0.47
+
+#: Bounds of the singular values of a relative Jacobian.
+SMALLEST_MOTION, LARGEST_MOTION = 0.05, 3.0
 
 FOREHEAD, CHIN = 10, 152
 UPPER_LIP_INSIDE, LOWER_LIP_INSIDE = 13, 14
@@ -142,6 +145,17 @@ def well_conditioned(jacobian: Array, smallest: float, largest: float) -> Array:
     if mirrored:  # fold the reflection into the smaller value, which the lower bound then lifts
         u, values = u * (1.0, -1.0), values * (1.0, -1.0)
     return np.asarray((u * np.clip(values, smallest, largest)) @ vt)
+
+
+def motion_since(keypoints: Keypoints, initial: Keypoints) -> Keypoints:
+    """Motion relative to `initial`, kept within what a motion packet may hold.
+
+    An initial frame may have caught a blink: an eye ten times as open since would make a packet nobody accepts.
+    """
+    moved = keypoints.relative_to(initial)
+    jacobians = [well_conditioned(j, SMALLEST_MOTION, LARGEST_MOTION) for j in moved.jacobians.astype(np.float64)]
+    points = np.clip(moved.points, -MAX_COORDINATE, MAX_COORDINATE)
+    return Keypoints(points, np.stack(jacobians).astype(np.float32))
 
 
 def keypoints_of(landmarks: Array, reference: Array | None = None) -> Keypoints:

@@ -23,7 +23,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from mien_landmarks.geometry import Array, CropBox, crop_box_of, keypoints_of, strain
+from mien_landmarks.geometry import Array, CropBox, crop_box_of, keypoints_of, motion_since, strain
 from mien_landmarks.track import OneEuro, keypoints_at, motion_of
 from mien_shared.motion import PACKET_BYTES, Keypoints, MotionFlags, MotionPacket
 
@@ -66,7 +66,7 @@ class LiveMotion:
         if not self._absolute:
             flags = self._consider_initial(keypoints, strain(framed), capture_ms)
             assert self._initial is not None
-            keypoints = keypoints.relative_to(self._initial)
+            keypoints = motion_since(keypoints, self._initial)
         packet = MotionPacket(self._sequence, capture_ms, keypoints, flags)
         self._sequence = (self._sequence + 1) & 0xFFFF
         return packet

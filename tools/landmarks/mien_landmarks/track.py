@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from mien_landmarks.geometry import motion_since
 from mien_shared.motion import NUM_KEYPOINTS, Keypoints, MotionFlags, MotionPacket
 
 FRAMES_PER_SECOND = 30
@@ -86,7 +87,7 @@ def resampled(motion: Motion, times_s: Sequence[float]) -> Motion:
 
 def relative(motion: Motion, initial: Keypoints) -> Motion:
     """Each frame as motion since `initial`."""
-    return motion_of([keypoints_at(motion, i).relative_to(initial) for i in range(len(motion))])
+    return motion_of([motion_since(keypoints_at(motion, i), initial) for i in range(len(motion))])
 
 
 def joined(clips: Sequence[Motion], ease_frames: int, *, loop: bool) -> Motion:
