@@ -1,7 +1,7 @@
 """The command: `python -m mien_draw_avatar -o FOLDER` writes mien.png and mien.json, in any pose.
 
 The keypoints in the JSON are the sculpture's own points seen by the same camera, so a picture in another pose comes
-with its exact motion.
+with their exact places. Their Jacobians are written for the pose at rest, which they are relative to: unit matrices.
 """
 
 from __future__ import annotations
