@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -65,15 +66,25 @@ async def keep_trying(
         try:
             await step()
         except BUS_ERRORS as error:
+            _heed_cancellation()
             if wait_s == _FIRST_WAIT_S:
                 logger.warning("redis failed, trying again", extra={"loop": name, "error": str(error)})
             metrics.redis_failed()
             await clock.sleep(wait_s)
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
         else:
+            _heed_cancellation()
             if wait_s > _FIRST_WAIT_S:
                 logger.info("redis answers again", extra={"loop": name})
             metrics.redis_answered()
             wait_s = _FIRST_WAIT_S
             if pause_s:
                 await clock.sleep(pause_s)
+
+
+def _heed_cancellation() -> None:
+    """Raise a cancellation that got lost: redis-py sends through asyncio.wait_for, and Python 3.11's swallows one that
+    arrives together with its result (fixed in 3.12). The task would run on, and whoever waits for its end with it."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

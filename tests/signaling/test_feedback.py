@@ -4,20 +4,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mien_shared.clock import VIDEO_CLOCK_HZ
 from mien_shared.messages import KeyframeReason
 from mien_signaling.feedback import (
     BITRATE_INTERVAL_S,
     GROWTH_PER_S,
     KEYFRAME_INTERVAL_S,
     KEYFRAME_RETRY_S,
-    REMB_LIFETIME_S,
+    UNTRIED,
     BitrateLimits,
     KeyframeRequests,
+    SentRate,
     SessionBitrate,
     ViewerBitrate,
     session_target_bps,
 )
 
+SENT = 1_200_000.0
 LIMITS = BitrateLimits(150_000, 1_200_000, 2_500_000)
 
 
@@ -53,57 +56,91 @@ def test_a_request_without_an_answer_is_repeated() -> None:
 
 def test_high_loss_lowers_by_half_of_it_and_low_loss_raises_by_time() -> None:
     viewer = ViewerBitrate(LIMITS)
-    viewer.on_loss(0.2, 0.0)
-    assert viewer.target_bps(0.0) == 1_080_000
-    viewer.on_loss(0.0, 1.0)
-    assert viewer.target_bps(1.0) == round(1_080_000 * GROWTH_PER_S)
-    viewer.on_loss(0.01, 1.5)
-    assert viewer.target_bps(1.5) == round(1_080_000 * GROWTH_PER_S**1.5)
+    viewer.on_loss(0.2, SENT, 0.0)
+    assert viewer.target_bps == 1_080_000
+    viewer.on_loss(0.0, SENT, 1.0)
+    assert viewer.target_bps == round(1_080_000 * GROWTH_PER_S)
+    viewer.on_loss(0.01, SENT, 1.5)
+    assert viewer.target_bps == round(1_080_000 * GROWTH_PER_S**1.5)
 
 
 @pytest.mark.parametrize("loss", [0.02, 0.05, 0.10])
 def test_some_loss_changes_nothing(loss: float) -> None:
     viewer = ViewerBitrate(LIMITS)
-    viewer.on_loss(loss, 0.0)
-    viewer.on_loss(loss, 1.0)
-    assert viewer.target_bps(1.0) == LIMITS.start_bps
+    viewer.on_loss(loss, SENT, 0.0)
+    viewer.on_loss(loss, SENT, 1.0)
+    assert viewer.target_bps == LIMITS.start_bps
 
 
 def test_a_long_silence_raises_no_more_than_a_short_one() -> None:
     viewer = ViewerBitrate(LIMITS)
-    viewer.on_loss(0.0, 0.0)
-    viewer.on_loss(0.0, 100.0)
-    assert viewer.target_bps(100.0) == round(LIMITS.start_bps * GROWTH_PER_S**2)
+    viewer.on_loss(0.0, SENT, 0.0)
+    viewer.on_loss(0.0, SENT, 100.0)
+    assert viewer.target_bps == round(LIMITS.start_bps * GROWTH_PER_S**2)
 
 
-def test_remb_caps_at_nine_tenths_while_it_is_fresh() -> None:
+def test_an_allowance_that_is_not_used_does_not_grow() -> None:
     viewer = ViewerBitrate(LIMITS)
-    viewer.on_remb(800_000, 0.0)
-    assert viewer.target_bps(0.0) == 720_000
-    assert viewer.target_bps(REMB_LIFETIME_S) == 720_000
-    assert viewer.target_bps(REMB_LIFETIME_S + 0.1) == LIMITS.start_bps
+    for now_s in range(100):
+        viewer.on_loss(0.0, LIMITS.start_bps / UNTRIED, float(now_s))
+    assert viewer.target_bps == LIMITS.start_bps
 
 
-def test_growth_starts_from_what_remb_allowed() -> None:
+def test_loss_at_a_low_rate_counts_from_that_rate() -> None:
     viewer = ViewerBitrate(LIMITS)
-    viewer.on_loss(0.0, 0.0)
-    viewer.on_remb(400_000, 0.5)
-    viewer.on_loss(0.0, 1.0)
-    assert viewer.target_bps(100.0) == round(360_000 * GROWTH_PER_S)
+    viewer.on_loss(0.2, 400_000, 0.0)
+    assert viewer.target_bps == 400_000 * UNTRIED * 0.9
 
 
-@given(
-    st.lists(st.tuples(st.booleans(), st.floats(0, 1), st.floats(0, 3), st.integers(0, 2**40)), max_size=50),
-)
+def test_loss_before_anything_is_known_of_the_rate() -> None:
+    viewer = ViewerBitrate(LIMITS)
+    viewer.on_loss(0.2, 0.0, 0.0)
+    assert viewer.target_bps == 1_080_000
+
+
+def test_remb_below_what_is_sent_lowers_to_nine_tenths_of_it() -> None:
+    viewer = ViewerBitrate(LIMITS)
+    viewer.on_remb(800_000, SENT)
+    assert viewer.target_bps == 720_000
+    viewer.on_loss(0.0, SENT, 0.0)
+    viewer.on_loss(0.0, SENT, 1.0)
+    assert viewer.target_bps == round(720_000 * GROWTH_PER_S)
+
+
+def test_remb_of_a_receiver_that_gets_little_is_no_congestion() -> None:
+    viewer = ViewerBitrate(LIMITS)
+    viewer.on_remb(90_000, 100_000)
+    viewer.on_remb(50_000, 0.0)
+    assert viewer.target_bps == LIMITS.start_bps
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 1), st.floats(0, 3), st.integers(0, 2**40)), max_size=50))
 def test_the_target_stays_within_its_limits(reports: list[tuple[bool, float, float, int]]) -> None:
     viewer, now_s = ViewerBitrate(LIMITS), 0.0
-    for is_loss, loss, step_s, remb_bps in reports:
+    for is_loss, loss, step_s, bitrate_bps in reports:
         now_s += step_s
         if is_loss:
-            viewer.on_loss(loss, now_s)
+            viewer.on_loss(loss, float(bitrate_bps), now_s)
         else:
-            viewer.on_remb(remb_bps, now_s)
-        assert LIMITS.min_bps <= viewer.target_bps(now_s) <= LIMITS.max_bps
+            viewer.on_remb(bitrate_bps, SENT)
+        assert LIMITS.min_bps <= viewer.target_bps <= LIMITS.max_bps
+
+
+def test_the_rate_that_is_sent() -> None:
+    rate = SentRate()
+    assert rate.bps() == 0
+    for index in range(300):
+        rate.add(index * VIDEO_CLOCK_HZ // 30, 5000 if index < 200 else 2500)
+    assert rate.bps() == pytest.approx(2500 * 8 * 30)
+
+
+def test_the_rate_begins_anew_with_another_clock() -> None:
+    rate = SentRate()
+    rate.add(VIDEO_CLOCK_HZ, 10**6)
+    rate.add(0, 5000)
+    assert rate.bps() == 0
+    rate.add(VIDEO_CLOCK_HZ, 1000)
+    assert rate.bps() == 8000
 
 
 @pytest.mark.parametrize(

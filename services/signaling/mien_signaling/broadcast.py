@@ -19,6 +19,7 @@ from mien_signaling.feedback import (
     KEYFRAME_POLL_S,
     BitrateLimits,
     KeyframeRequests,
+    SentRate,
     SessionBitrate,
     ViewerBitrate,
     session_target_bps,
@@ -70,6 +71,7 @@ class Broadcast:
         self._keyframes = KeyframeRequests()
         self._keyframe_wanted = asyncio.Event()
         self._bitrate = SessionBitrate(limits.start_bps)
+        self._sent_rate = SentRate()
         self._encoder_run: str | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -95,6 +97,11 @@ class Broadcast:
         if feed in self._feeds:
             self._feeds.remove(feed)
 
+    @property
+    def sent_bps(self) -> float:
+        """What each viewer is sent, bits per second without headers; 0 while unknown."""
+        return self._sent_rate.bps()
+
     def want_keyframe(self, reason: KeyframeReason) -> None:
         """Ask the session's generator for an IDR, soon and together with whoever else asks."""
         self._keyframes.want(reason)
@@ -102,13 +109,13 @@ class Broadcast:
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for name, step in {
-                "video": self._fan_out,
-                "keyframes": self._request_keyframes,
-                "bitrate": self._set_bitrate,
-                "keep alive": self._keep_alive,
-            }.items():
-                group.create_task(keep_trying(name, self._clock, self._metrics, step), name=name)
+            for name, step, pause_s in (
+                ("video", self._fan_out, 0.0),
+                ("keyframes", self._request_keyframes, 0.0),
+                ("bitrate", self._set_bitrate, BITRATE_INTERVAL_S),
+                ("keep alive", self._keep_alive, KEEP_ALIVE_INTERVAL_S),
+            ):
+                group.create_task(keep_trying(name, self._clock, self._metrics, step, pause_s), name=name)
 
     def _over(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
@@ -121,6 +128,7 @@ class Broadcast:
 
     def _push(self, frame: EncodedFrame) -> None:
         self._encoder_run = frame.run
+        self._sent_rate.add(frame.pts_90k, len(frame.data))
         try:
             report = self._fanout.push(frame)
         except NotAnnexB:
@@ -163,15 +171,14 @@ class Broadcast:
     async def _due_bitrate(self) -> tuple[int, str | None]:
         """A target worth sending, and the run of the encoder that it is meant for."""
         while True:
-            await self._clock.sleep(BITRATE_INTERVAL_S)
             now_s, run = self._clock.monotonic_s(), self._encoder_run
-            wanted_bps = session_target_bps(feed.bitrate.target_bps(now_s) for feed in self._feeds)
+            wanted_bps = session_target_bps(feed.bitrate.target_bps for feed in self._feeds)
             if wanted_bps is not None:
                 target_bps = self._bitrate.to_send(wanted_bps, run, now_s)
                 if target_bps is not None:
                     return target_bps, run
+            await self._clock.sleep(BITRATE_INTERVAL_S)
 
     async def _keep_alive(self) -> None:
         if not await self._registry.keep_alive(self.session):
             self._on_ended(self)
-        await self._clock.sleep(KEEP_ALIVE_INTERVAL_S)

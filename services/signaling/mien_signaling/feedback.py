@@ -5,9 +5,11 @@ The bitrate policy is explained in docs/decisions/0005-bitrate-policy.md.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from mien_shared.clock import VIDEO_CLOCK_HZ, from_90k
 from mien_shared.messages import KeyframeReason
 
 #: One request a session in this time; the generator coalesces again, over 0.5 s.
@@ -60,49 +62,77 @@ class BitrateLimits:
         return round(min(max(bps, self.min_bps), self.max_bps))
 
 
+_SENT_WINDOW_90K = 2 * VIDEO_CLOCK_HZ
+
+
+class SentRate:
+    """What a session's video really takes, over its last two seconds."""
+
+    def __init__(self) -> None:
+        self._frames: deque[tuple[int, int]] = deque()  # when, bytes
+        self._bytes = 0
+
+    def add(self, pts_90k: int, size_bytes: int) -> None:
+        if self._frames and pts_90k < self._frames[-1][0]:
+            self._frames.clear()  # another generator with another clock
+            self._bytes = 0
+        self._frames.append((pts_90k, size_bytes))
+        self._bytes += size_bytes
+        while pts_90k - self._frames[0][0] > _SENT_WINDOW_90K:
+            self._bytes -= self._frames.popleft()[1]
+
+    def bps(self) -> float:
+        """Bits per second; 0 while nothing is known."""
+        if len(self._frames) < 2:
+            return 0.0
+        (first_90k, first_bytes), (last_90k, _) = self._frames[0], self._frames[-1]
+        elapsed_s = from_90k(last_90k - first_90k)
+        return (self._bytes - first_bytes) * 8 / elapsed_s if elapsed_s else 0.0
+
+
 #: Loss above which a viewer's target falls, and below which it rises (as in Google's congestion control, section 6 of
 #: draft-ietf-rmcat-gcc-02).
 HIGH_LOSS, LOW_LOSS = 0.10, 0.02
 GROWTH_PER_S = 1.08
-REMB_SHARE = 0.9  # the rest is for retransmissions and RTCP
-REMB_LIFETIME_S = 5.0
+#: A target more than this above what is sent is an allowance nobody tried out: it proves nothing, so it does not grow.
+UNTRIED = 1.5
+#: REMB speaks of congestion only when it lies below what is sent: a receiver never estimates much more than it gets.
+CONGESTED, REMB_SHARE = 0.9, 0.9
 _LONGEST_STEP_S = 2.0  # silence is no sign that all is well
 
 
 @dataclass
 class ViewerBitrate:
-    """What one viewer can take, from its receiver reports and REMB."""
+    """What one viewer can take, from its receiver reports and REMB. `sent_bps` is what it is sent at the moment."""
 
     limits: BitrateLimits
-    _loss_based_bps: float = field(init=False)
+    _target_bps: float = field(init=False)
     _last_report_s: float | None = None
-    _remb_bps: float = float("inf")
-    _remb_at_s: float = float("-inf")
 
     def __post_init__(self) -> None:
-        self._loss_based_bps = self.limits.start_bps
+        self._target_bps = self.limits.start_bps
 
-    def on_loss(self, loss: float, now_s: float) -> None:
+    @property
+    def target_bps(self) -> int:
+        return self.limits.clamp(self._target_bps)
+
+    def on_loss(self, loss: float, sent_bps: float, now_s: float) -> None:
         """A receiver report: the share of packets lost since the last one, 0 to 1."""
         step_s = 0.0 if self._last_report_s is None else min(now_s - self._last_report_s, _LONGEST_STEP_S)
         self._last_report_s = now_s
+        tried_bps = UNTRIED * sent_bps
         if loss > HIGH_LOSS:
-            self._loss_based_bps *= 1 - 0.5 * loss
-        elif loss < LOW_LOSS:
-            # Growth starts from what the path was just seen to carry, not from a number that REMB has long refuted.
-            self._loss_based_bps = min(self._loss_based_bps, self._remb_cap(now_s)) * GROWTH_PER_S**step_s
-        self._loss_based_bps = self.limits.clamp(self._loss_based_bps)
+            if sent_bps > 0:
+                self._target_bps = min(self._target_bps, tried_bps)
+            self._target_bps *= 1 - 0.5 * loss
+        elif loss < LOW_LOSS and self._target_bps < tried_bps:
+            self._target_bps *= GROWTH_PER_S**step_s
+        self._target_bps = self.limits.clamp(self._target_bps)
 
-    def on_remb(self, bitrate_bps: int, now_s: float) -> None:
+    def on_remb(self, bitrate_bps: int, sent_bps: float) -> None:
         """The receiver's own estimate of what its path carries, bits per second."""
-        self._remb_bps, self._remb_at_s = bitrate_bps, now_s
-
-    def target_bps(self, now_s: float) -> int:
-        return self.limits.clamp(min(self._loss_based_bps, self._remb_cap(now_s)))
-
-    def _remb_cap(self, now_s: float) -> float:
-        fresh = now_s - self._remb_at_s <= REMB_LIFETIME_S
-        return REMB_SHARE * self._remb_bps if fresh else float("inf")
+        if bitrate_bps < CONGESTED * sent_bps:
+            self._target_bps = self.limits.clamp(min(self._target_bps, REMB_SHARE * bitrate_bps))
 
 
 #: One viewer in five may be left behind; with fewer than five, none.

@@ -122,10 +122,10 @@ class Viewer:
 
     def on_report(self, loss: float, rtt_s: float | None) -> None:
         self._metrics.viewer_reported(loss, rtt_s)
-        self._feed.bitrate.on_loss(loss, self._clock.monotonic_s())
+        self._feed.bitrate.on_loss(loss, self.broadcast.sent_bps, self._clock.monotonic_s())
 
     def on_remb(self, bitrate_bps: int) -> None:
-        self._feed.bitrate.on_remb(bitrate_bps, self._clock.monotonic_s())
+        self._feed.bitrate.on_remb(bitrate_bps, self.broadcast.sent_bps)
 
     async def _next_frame(self) -> PacketisedFrame:
         frame = await self._feed.next_frame()
