@@ -18,7 +18,7 @@ from mien_gateway.sessions import Sessions
 from mien_gateway.settings import GatewaySettings
 from mien_gateway.uplinks import Uplinks
 from mien_shared.avatars import AvatarNotFound, AvatarStore, AvatarStoreError
-from mien_shared.bus import BUS_ERRORS, keep_trying, open_redis, redis_url
+from mien_shared.bus import BUS_ERRORS, keep_trying, open_redis, ping, redis_url
 from mien_shared.channels import MotionForwarder
 from mien_shared.clock import Clock, SystemClock
 from mien_shared.registry import Registry
@@ -44,7 +44,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
                 forwarder = MotionForwarder(redis, metrics.forward_dropped)
                 tokens = TokenIssuer(settings.token_secret.get_secret_value())
                 store = AvatarStore.open(settings.avatar_store)
-                health = Health(redis, store, clock)
+                health = Health(redis, store, clock, metrics)
                 app.state.avatars = Avatars(settings, store, metrics, clock)
                 app.state.uplinks = Uplinks(registry, forwarder, tokens, metrics, clock)
                 app.state.sessions = Sessions(settings, registry, store, tokens, app.state.uplinks, metrics, clock)
@@ -84,10 +84,11 @@ def create_app(settings: GatewaySettings) -> FastAPI:
 class Health:
     """What readiness knows: whether Redis answers, and whether the avatar store does."""
 
-    def __init__(self, redis: Redis, store: AvatarStore, clock: Clock) -> None:
+    def __init__(self, redis: Redis, store: AvatarStore, clock: Clock, metrics: GatewayMetrics) -> None:
         self._redis = redis
         self._store = store
         self._clock = clock
+        self._metrics = metrics
         self._redis_reason: str | None = "not asked yet"
         self._store_reason: str | None = "not asked yet"
         self._seeded = False
@@ -100,7 +101,7 @@ class Health:
     async def probe_redis(self) -> None:
         """One step of a loop; raises what Redis raises."""
         try:
-            await self._redis.ping()
+            await ping(self._redis, self._clock, self._metrics)
         except BUS_ERRORS:
             self._redis_reason = "Redis does not answer"
             raise

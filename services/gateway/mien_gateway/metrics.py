@@ -9,6 +9,10 @@ from mien_shared.metrics import ServiceMetrics
 
 #: Decoding a phone's picture takes about 0.3 s, the first one twice that; beyond the deadline nothing is measured.
 _PROCESSING_BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0)
+# A counter's first increase is invisible to rate() unless it was there at zero before: so all that alerts ask for is.
+_DROP_REASONS = ("superseded", "redis")
+_SESSION_RESULTS = ("created", "full", "no-generator", "redis-unavailable", "avatar-store-unavailable")
+_UPLOAD_RESULTS = ("created", "uploads-busy", "processing-failed", "avatar-store-unavailable")
 _CLOSE_CODES = frozenset({1000, 1001, 1005, 1006, 1008, 1009, 1011, 1012, 4409, 4410})
 
 
@@ -20,7 +24,6 @@ class GatewayMetrics(ServiceMetrics):
         self._packets = Counter(
             "mien_uplink_packets_total", "Uplink packets by what became of them", ["result"], registry=self.registry
         )
-        # A counter's first increase is invisible to rate() unless it was there at zero before.
         self._by_verdict = {verdict: self._packets.labels(verdict) for verdict in Verdict}
         self._uplinks = Gauge("mien_uplinks", "Uplinks open on this gateway", registry=self.registry)
         self._closed = Counter(
@@ -33,7 +36,7 @@ class GatewayMetrics(ServiceMetrics):
             registry=self.registry,
         )
         self._sessions = Counter(
-            "mien_sessions_created_total", "Requests for a session, by result", ["result"], registry=self.registry
+            "mien_session_requests_total", "Requests for a session, by result", ["result"], registry=self.registry
         )
         self._uploads = Counter(
             "mien_avatar_uploads_total", "Avatar uploads, by result", ["result"], registry=self.registry
@@ -44,6 +47,14 @@ class GatewayMetrics(ServiceMetrics):
             buckets=_PROCESSING_BUCKETS_S,
             registry=self.registry,
         )
+
+        for family, labels in (
+            (self._forward_drops, _DROP_REASONS),
+            (self._sessions, _SESSION_RESULTS),
+            (self._uploads, _UPLOAD_RESULTS),
+        ):
+            for label in labels:
+                family.labels(label)
 
     def packet(self, verdict: Verdict) -> None:
         self._by_verdict[verdict].inc()

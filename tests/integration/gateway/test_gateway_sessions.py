@@ -86,7 +86,7 @@ async def test_a_session_is_created_seen_and_ended(start_gateway: Any, start_gen
     for _ in range(2):
         answer = await gateway.http.delete(f"/v1/sessions/{session_id}", headers=bearer(created["token"]))
         assert_problem(answer, 404, "session-not-found", "there is no session of that id")
-    assert await gateway.metric("mien_sessions_created_total", result="created") == 1
+    assert await gateway.metric("mien_session_requests_total", result="created") == 1
 
 
 async def test_tokens_are_demanded(start_gateway: Any, start_generator: Any) -> None:
@@ -177,7 +177,7 @@ async def test_what_cannot_be_placed_is_refused(start_gateway: Any, start_genera
     answer = await gateway.http.post("/v1/sessions", json=AVATAR)
     assert_problem(answer, 503, "full", "every generator is full at the moment")
     assert answer.headers["retry-after"] == "5"
-    assert await gateway.metric("mien_sessions_created_total", result="full") == 1
+    assert await gateway.metric("mien_session_requests_total", result="full") == 1
 
 
 async def test_an_ended_session_gives_its_place_back(start_gateway: Any, start_generator: Any) -> None:
