@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from aiortc import RTCIceServer
 from aiortc.rtcicetransport import connection_kwargs
 from fastapi import FastAPI
 
-from mien_shared.bus import keep_trying, open_redis, redis_url
+from mien_shared.bus import keep_trying, open_redis, ping, redis_url
 from mien_shared.clock import Clock, SystemClock
 from mien_shared.service import Readiness, create_service
 from mien_signaling import passthrough, whep
@@ -32,10 +33,7 @@ def create_app(settings: SignalingSettings, clock: Clock | None = None) -> FastA
     async def run(app: FastAPI) -> AsyncIterator[Readiness]:
         with redis_url(settings.redis_url) as url:
             redis = open_redis(url)
-
-            async def probe() -> None:
-                await redis.ping()
-
+            probe = partial(ping, redis, clock, metrics)
             watching = keep_trying("probe", clock, metrics, probe, pause_s=_PROBE_INTERVAL_S)
             watch = asyncio.create_task(watching, name="redis probe")
             audience = Audience(redis, settings, clock, metrics)

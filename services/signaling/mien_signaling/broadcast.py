@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from mien_shared.bus import keep_trying
 from mien_shared.channels import VideoSubscription, send_control
-from mien_shared.clock import Clock
+from mien_shared.clock import Clock, from_90k
 from mien_shared.messages import EncodedFrame, KeyframeReason, RequestKeyframe, SessionRecord, SetBitrate
 from mien_shared.registry import KEEP_ALIVE_INTERVAL_S, Registry
 from mien_signaling.fanout import Fanout, PacketisedFrame, ViewerQueue
@@ -128,6 +128,7 @@ class Broadcast:
 
     def _push(self, frame: EncodedFrame) -> None:
         self._encoder_run = frame.run
+        self._metrics.channel_lag("video", self._clock.unix_s() - from_90k(frame.pts_90k))
         self._sent_rate.add(frame.pts_90k, len(frame.data))
         try:
             report = self._fanout.push(frame)

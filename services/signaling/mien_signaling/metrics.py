@@ -14,6 +14,10 @@ _JOIN_BUCKETS_S = (*LATENCY_BUCKETS_S, 5.0, 10.0)
 _LOSS_BUCKETS = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _BITRATE_BUCKETS_BPS = (150e3, 300e3, 500e3, 800e3, 1.2e6, 1.6e6, 2.0e6, 2.5e6)
 
+# A counter's first increase is invisible to rate() unless it was there at zero before.
+_FRAME_RESULTS = ("sent", "dropped_overflow", "dropped_waiting")
+_GONE_REASONS = ("left", "closed", "failed", "timed_out", "refused", "session_ended", "shutdown")
+
 
 class SignalingMetrics(ServiceMetrics):
     """The facts of WHEP, of the fan-out and of what viewers report."""
@@ -68,8 +72,13 @@ class SignalingMetrics(ServiceMetrics):
             buckets=_BITRATE_BUCKETS_BPS,
             registry=self.registry,
         )
-        for result in ("sent", "dropped_overflow", "dropped_waiting"):
-            self._frames.labels(result)
+        for family, labels in (
+            (self._frames, _FRAME_RESULTS),
+            (self._viewers_gone, _GONE_REASONS),
+            (self._keyframes, tuple(KeyframeReason)),
+        ):
+            for label in labels:
+                family.labels(label)
 
     def watch_audience(
         self, connecting: Callable[[], int], connected: Callable[[], int], sessions: Callable[[], int]
