@@ -18,7 +18,17 @@ import numpy as np
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
-from aiortc.rtp import RTCP_PSFB_APP, RTCP_PSFB_PLI, RtcpPsfbPacket, RtcpReceiverInfo, RtcpRrPacket, pack_remb_fci
+from aiortc.rtp import (
+    RTCP_PSFB_APP,
+    RTCP_PSFB_PLI,
+    RTCP_RTPFB_NACK,
+    RtcpPsfbPacket,
+    RtcpReceiverInfo,
+    RtcpRrPacket,
+    RtcpRtpfbPacket,
+    RtpPacket,
+    pack_remb_fci,
+)
 from av.video.frame import PictureType
 from fastapi import FastAPI
 from redis.asyncio import Redis
@@ -173,7 +183,7 @@ class Watcher:
         goal = self.frames + frames
         await eventually(lambda: self.frames >= goal)
 
-    async def say(self, *packets: RtcpPsfbPacket | RtcpRrPacket) -> None:
+    async def say(self, *packets: RtcpPsfbPacket | RtcpRrPacket | RtcpRtpfbPacket) -> None:
         """Send RTCP of the test's own making."""
         for packet in packets:
             await self.receiver.transport._send_rtp(bytes(packet))
@@ -277,6 +287,29 @@ async def test_plis_of_all_viewers_become_one_request_and_an_idr(world: World) -
     await asyncio.gather(*(watcher.see(10) for watcher in watchers))
     assert [reason for _, reason in world.publisher.requests] == [KeyframeReason.PLI]
     assert await world.metric("mien_viewer_pli_total") == 6
+
+
+async def test_a_lost_packet_is_sent_again(world: World) -> None:
+    watcher = await world.watcher()
+    await watcher.see(5)
+    take, first, again = watcher.receiver._handle_rtp_packet, dict[int, bytes](), dict[int, bytes]()
+
+    async def record(packet: RtpPacket, arrival_time_ms: int) -> None:
+        if packet.ssrc == watcher.ssrc:
+            first[packet.sequence_number] = packet.payload
+        else:  # RTX (RFC 4588): the payload begins with the number of the packet it repeats
+            again[int.from_bytes(packet.payload[:2], "big")] = packet.payload[2:]
+        await take(packet, arrival_time_ms)
+
+    watcher.receiver._handle_rtp_packet = record
+    await eventually(lambda: len(first) >= 10)
+    lost = list(first)[-4:-1]
+    never_sent = (lost[0] + 30_000) % 65_536
+    for numbers in (lost, [never_sent]):
+        await watcher.say(RtcpRtpfbPacket(fmt=RTCP_RTPFB_NACK, ssrc=1, media_ssrc=watcher.ssrc, lost=numbers))
+    await eventually(lambda: len(again) >= len(lost))
+    assert again == {number: first[number] for number in lost}
+    assert await world.metric("mien_viewer_nack_packets_total") == len(lost) + 1
 
 
 async def test_requests_keep_their_distance(world: World) -> None:

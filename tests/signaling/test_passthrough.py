@@ -4,6 +4,7 @@ import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 
+from mien_signaling import passthrough
 from mien_signaling.passthrough import HookPointMissing, PassthroughTrack, check_hook_points, h264_preferences
 
 
@@ -15,8 +16,8 @@ class WithoutKeyframes(RTCRtpSender):  # type: ignore[misc]
     _send_keyframe = None
 
 
-class WithAnotherFrame(RTCRtpSender):  # type: ignore[misc]
-    async def _next_encoded_frame(self, codec: object, deadline: float) -> None: ...
+class WithAnotherLoop(RTCRtpSender):  # type: ignore[misc]
+    async def _run_rtp(self, codec: object, deadline: float) -> None: ...
 
 
 class Slotted(RTCRtpSender):  # type: ignore[misc]
@@ -27,7 +28,7 @@ class Slotted(RTCRtpSender):  # type: ignore[misc]
     ("sender", "message"),
     [
         (WithoutKeyframes, r"RTCRtpSender has no _send_keyframe\(self\)"),
-        (WithAnotherFrame, r"RTCRtpSender has no _next_encoded_frame\(self, codec\)"),
+        (WithAnotherLoop, r"RTCRtpSender has no _run_rtp\(self, codec\)"),
         (Slotted, "does not let an instance replace its methods"),
     ],
 )
@@ -61,3 +62,9 @@ def test_constrained_baseline_comes_first() -> None:
 async def test_nothing_reads_pictures_from_a_passthrough_track() -> None:
     with pytest.raises(MediaStreamError):
         await PassthroughTrack().recv()
+
+
+def test_a_field_under_another_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passthrough, "_FIELDS", ("_RTCRtpSender__moved",))
+    with pytest.raises(HookPointMissing, match="RTCRtpSender has no field _RTCRtpSender__moved"):
+        check_hook_points()
