@@ -122,7 +122,7 @@ class Avatars:
             raise Problem(415, "not-multipart", f"send multipart/form-data with the picture in the field '{_FIELD}'")
         limit = self._settings.max_upload_bytes
         announced = request.headers.get("content-length", "")
-        if announced.isdigit() and int(announced) > limit:
+        if announced.isdecimal() and int(announced) > limit:
             raise _too_large(limit)
         limited = Request(request.scope, _limited(request, limit))
         try:

@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 #: Beyond the worker's own alarm: a process that has yet to start, or that does not answer at all.
 _MARGIN_S = 5.0
+#: How long an upload waits for those before it.
+_TURN_TIMEOUT_S = 20.0
 
 
 class PortraitFailed(RuntimeError):
@@ -37,22 +39,32 @@ class PortraitProcess:
 
     async def make(self, data: bytes) -> Portrait:
         """Raises PictureRefused, or PortraitFailed."""
-        async with self._turn:
-            process = await self._started()
-            try:
-                async with asyncio.timeout(self._deadline_s + _MARGIN_S):
-                    answer, png = await _ask(process, data)
-            except (TimeoutError, OSError, asyncio.IncompleteReadError) as error:
-                await self._end()
-                logger.warning("the portrait worker was lost", extra={"status": process.returncode})
-                raise PortraitFailed("the picture took too long or too much") from error
-            except BaseException:
-                await self._end()  # half an answer is in the pipe: whoever comes next must not read it
-                raise
+        try:
+            async with asyncio.timeout(_TURN_TIMEOUT_S):
+                await self._turn.acquire()
+        except TimeoutError as error:
+            raise PortraitFailed("other pictures are taking too long") from error
+        try:
+            answer, png = await self._ask(data)
+        finally:
+            self._turn.release()
         if answer.refusal is not None:
             raise PictureRefused(answer.refusal, answer.detail)
         assert answer.face_box is not None
         return Portrait(png, answer.face_box, Keypoints.from_rows(answer.keypoints))
+
+    async def _ask(self, data: bytes) -> tuple[Answer, bytes]:
+        process = await self._started()
+        try:
+            async with asyncio.timeout(self._deadline_s + _MARGIN_S):
+                return await _exchange(process, data)
+        except (TimeoutError, OSError, asyncio.IncompleteReadError) as error:
+            await self._end()
+            logger.warning("the portrait worker was lost", extra={"status": process.returncode})
+            raise PortraitFailed("the picture took too long or too much") from error
+        except BaseException:
+            await self._end()  # half an answer is in the pipe: whoever comes next must not read it
+            raise
 
     async def aclose(self) -> None:
         """End the worker, whatever it is doing."""
@@ -80,7 +92,7 @@ class PortraitProcess:
             await process.wait()
 
 
-async def _ask(process: asyncio.subprocess.Process, data: bytes) -> tuple[Answer, bytes]:
+async def _exchange(process: asyncio.subprocess.Process, data: bytes) -> tuple[Answer, bytes]:
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(LENGTH.pack(len(data)))

@@ -15,7 +15,6 @@ from mien_gateway.access import demand_grant
 from mien_gateway.avatars import stored_avatar
 from mien_gateway.documents import problems
 from mien_gateway.metrics import GatewayMetrics
-from mien_gateway.placement import AllFull, NoGenerator, place
 from mien_gateway.settings import GatewaySettings
 from mien_gateway.uplinks import Uplinks
 from mien_shared.avatars import AvatarStore
@@ -23,6 +22,7 @@ from mien_shared.bus import BUS_ERRORS
 from mien_shared.channels import send_control
 from mien_shared.clock import Clock
 from mien_shared.messages import SessionRecord, SessionStats, StopSession
+from mien_shared.placement import AllFull, NoGenerator, place
 from mien_shared.problems import Problem, unavailable
 from mien_shared.registry import Registry
 from mien_shared.settings import IceServer

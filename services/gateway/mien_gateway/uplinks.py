@@ -1,4 +1,13 @@
-"""Uplinks: one WebSocket a speaker, from its handshake to its close. What a packet is worth is uplink.py's business."""
+"""Uplinks: one WebSocket a speaker, from its handshake to its close. What a packet is worth is uplink.py's business.
+
+A sender offers its token as `Authorization: Bearer`, or, where it cannot set headers (a browser), as a subprotocol:
+`Sec-WebSocket-Protocol: mien.v1, bearer.TOKEN`, of which `mien.v1` is selected. It is refused before the handshake by
+an HTTP status with a problem document (401, 403, 404, 503), and closed with one of these codes:
+
+1008 most of its packets were of no use · 1009 a message was too long · 1012 the gateway is going down ·
+4409 another uplink of the session has replaced it · 4410 the session has ended.
+After 1009 and 1012 a sender may come back; after the others it is not wanted.
+"""
 
 from __future__ import annotations
 
