@@ -42,6 +42,13 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
 
+# Gives the lease to another if it is ours. KEYS: lease. ARGV: from, to, ttl in ms.
+_TRANSFER = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1
+"""
+
 # Lets go of the lease if it is ours. KEYS: lease. ARGV: generator.
 _RELEASE = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
@@ -75,6 +82,7 @@ class Registry:
         self.redis = redis
         self._keep_alive = redis.register_script(_KEEP_ALIVE)
         self._hold = redis.register_script(_HOLD)
+        self._transfer = redis.register_script(_TRANSFER)
         self._release = redis.register_script(_RELEASE)
         self._reserve = redis.register_script(_RESERVE)
         self._taken = redis.register_script(_TAKEN)
@@ -166,6 +174,10 @@ class Registry:
     async def hold(self, generator_id: str, session_id: str, ttl_ms: int = LEASE_TTL_MS) -> bool:
         """Take or renew a session's lease; False if another generator holds it."""
         return bool(await self._hold(keys=[keys.lease(session_id)], args=[generator_id, ttl_ms]))
+
+    async def transfer(self, from_id: str, to_id: str, session_id: str, ttl_ms: int = RESERVATION_MS) -> bool:
+        """Give a session's lease from its holder to another generator; False if it was not that holder's."""
+        return bool(await self._transfer(keys=[keys.lease(session_id)], args=[from_id, to_id, ttl_ms]))
 
     async def release(self, generator_id: str, session_id: str) -> None:
         """Let go of a session's lease, if it is this generator's."""

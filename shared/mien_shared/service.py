@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -79,7 +80,7 @@ def create_service(
 
 
 def serve(name: str, app: FastAPI, settings: ServiceSettings, ws_max_bytes: int = 4096) -> None:
-    """Run a service until SIGTERM or SIGINT; a second signal forces."""
+    """Run a service until SIGTERM or SIGINT, which drain it: status 0. A second signal forces: 128 + its number."""
     logs.configure(name, settings.log_level)
     config = uvicorn.Config(
         app,
@@ -92,8 +93,17 @@ def serve(name: str, app: FastAPI, settings: ServiceSettings, ws_max_bytes: int 
         timeout_graceful_shutdown=_GRACE_S,
         limit_concurrency=4096,
     )
-    server = uvicorn.Server(config)
-    asyncio.run(_serve(server, settings.parent_pid))
+    asyncio.run(_serve(_Server(config), settings.parent_pid))
+
+
+class _Server(uvicorn.Server):
+    """Ends with status 0 on the first signal, once everything has been put down, and at once on the second."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            logger.warning("second signal: ending at once")
+            os._exit(128 + sig)
+        self.should_exit = True
 
 
 async def _serve(server: uvicorn.Server, parent_pid: int | None) -> None:

@@ -46,6 +46,7 @@ def settings(tmp_path: Path, redis_server: EmbeddedRedis) -> GeneratorSettings:
         token_secret="a secret of thirty-two bytes or more",
         avatar_store=f"file:{tmp_path}/avatars",
         capacity=2,
+        drain_s=0.5,
     )
 
 
@@ -197,3 +198,49 @@ async def test_an_engine_that_cannot_run_here_stays_unready_and_says_why(
             assert answer.status_code == 503
             assert reason in answer.json()["reasons"]["engine"]
             assert (await http.get("/livez")).status_code == 200
+
+
+async def test_a_generator_that_leaves_hands_its_sessions_over(
+    run_app: RunApp, settings: GeneratorSettings, redis: Redis, avatar: str
+) -> None:
+    registry = Registry(redis)
+    leaving = create_app(settings.model_copy(update={"drain_s": 10.0}), make_faces)
+    async with leaving.router.lifespan_context(leaving):
+        first = await generator_id(registry)
+        await place(registry, record("s1", avatar), first)
+        await frames_of(redis, "s1", 1)
+        await run_app(create_app(settings, make_faces))
+        async with asyncio.timeout(10):
+            while len(await registry.generators()) < 2:
+                await asyncio.sleep(0.05)
+        subscription, seen = VideoSubscription(redis, "s1"), list[EncodedFrame]()
+
+        async def watch() -> None:
+            while True:
+                seen.extend(await subscription.read())
+
+        watching = asyncio.create_task(watch())
+    try:
+        async with asyncio.timeout(10):
+            while len({frame.run for frame in seen}) < 2 or seen[-1].run == seen[0].run:
+                await asyncio.sleep(0.02)
+    finally:
+        watching.cancel()
+    assert await registry.owner("s1") not in {None, first}
+    new_run = [frame for frame in seen if frame.run != seen[0].run]
+    old_run = [frame for frame in seen if frame.run == seen[0].run]
+    assert new_run[0].is_idr
+    assert old_run[-1].pts_90k > new_run[0].pts_90k - 9_000, "the old goes on until the new is there"
+
+
+async def test_a_generator_that_is_alone_gives_its_sessions_up_at_the_deadline(
+    settings: GeneratorSettings, redis: Redis, avatar: str
+) -> None:
+    registry = Registry(redis)
+    app = create_app(settings, make_faces)
+    async with app.router.lifespan_context(app):
+        gid = await generator_id(registry)
+        await place(registry, record("s1", avatar), gid)
+        await frames_of(redis, "s1", 1)
+    assert await registry.owner("s1") is None
+    assert await registry.session("s1") is not None, "it waits for another generator"

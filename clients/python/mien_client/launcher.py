@@ -113,6 +113,7 @@ class Stack:
             "MIEN_HOST": HOST,
             "MIEN_TOKEN_SECRET": secrets.token_urlsafe(48),
             "MIEN_DEMO_OPEN": "true",
+            "MIEN_DRAIN_S": "0",  # who stops here stops everything: there is nobody to hand a session to
             "MIEN_PARENT_PID": str(os.getpid()),
             "MIEN_AVATAR_STORE": f"file:{store}",
             "MIEN_WEB_ROOT": str(mien_web.ROOT),

@@ -41,6 +41,7 @@ from mien_shared.messages import (
     StopSession,
 )
 from mien_shared.motion import MotionPacket, MotionPacketError
+from mien_shared.placement import AllFull, NoGenerator, hand_over
 from mien_shared.registry import HEARTBEAT_INTERVAL_S, RESERVATION_MS, Registry
 from mien_shared.service import Readiness, create_service
 
@@ -49,6 +50,9 @@ logger = logging.getLogger(__name__)
 #: A session whose record has been gone for so long, with Redis answering, has expired. Its users write it anew every
 #: five seconds, so a Redis that came back empty does not end it.
 _EXPIRED_AFTER_S = 15.0
+#: How long a session that was handed over goes on here, so that its viewers see no gap while the other prepares.
+_OVERLAP_S = 1.0
+_DRAIN_POLL_S = 0.1
 #: An orphan whose avatar cannot be had is not tried again for so long.
 _REFUSED_S = 30.0
 _PROBE_INTERVAL_S = 1.0
@@ -81,6 +85,10 @@ class Generator:
         self._starting: set[str] = set()
         self._missing_since_s: dict[str, float] = {}
         self._refused_until_s: dict[str, float] = {}
+        self._draining = False
+        self._beating = asyncio.Lock()
+        self._said_farewell = False
+        self._handed_over: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def receive(self) -> None:
@@ -106,6 +114,11 @@ class Generator:
 
     async def beat(self) -> None:
         """One heartbeat: tell of ourselves, renew every lease, drop what is no longer ours, claim what nobody holds."""
+        async with self._beating:
+            if not self._said_farewell:
+                await self._beat()
+
+    async def _beat(self) -> None:
         sessions = self._engine.records()
         await self._registry.heartbeat(
             GeneratorStatus(
@@ -113,22 +126,55 @@ class Generator:
                 capacity=self._settings.capacity,
                 sessions=len(sessions),
                 engine=self._faces.name,
+                draining=self._draining,
             )
         )
         stats = self._engine.stats()
         for session in sessions:
+            if session.session_id in self._handed_over:
+                continue
             await self._renew(session)
             if session.session_id in stats:
                 await self._registry.put_stats(session.session_id, stats[session.session_id])
-        for session in await self._registry.orphans():
-            await self._claim(session)
+        if not self._draining:
+            for session in await self._registry.orphans():
+                await self._claim(session)
+
+    async def drain(self, deadline_s: float) -> None:
+        """Take no more sessions and hand those we have to other generators; return when all are gone or time is up.
+
+        A session that was handed over goes on here for a moment; signaling drops our frames once the other's come.
+        """
+        self._draining = True
+        give_up_s = self._clock.monotonic_s() + deadline_s
+        while (left := self._engine.records()) and self._clock.monotonic_s() < give_up_s:
+            for session in left:
+                if session.session_id not in self._handed_over:
+                    await self._hand_over(session)
+            await self._clock.sleep(_DRAIN_POLL_S)
+
+    async def _hand_over(self, session: SessionRecord) -> None:
+        try:
+            if await hand_over(self._registry, session, self.generator_id) is None:
+                return
+        except (NoGenerator, AllFull, *BUS_ERRORS):
+            return
+        self._handed_over.add(session.session_id)
+        task = asyncio.create_task(self._let_go_later(session.session_id), name="hand over")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _let_go_later(self, session_id: str) -> None:
+        await self._clock.sleep(_OVERLAP_S)
+        self._let_go(session_id, "drained")
 
     async def close(self) -> None:
-        """Say farewell, so that others need not wait for the leases to lapse."""
+        """Say farewell, so that others need not wait for the leases to lapse; no heartbeat follows or is under way."""
         for task in self._tasks:
             task.cancel()
         try:
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(1.0), self._beating:
+                self._said_farewell = True
                 for session in self._engine.records():
                     await self._registry.release(self.generator_id, session.session_id)
                     self._metrics.session_ended("shutdown")
@@ -258,10 +304,11 @@ def create_app(settings: GeneratorSettings, make_faces: Callable[[GeneratorSetti
                 try:
                     yield lambda: _reasons(metrics, engine, tasks)
                 finally:
+                    await generator.drain(settings.drain_s)
+                    await generator.close()
                     for task in tasks:
                         task.cancel()
                     await asyncio.gather(*tasks, return_exceptions=True)
-                    await generator.close()
                     await asyncio.to_thread(engine.close)
 
     return create_service("generator", metrics, run)

@@ -20,5 +20,6 @@ class GeneratorSettings(ServiceSettings):
     face_size: Literal[256, 384] = 384
     capacity: int = Field(8, ge=1, description="Sessions this generator takes before it refuses more")
     max_batch: int = Field(16, ge=1, description="Faces made in one run of the device")
+    drain_s: float = Field(20.0, ge=0, description="How long SIGTERM waits for other generators to take the sessions")
     fps: int = Field(30, ge=5, le=60, description="Frame rate of the default motion, and the most of any session")
     bitrate_bps: int = Field(1_200_000, ge=100_000, description="Where every session's encoder starts")

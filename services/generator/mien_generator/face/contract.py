@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
-from mien_shared.motion import Keypoints
 from numpy.typing import NDArray
+
+from mien_shared.motion import Keypoints
 
 RgbArray = NDArray[np.uint8]
 
