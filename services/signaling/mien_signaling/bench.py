@@ -115,9 +115,13 @@ def encode(pictures: list[av.VideoFrame]) -> list[EncodedFrame]:
 
 
 async def measure(
-    viewers: int, seconds: float, add_sender: Callable[[RTCPeerConnection], None], frames_sent: Callable[[], int]
+    viewers: int,
+    seconds: float,
+    add_sender: Callable[[RTCPeerConnection], None],
+    frames_sent: Callable[[], int],
+    begin: Callable[[], None] = lambda: None,
 ) -> Measurement:
-    """Connect that many receivers to senders made by `add_sender`, and measure while they run."""
+    """Connect that many receivers to senders made by `add_sender`, `begin`, and measure while they run."""
     peers: list[RTCPeerConnection] = []
     try:
         async with _receivers(viewers) as receivers:
@@ -133,6 +137,7 @@ async def measure(
                 answers.append(peer.localDescription.sdp)
             await _tell(receivers, answers)
             await asyncio.gather(*(_connected(peer) for peer in peers))
+            begin()
             await asyncio.sleep(_SETTLE_S)
             packets = await _ask_packets(receivers)
             frames, cpu_s, wall_s = frames_sent(), time.process_time(), time.monotonic()
@@ -172,11 +177,15 @@ async def measure_passthrough(frames: list[EncodedFrame], viewers: int, seconds:
             fanout.push(EncodedFrame(frame.run, sent, sent * VIDEO_CLOCK_HZ // FPS, frame.is_idr, frame.data))
             sent += 1
 
-    pumping = asyncio.create_task(pump())
+    # Not before everybody is there, or they would all wait for the second IDR.
+    pumping: list[asyncio.Task[None]] = []
     try:
-        return await measure(viewers, seconds, add_sender, lambda: sent)
+        return await measure(
+            viewers, seconds, add_sender, lambda: sent, lambda: pumping.append(asyncio.create_task(pump()))
+        )
     finally:
-        pumping.cancel()
+        for task in pumping:
+            task.cancel()
 
 
 async def measure_encoding(pictures: list[av.VideoFrame], viewers: int, seconds: float) -> Measurement:
