@@ -71,7 +71,7 @@ class GeneratorSession(Generic[P]):
         self.compositor = compositor
         self.encoder = encoder
         self._keyframes = keyframes
-        self.meter = Meter()
+        self.meter = Meter(now_s)
         self._source = source
         self._motion = SpeakerMotion(source, now_s)
         self._waiting: Arrival | None = None
@@ -136,7 +136,8 @@ class GeneratorSession(Generic[P]):
 class Meter:
     """A session's figures over the last seconds. Deques are safe to append to and to copy from different threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, now_s: float) -> None:
+        self._since_s = now_s
         self._frames: deque[tuple[float, int, float | None]] = deque(maxlen=256)
         self._arrivals: deque[float] = deque(maxlen=256)
 
@@ -148,15 +149,16 @@ class Meter:
 
     def stats(self, now_s: float, engine: str, tier: str) -> SessionStats:
         """The figures now."""
-        since_s = now_s - _METER_WINDOW_S
+        window_s = max(min(_METER_WINDOW_S, now_s - self._since_s), 0.1)  # a young session's is shorter
+        since_s = now_s - window_s
         frames = [entry for entry in list(self._frames) if entry[0] >= since_s]
         arrivals = [at_s for at_s in list(self._arrivals) if at_s >= since_s]
         latencies_ms = [latency_s * 1000 for *_, latency_s in frames if latency_s is not None]
         p50, p99 = np.percentile(latencies_ms, [50, 99]) if latencies_ms else (None, None)
         return SessionStats(
-            fps=round(len(frames) / _METER_WINDOW_S, 1),
-            bitrate_bps=round(sum(size for _, size, _ in frames) * 8 / _METER_WINDOW_S),
-            uplink_bps=round(len(arrivals) * PACKET_BYTES * 8 / _METER_WINDOW_S),
+            fps=round(len(frames) / window_s, 1),
+            bitrate_bps=round(sum(size for _, size, _ in frames) * 8 / window_s),
+            uplink_bps=round(len(arrivals) * PACKET_BYTES * 8 / window_s),
             motion_to_packet_ms_p50=None if p50 is None else round(float(p50), 2),
             motion_to_packet_ms_p99=None if p99 is None else round(float(p99), 2),
             engine=engine,
