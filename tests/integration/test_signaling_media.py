@@ -392,6 +392,24 @@ async def eventually_async(condition: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.05)
 
 
+async def test_another_generator_takes_over(redis_server: EmbeddedRedis, run_app: RunApp) -> None:
+    async with AsyncExitStack() as stack:
+        redis = open_redis(redis_server.url)
+        stack.push_async_callback(redis.aclose)
+        client = httpx.AsyncClient(base_url=await run_app(create_app(settings(redis_server))), timeout=15)
+        await stack.enter_async_context(client)
+        first, second = Publisher(redis), Publisher(redis)
+        world = World(client, first, stack)
+        async with first.live():
+            watcher = await world.watcher()
+            await watcher.see(10)
+        async with second.live():
+            await watcher.see(20)
+            # It is told what its viewers can take, as soon as it holds the session.
+            await eventually(lambda: bool(second.bitrates_bps))
+        assert watcher.peer.connectionState == "connected"
+
+
 async def test_an_ended_session_lets_its_viewers_go(world: World) -> None:
     watcher = await world.watcher()
     await watcher.see(5)

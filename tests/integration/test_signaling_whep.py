@@ -372,7 +372,7 @@ async def test_demo_open_needs_no_token(start: Start, offer: str) -> None:
     assert answer.status_code == 201
 
 
-async def test_thirty_connects_and_aborts_leave_nothing_behind(start: Start) -> None:
+async def test_a_hundred_connects_and_aborts_leave_nothing_behind(start: Start) -> None:
     client = await start(joins_per_minute=6000, updates_per_minute=6000, connect_timeout_s=0.5)
     await client.get("/livez")
 
@@ -395,7 +395,7 @@ async def test_thirty_connects_and_aborts_leave_nothing_behind(start: Start) -> 
     await cycle("delete")  # whatever is made once is made now
     await until_metric(client, "mien_watched_sessions", 0)
     tasks, files = len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd"))
-    for number in range(30):
+    for number in range(100):
         await cycle(("delete", "hang up", "silence")[number % 3])
     await until_metric(client, "mien_watched_sessions", 0)
     for state in ("connecting", "connected"):

@@ -2,6 +2,9 @@
 
 A viewer's queue holds a second at most. When it overflows, everything in it goes and the viewer waits for the next
 IDR: newest wins, and no frame is sent whose reference was dropped. Viewers do not know of each other.
+
+A session that moves to another generator is encoded twice for a moment, since its old one goes on until the new one's
+frames come. Viewers see one run of an encoder at a time, and none that was left comes back.
 """
 
 from __future__ import annotations
@@ -16,6 +19,10 @@ from mien_signaling.rtp_h264 import packetise
 
 MAX_QUEUED_FRAMES = 30
 MAX_QUEUED_90K = VIDEO_CLOCK_HZ  # one second
+#: A run whose beginning was not seen may be the one that is being left: it is taken up once the other has been silent
+#: for so long.
+RUN_SILENCE_S = 0.25
+_REMEMBERED_RUNS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +84,7 @@ class FanoutReport:
     queued: int = 0
     dropped_overflow: int = 0
     dropped_waiting: int = 0
+    dropped_retired: int = 0
     wants_idr: KeyframeReason | None = None
 
 
@@ -86,6 +94,8 @@ class Fanout:
     def __init__(self) -> None:
         self._queues: list[ViewerQueue] = []
         self._previous: EncodedFrame | None = None
+        self._previous_at_s = 0.0
+        self._retired: deque[str] = deque(maxlen=_REMEMBERED_RUNS)
 
     @property
     def someone_waits(self) -> bool:
@@ -99,8 +109,13 @@ class Fanout:
         if queue in self._queues:
             self._queues.remove(queue)
 
-    def push(self, frame: EncodedFrame) -> FanoutReport:
-        """Hand one frame to every viewer that can decode it. Raises NotAnnexB; that frame then counts as missing."""
+    def push(self, frame: EncodedFrame, now_s: float) -> FanoutReport | None:
+        """Hand one frame to every viewer that can decode it; None if it is of a run that nobody is to see.
+
+        now_s: monotonic. Raises NotAnnexB; that frame then counts as missing.
+        """
+        if not self._is_current(frame, now_s):
+            return None
         payloads = packetise(frame.data) if self._queues else []
         report = FanoutReport()
         gap = self._previous is not None and not frame.is_idr and not frame.follows(self._previous)

@@ -50,7 +50,7 @@ _HOOKS = {
     "_send_keyframe": ["self"],
     "_handle_rtcp_packet": ["self", "packet"],
 }
-_CONSENT_HOOKS = ("query_consent", "close")
+_CONSENT_HOOKS = ("connect", "query_consent")
 _STARTED, _EXITED = "_RTCRtpSender__rtp_started", "_RTCRtpSender__rtp_exited"
 _EXTENSIONS, _MID = "_RTCRtpSender__rtp_header_extensions_map", "_RTCRtpSender__mid"
 _NTP, _TIMESTAMP = "_RTCRtpSender__ntp_timestamp", "_RTCRtpSender__rtp_timestamp"
@@ -79,6 +79,8 @@ def check_hook_points(sender: type = RTCRtpSender) -> None:
     for name in _CONSENT_HOOKS:
         if not inspect.iscoroutinefunction(getattr(Connection, name, None)):
             raise HookPointMissing(f"aioice's Connection has no {name}()")
+    if "_closing" not in Connection.__init__.__code__.co_names:
+        raise HookPointMissing("aioice's Connection has no field _closing")
     if "__slots__" in vars(sender):
         raise HookPointMissing("aiortc's RTCRtpSender does not let an instance replace its methods")
 
