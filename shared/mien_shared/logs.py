@@ -38,6 +38,7 @@ def configure(service: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # Request lines carry session ids, the capability to watch; ICE candidates carry viewers' addresses.
-    for noisy in ("uvicorn.access", "aioice", "aiortc", "httpx"):
+    # Request lines carry session ids, the capability to watch, and uvicorn.error's have the WebSockets'; ICE candidates
+    # carry viewers' addresses.
+    for noisy in ("uvicorn.access", "uvicorn.error", "aioice", "aiortc", "httpx"):
         logging.getLogger(noisy).setLevel("WARNING")

@@ -82,6 +82,7 @@ def create_service(
 def serve(name: str, app: FastAPI, settings: ServiceSettings, ws_max_bytes: int = 4096) -> None:
     """Run a service until SIGTERM or SIGINT, which drain it: status 0. A second signal forces: 128 + its number."""
     logs.configure(name, settings.log_level)
+    logger.info("service starting", extra={"host": settings.host, "port": settings.port})
     config = uvicorn.Config(
         app,
         host=settings.host,

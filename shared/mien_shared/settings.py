@@ -47,7 +47,9 @@ class IceServer(BaseModel):
 class ServiceSettings(BaseSettings):
     """What gateway, generator and signaling have in common."""
 
-    model_config = SettingsConfigDict(env_prefix="MIEN_", extra="ignore", frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="MIEN_", extra="ignore", frozen=True, populate_by_name=True, hide_input_in_errors=True
+    )
 
     redis_url: str | None = Field(None, validation_alias=AliasChoices("REDIS_URL", "MIEN_REDIS_URL", "redis_url"))
     host: str = "127.0.0.1"
