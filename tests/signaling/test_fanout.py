@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from mien_shared.clock import VIDEO_CLOCK_HZ
 from mien_shared.messages import EncodedFrame, KeyframeReason
-from mien_signaling.fanout import MAX_QUEUED_FRAMES, Fanout, PacketisedFrame, ViewerQueue
+from mien_signaling.fanout import MAX_QUEUED_FRAMES, RUN_SILENCE_S, Fanout, PacketisedFrame, RunFence, ViewerQueue
 from mien_signaling.rtp_h264 import NotAnnexB
 
 TICK = VIDEO_CLOCK_HZ // 30
@@ -127,6 +127,48 @@ def test_a_queued_frame_wakes_its_sender() -> None:
     assert not woken
     fanout.push(frame(1, is_idr=True))
     assert woken
+
+
+def test_late_frames_of_a_run_that_was_left_are_nobodys() -> None:
+    fence = RunFence()
+    assert fence.admits(frame(7, run="old"), 0.0)
+    assert fence.admits(frame(0, is_idr=True, run="new"), 0.1)
+    assert not fence.admits(frame(8, run="old"), 0.11)
+    assert fence.admits(frame(1, run="new"), 0.13)
+    assert not fence.admits(frame(9, is_idr=True, run="old"), 60.0), "also when the new one is silent"
+    assert not fence.admits(frame(0, is_idr=True, run="old"), 60.0)
+    assert fence.admits(frame(2, run="new"), 60.1)
+
+
+def test_the_old_run_that_is_met_after_the_new_one_is_not_taken_for_newer() -> None:
+    fence = RunFence()
+    assert fence.admits(frame(3, run="new"), 0.0), "whoever subscribes in between sees any of the two first"
+    for step in range(1, 30):
+        assert not fence.admits(frame(900 + step, is_idr=step == 5, run="old"), step / 30)
+        assert fence.admits(frame(3 + step, run="new"), step / 30)
+
+
+def test_a_new_run_whose_beginning_was_lost_is_taken_up_once_the_old_one_is_silent() -> None:
+    fence = RunFence()
+    assert fence.admits(frame(900, run="old"), 0.0)
+    assert not fence.admits(frame(4, run="new"), RUN_SILENCE_S)
+    assert fence.admits(frame(5, run="new"), RUN_SILENCE_S + 0.01)
+    assert not fence.admits(frame(901, run="old"), RUN_SILENCE_S + 0.02)
+    assert fence.admits(frame(902, run="old"), 2 * RUN_SILENCE_S + 0.02), "it may have been the newer one after all"
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdefghijklmnop"), st.booleans()), max_size=200))
+def test_of_runs_that_begin_one_after_another_none_comes_back(comings: list[tuple[str, bool]]) -> None:
+    fence = RunFence()
+    left: list[str] = []
+    shown: str | None = None
+    for step, (run, begins) in enumerate(comings):
+        admitted = fence.admits(frame(0 if begins else 9, run=run), step / 30)
+        assert not (admitted and run in left[-8:])
+        if admitted and run != shown:
+            if shown is not None and begins:
+                left.append(shown)
+            shown = run
 
 
 # What may happen, one after another: a frame comes (an IDR or not, perhaps after one that was lost), or a viewer pulls.

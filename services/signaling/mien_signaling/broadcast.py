@@ -13,7 +13,7 @@ from mien_shared.channels import VideoSubscription, send_control
 from mien_shared.clock import Clock, from_90k
 from mien_shared.messages import EncodedFrame, KeyframeReason, RequestKeyframe, SessionRecord, SetBitrate
 from mien_shared.registry import KEEP_ALIVE_INTERVAL_S, Registry
-from mien_signaling.fanout import Fanout, PacketisedFrame, ViewerQueue
+from mien_signaling.fanout import Fanout, PacketisedFrame, RunFence, ViewerQueue
 from mien_signaling.feedback import (
     BITRATE_INTERVAL_S,
     KEYFRAME_POLL_S,
@@ -66,6 +66,7 @@ class Broadcast:
         self._metrics = metrics
         self._on_ended = on_ended
         self._subscription = VideoSubscription(redis, session.session_id)
+        self._fence = RunFence()
         self._fanout = Fanout()
         self._feeds: list[ViewerFeed] = []
         self._keyframes = KeyframeRequests()
@@ -127,6 +128,9 @@ class Broadcast:
             self._push(frame)
 
     def _push(self, frame: EncodedFrame) -> None:
+        if not self._fence.admits(frame, self._clock.monotonic_s()):
+            self._metrics.retired_frame()
+            return
         self._encoder_run = frame.run
         self._metrics.channel_lag("video", self._clock.unix_s() - from_90k(frame.pts_90k))
         self._sent_rate.add(frame.pts_90k, len(frame.data))

@@ -2,9 +2,6 @@
 
 A viewer's queue holds a second at most. When it overflows, everything in it goes and the viewer waits for the next
 IDR: newest wins, and no frame is sent whose reference was dropped. Viewers do not know of each other.
-
-A session that moves to another generator is encoded twice for a moment, since its old one goes on until the new one's
-frames come. Viewers see one run of an encoder at a time, and none that was left comes back.
 """
 
 from __future__ import annotations
@@ -19,9 +16,8 @@ from mien_signaling.rtp_h264 import packetise
 
 MAX_QUEUED_FRAMES = 30
 MAX_QUEUED_90K = VIDEO_CLOCK_HZ  # one second
-#: A run whose beginning was not seen may be the one that is being left: it is taken up once the other has been silent
-#: for so long.
-RUN_SILENCE_S = 0.25
+#: Of two runs of which neither was seen to begin, the one that is shown keeps its place until it is silent for so long.
+RUN_SILENCE_S = 0.5
 _REMEMBERED_RUNS = 8
 
 
@@ -84,8 +80,33 @@ class FanoutReport:
     queued: int = 0
     dropped_overflow: int = 0
     dropped_waiting: int = 0
-    dropped_retired: int = 0
     wants_idr: KeyframeReason | None = None
+
+
+class RunFence:
+    """Lets one run of an encoder through at a time.
+
+    A session that is handed over is encoded twice for a moment, since its old generator goes on until the frames of the
+    new one come. A run that begins is newer than all others, and what it replaced never comes back.
+    """
+
+    def __init__(self) -> None:
+        self._run: str | None = None
+        self._heard_at_s = 0.0
+        self._retired: deque[str] = deque(maxlen=_REMEMBERED_RUNS)
+
+    def admits(self, frame: EncodedFrame, now_s: float) -> bool:
+        """Whether anybody is to see this frame, which came at `now_s` (monotonic seconds)."""
+        if frame.run != self._run:
+            begins = frame.index == 0
+            is_silent = self._run is None or now_s - self._heard_at_s > RUN_SILENCE_S
+            if frame.run in self._retired or not (begins or is_silent):
+                return False
+            if begins and self._run is not None:
+                self._retired.append(self._run)
+            self._run = frame.run
+        self._heard_at_s = now_s
+        return True
 
 
 class Fanout:
@@ -94,8 +115,6 @@ class Fanout:
     def __init__(self) -> None:
         self._queues: list[ViewerQueue] = []
         self._previous: EncodedFrame | None = None
-        self._previous_at_s = 0.0
-        self._retired: deque[str] = deque(maxlen=_REMEMBERED_RUNS)
 
     @property
     def someone_waits(self) -> bool:
@@ -109,13 +128,8 @@ class Fanout:
         if queue in self._queues:
             self._queues.remove(queue)
 
-    def push(self, frame: EncodedFrame, now_s: float) -> FanoutReport | None:
-        """Hand one frame to every viewer that can decode it; None if it is of a run that nobody is to see.
-
-        now_s: monotonic. Raises NotAnnexB; that frame then counts as missing.
-        """
-        if not self._is_current(frame, now_s):
-            return None
+    def push(self, frame: EncodedFrame) -> FanoutReport:
+        """Hand one frame to every viewer that can decode it. Raises NotAnnexB; that frame then counts as missing."""
         payloads = packetise(frame.data) if self._queues else []
         report = FanoutReport()
         gap = self._previous is not None and not frame.is_idr and not frame.follows(self._previous)

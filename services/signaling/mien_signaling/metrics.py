@@ -53,6 +53,11 @@ class SignalingMetrics(ServiceMetrics):
         self._bad_frames = Counter(
             "mien_fanout_bad_frames_total", "Frames from a generator that are not Annex-B", registry=self.registry
         )
+        self._retired_frames = Counter(
+            "mien_fanout_retired_frames_total",
+            "Frames of a generator that went on beside the session's next one",
+            registry=self.registry,
+        )
         self._keyframes = Counter(
             "mien_keyframe_requests_total", "IDR requests sent to generators", ["reason"], registry=self.registry
         )
@@ -111,6 +116,10 @@ class SignalingMetrics(ServiceMetrics):
 
     def bad_frame(self) -> None:
         self._bad_frames.inc()
+
+    def retired_frame(self) -> None:
+        """A generator that has handed a session over goes on for a moment; nobody is to see that."""
+        self._retired_frames.inc()
 
     def keyframe_requested(self, reason: KeyframeReason) -> None:
         self._keyframes.labels(reason.value).inc()
