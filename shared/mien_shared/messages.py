@@ -52,6 +52,7 @@ class StartSession(_Message):
 
     kind: Literal["start"] = "start"
     session: SessionRecord
+    traceparent: str | None = None
 
 
 class StopSession(_Message):

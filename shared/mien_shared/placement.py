@@ -12,6 +12,7 @@ from mien_shared.bus import BUS_ERRORS
 from mien_shared.channels import send_control
 from mien_shared.messages import GeneratorStatus, SessionRecord, StartSession
 from mien_shared.registry import RESERVATION_MS, Registry
+from mien_shared.tracing import span, traceparent
 
 
 class NoGenerator(Exception):
@@ -47,11 +48,12 @@ async def place(registry: Registry, session: SessionRecord) -> str:
 
     Raises NoGenerator, AllFull, or what Redis raises; nothing of the session is left behind then.
     """
-    generator_id = await _reserve(registry, session.session_id)
+    with span("reserve a slot"):
+        generator_id = await _reserve(registry, session.session_id)
     try:
         await registry.hold(generator_id, session.session_id, RESERVATION_MS)
         await registry.keep_alive(session)
-        await send_control(registry.redis, generator_id, StartSession(session=session))
+        await send_control(registry.redis, generator_id, StartSession(session=session, traceparent=traceparent()))
     except BUS_ERRORS:
         await _undo(registry, generator_id, session.session_id)
         raise
@@ -67,7 +69,7 @@ async def hand_over(registry: Registry, session: SessionRecord, holder_id: str) 
     if not await registry.transfer(holder_id, generator_id, session.session_id):
         await registry.free_slot(generator_id, session.session_id)
         return None
-    await send_control(registry.redis, generator_id, StartSession(session=session))
+    await send_control(registry.redis, generator_id, StartSession(session=session, traceparent=traceparent()))
     return generator_id
 
 

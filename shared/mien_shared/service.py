@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
-from mien_shared import logs, metrics, problems
+from mien_shared import logs, metrics, problems, tracing
 from mien_shared.clock import SystemClock
 from mien_shared.metrics import ServiceMetrics
 from mien_shared.settings import ServiceSettings
@@ -82,6 +82,7 @@ def create_service(
 def serve(name: str, app: FastAPI, settings: ServiceSettings, ws_max_bytes: int = 4096) -> None:
     """Run a service until SIGTERM or SIGINT, which drain it: status 0. A second signal forces: 128 + its number."""
     logs.configure(name, settings.log_level)
+    tracing.configure(name)
     logger.info("service starting", extra={"host": settings.host, "port": settings.port})
     config = uvicorn.Config(
         app,

@@ -12,6 +12,7 @@ import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel
 
+from mien_shared import tracing
 from mien_shared.logs import JsonFormatter
 from mien_shared.metrics import ServiceMetrics
 from mien_shared.problems import Problem, unavailable
@@ -115,3 +116,10 @@ def test_an_exception_stays_within_its_line() -> None:
     line = JsonFormatter("gateway").format(record)
     assert "\n" not in line
     assert "two\nlines" in json.loads(line)["exception"]
+
+
+def test_tracing_is_off_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
+    tracing.configure("trial")
+    with tracing.span("anything", parent="00-" + "1" * 32 + "-" + "2" * 16 + "-01"):
+        assert tracing.traceparent() is None

@@ -27,6 +27,7 @@ from mien_shared.problems import Problem, unavailable
 from mien_shared.registry import Registry
 from mien_shared.settings import IceServer
 from mien_shared.tokens import SPEAKER_GRANTS, VIEWER_GRANTS, Grant, TokenIssuer, bearer, claimed_session
+from mien_shared.tracing import span
 from mien_shared.turn import ice_servers_for
 
 
@@ -82,7 +83,8 @@ class Sessions:
     async def create(self, avatar_id: str) -> CreatedSession:
         """Raises Problem."""
         try:
-            created = await self._create(avatar_id)
+            with span("create session"):
+                created = await self._create(avatar_id)
         except Problem as problem:
             self.metrics.session_requested(problem.code)
             raise

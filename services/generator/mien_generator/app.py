@@ -44,6 +44,7 @@ from mien_shared.motion import MotionPacket, MotionPacketError
 from mien_shared.placement import AllFull, NoGenerator, hand_over
 from mien_shared.registry import HEARTBEAT_INTERVAL_S, RESERVATION_MS, Registry
 from mien_shared.service import Readiness, create_service
+from mien_shared.tracing import span
 
 logger = logging.getLogger(__name__)
 
@@ -103,8 +104,8 @@ class Generator:
                         continue
                     self._metrics.channel_lag("motion", self._clock.unix_s() - received_unix_us / 1e6)
                     self._engine.offer(session_id, Arrival(packet, received_unix_us, self._clock.monotonic_s()))
-                case StartSession(session=session):
-                    self._start(session, claimed=False)
+                case StartSession(session=session, traceparent=parent):
+                    self._start(session, claimed=False, parent=parent)
                 case StopSession(session_id=session_id):
                     self._let_go(session_id, "stopped")
                 case RequestKeyframe(session_id=session_id, reason=reason):
@@ -208,21 +209,24 @@ class Generator:
         else:
             await self._registry.free_slot(self.generator_id, session_id)
 
-    def _start(self, session: SessionRecord, claimed: bool) -> None:
+    def _start(self, session: SessionRecord, claimed: bool, parent: str | None = None) -> None:
         known = {record.session_id for record in self._engine.records()} | self._starting
         if session.session_id in known:
             return
         self._starting.add(session.session_id)
-        task = asyncio.create_task(self._build(session, claimed), name="start session")
+        task = asyncio.create_task(self._build(session, claimed, parent), name="start session")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _build(self, session: SessionRecord, claimed: bool) -> None:
+    async def _build(self, session: SessionRecord, claimed: bool, parent: str | None) -> None:
         ordered_s = self._clock.monotonic_s()
         try:
-            record = await self._avatars.record(session.avatar_id)
-            still = await asyncio.to_thread(decode_png, await self._avatars.picture(session.avatar_id))
-            await self._engine.add(lambda: self._session(session, record, still))
+            with span("start session", parent):
+                with span("load avatar"):
+                    record = await self._avatars.record(session.avatar_id)
+                    still = await asyncio.to_thread(decode_png, await self._avatars.picture(session.avatar_id))
+                with span("prepare face and encoder"):
+                    await self._engine.add(lambda: self._session(session, record, still))
             self._metrics.session_started(claimed, self._clock.monotonic_s() - ordered_s)
             logger.info("session started", extra={"engine": self._faces.name})
         except (AvatarNotFound, AvatarStoreError, ValueError) as error:

@@ -20,6 +20,7 @@ from mien_shared.clock import Clock
 from mien_shared.problems import Problem, unavailable
 from mien_shared.settings import IceServer
 from mien_shared.tokens import Grant, NotGranted, TokenError, TokenIssuer, bearer
+from mien_shared.tracing import span
 from mien_shared.turn import ice_servers_for
 from mien_signaling.admission import RateLimiter
 from mien_signaling.audience import Audience, Full, NoPublication, UnknownSession
@@ -108,7 +109,8 @@ class Whep:
             offer = parse_offer(body)
             if not _SESSION_ID.fullmatch(session_id):
                 raise UnknownSession(session_id)
-            viewer_id, answer = await self._audience.join(session_id, offer)
+            with span("answer an offer"):
+                viewer_id, answer = await self._audience.join(session_id, offer)
         response = Response(answer, status_code=201, media_type=SDP)
         response.headers["Location"] = f"{_PREFIX}{session_id}/{viewer_id}"
         response.headers["Accept-Patch"] = SDP_FRAGMENT
