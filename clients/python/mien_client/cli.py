@@ -8,6 +8,7 @@ import json
 import signal
 import sys
 from collections.abc import Coroutine
+from dataclasses import replace
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -146,11 +147,13 @@ def demo(
 @_SIGNALING_PORT
 @_ENGINE
 @_WEIGHTS
-def up(data: Path, port: int, signaling_port: int, engine: str, weights: Path | None) -> None:
+@click.option("--generators", type=click.IntRange(min=1), default=1, show_default=True, help="How many to start.")
+def up(data: Path, port: int, signaling_port: int, engine: str, weights: Path | None, generators: int) -> None:
     """Run the services on this machine and wait for speakers."""
 
     async def serve() -> None:
-        async with Stack(_stack(port, signaling_port, engine, weights, data.resolve() / "avatars")) as stack:
+        options = _stack(port, signaling_port, engine, weights, data.resolve() / "avatars")
+        async with Stack(replace(options, generators=generators)) as stack:
             _say(f"Mien is running at {stack.url} (API at {stack.url}/docs); Ctrl-C ends it.")
             await stack.watch()
 

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -42,7 +43,9 @@ class StackOptions:
     generator_port: int = 0
     avatar_folder: Path | None = None  # None: a temporary one
     redis_url: str | None = None  # None: an embedded server
+    generators: int = 1  # the first is "generator", the others "generator-2" and so on, on free ports
     generator_env: dict[str, str] = field(default_factory=dict)
+    env_of: dict[str, dict[str, str]] = field(default_factory=dict)  # more for one service, by its name
 
 
 class Stack:
@@ -56,7 +59,8 @@ class Stack:
             "gateway": options.gateway_port or free_port(),
             "signaling": options.signaling_port or free_port(),
             "generator": options.generator_port or free_port(),
-        }
+        } | {f"generator-{number}": free_port() for number in range(2, options.generators + 1)}
+        self._token_secret = secrets.token_urlsafe(48)
         self._processes: dict[str, asyncio.subprocess.Process] = {}
 
     @property
@@ -67,8 +71,29 @@ class Stack:
     def service_url(self, name: str) -> str:
         return f"http://{HOST}:{self._ports[name]}"
 
+    @property
+    def services(self) -> list[str]:
+        """The names of all services, running or not."""
+        return list(self._ports)
+
     def pid(self, name: str) -> int:
         return self._processes[name].pid
+
+    def ended(self) -> dict[str, int]:
+        """Which services have ended, and with what status (negative: the signal that killed it)."""
+        return {name: process.returncode for name, process in self._processes.items() if process.returncode is not None}
+
+    async def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> int:
+        """Send one service a signal and wait for its end; its exit status."""
+        process = self._processes[name]
+        process.send_signal(number)
+        return await process.wait()
+
+    async def start(self, name: str, environment: Mapping[str, str] | None = None) -> None:
+        """Start a service that has ended, on its port, perhaps with more environment; returns when it is ready."""
+        await self._spawn(name, environment or {})
+        async with httpx.AsyncClient(trust_env=False) as http:
+            await self._ready(http, name)
 
     async def __aenter__(self) -> Self:
         try:
@@ -88,21 +113,24 @@ class Stack:
             _refuse_taken_port(name, port)
         if self._redis is not None:
             self._redis.start()
-        environment = self._environment()
         for name in self._ports:
-            with (self.folder / f"{name}.log").open("wb") as log:
-                self._processes[name] = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-m",
-                    f"mien_{name}",
-                    env=environment | {"MIEN_PORT": str(self._ports[name])},
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,  # Ctrl-C is for the launcher, which ends them in order
-                )
+            await self._spawn(name, {})
         async with httpx.AsyncClient(trust_env=False) as http:
             await asyncio.gather(*(self._ready(http, name) for name in self._ports))
+
+    async def _spawn(self, name: str, environment: Mapping[str, str]) -> None:
+        own = {"MIEN_PORT": str(self._ports[name]), **self._options.env_of.get(name, {}), **environment}
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self._processes[name] = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                f"mien_{name.partition('-')[0]}",
+                env=self._environment() | own,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the launcher, which ends them in order
+            )
 
     def _environment(self) -> dict[str, str]:
         redis_url = self._options.redis_url or (self._redis.url if self._redis else "")
@@ -111,7 +139,7 @@ class Stack:
             **os.environ,
             "REDIS_URL": redis_url,
             "MIEN_HOST": HOST,
-            "MIEN_TOKEN_SECRET": secrets.token_urlsafe(48),
+            "MIEN_TOKEN_SECRET": self._token_secret,
             "MIEN_DEMO_OPEN": "true",
             "MIEN_DRAIN_S": "0",  # who stops here stops everything: there is nobody to hand a session to
             "MIEN_PARENT_PID": str(os.getpid()),
