@@ -306,7 +306,11 @@ CALLS = Dashboard(
                 Panel(
                     "Frames times viewers",
                     "fps",
-                    (Query(rate("mien_fanout_frames_total", "result"), "{{result}}"),),
+                    (
+                        Query(rate("mien_fanout_frames_total", "result"), "{{result}}"),
+                        Query(rate("mien_fanout_retired_frames_total"), "of a generator that was replaced"),
+                        Query(rate("mien_fanout_bad_frames_total"), "not Annex B"),
+                    ),
                     "dropped_overflow: the viewer did not take them in time. dropped_waiting: before its first IDR.",
                     stacked=True,
                 ),
