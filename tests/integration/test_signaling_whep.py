@@ -171,7 +171,7 @@ async def test_what_stands_before_an_offer(start: Start, offer: str) -> None:
         ("live", SDP, "v=0\r\n" + "a=x\r\n" * 8000, 413),
         ("live", {**SDP, "Authorization": ""}, offer, 401),
         ("live", {**SDP, "Authorization": "Bearer forged"}, offer, 401),
-        ("live", {**SDP, **bearer("live", lifetime_s=-1)}, offer, 401),
+        ("live", {**SDP, **bearer("live", lifetime_s=-3600)}, offer, 401),
         ("live", {**SDP, **bearer("another")}, offer, 403),
         ("live", {**SDP, **bearer("live", frozenset({Grant.PUBLISH}))}, offer, 403),
         ("nowhere", {**SDP, **bearer("nowhere")}, offer, 404),
