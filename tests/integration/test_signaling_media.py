@@ -133,15 +133,14 @@ class Publisher:
         frame.pict_type = PictureType.I if self._wants_idr else PictureType.NONE
         is_idr, self._wants_idr = self._wants_idr, False
         data = b"".join(bytes(packet) for packet in self._encoder.encode(frame))
+        index = self.encoded
         self.encoded += 1
         self.idrs += is_idr
         if self.skip_frames > 0:
             self.skip_frames -= 1
         else:
             pts_90k = to_90k(time.time())
-            self._publisher.push(
-                SESSION.session_id, EncodedFrame(self.generator_id, self.encoded, pts_90k, is_idr, data)
-            )
+            self._publisher.push(SESSION.session_id, EncodedFrame(self.generator_id, index, pts_90k, is_idr, data))
         await asyncio.sleep(1 / FPS)
 
 
