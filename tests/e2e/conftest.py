@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
+from e2e.browser import browser_page
 from e2e.system import System
+from playwright.async_api import Page
 
 from mien_client.launcher import Stack, StackOptions
 from mien_shared.embedded_redis import EmbeddedRedis
@@ -35,3 +37,10 @@ def chromium() -> str:
             pytest.fail("MIEN_REQUIRE_CHROMIUM is set and no Chromium is installed")
         pytest.skip("no Chromium on this machine")
     return path
+
+
+@pytest_asyncio.fixture
+async def page(chromium: str) -> AsyncIterator[Page]:
+    """A page of a browser of the test's own."""
+    async with browser_page(chromium) as page:
+        yield page

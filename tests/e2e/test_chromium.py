@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from e2e.system import System
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page
 
 from mien_client.api import MienClient
 from mien_client.demo import BUNDLED_AVATAR
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chromium]
-
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--autoplay-policy=no-user-gesture-required",
-]
 
 #: One presented picture of the stage as RGBA bytes, downscaled by four: still part and face part are compared in it.
 GRAB = """
@@ -39,16 +26,6 @@ GRAB = """
   return Array.from(context.getImageData(0, 0, 320, 180).data);
 }
 """
-
-
-@pytest_asyncio.fixture
-async def page(chromium: str) -> AsyncIterator[Page]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        try:
-            yield await browser.new_page(viewport={"width": 1440, "height": 900})
-        finally:
-            await browser.close()
 
 
 async def state_of(page: Page) -> str:
