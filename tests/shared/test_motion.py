@@ -26,6 +26,7 @@ from mien_shared.motion import (
     UnknownFlags,
     UnknownVersion,
     WrongLength,
+    is_valid,
     sequence_distance,
 )
 
@@ -64,6 +65,7 @@ def test_what_is_packed_is_unpacked(packet: MotionPacket) -> None:
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_packet_or_a_named_error(data: bytes) -> None:
     reason, packet = outcome(data)
+    assert is_valid(data) == (reason == "ok")
     assert reason in {"ok", "length", "version", "flags", "not_finite", "range"}
     if packet is not None:
         assert np.isfinite(packet.keypoints.points).all()
@@ -75,6 +77,7 @@ def test_a_damaged_byte_is_a_packet_or_a_named_error(packet: MotionPacket, at: i
     data = bytearray(packet.pack())
     data[at] = value
     reason, damaged = outcome(bytes(data))
+    assert is_valid(bytes(data)) == (reason == "ok")
     assert (reason == "ok") == (damaged is not None)
     assert reason != "length"
 

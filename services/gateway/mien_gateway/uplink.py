@@ -8,19 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-import numpy as np
-
-from mien_shared.motion import (
-    MAX_COORDINATE,
-    MAX_JACOBIAN,
-    NUM_KEYPOINTS,
-    PACKET_BYTES,
-    VERSION,
-    MotionFlags,
-    MotionPacket,
-    MotionPacketError,
-    sequence_distance,
-)
+from mien_shared.motion import MotionFlags, MotionPacket, MotionPacketError, is_valid, sequence_distance
 
 
 class Verdict(StrEnum):
@@ -56,11 +44,6 @@ ABUSE_REJECTED = 100
 
 _WINDOW_MASK = (1 << DUPLICATE_WINDOW) - 1
 _ABUSE_MASK = (1 << ABUSE_WINDOW) - 1
-_KNOWN_FLAGS = int(MotionFlags.ABSOLUTE | MotionFlags.DEFAULT_MOTION | MotionFlags.NEW_INITIAL_FRAME)
-_SIGN = np.uint16(0x7FFF)
-# Without their signs half floats order as their bits do (IEEE 754, section 3.4), infinities and NaNs above all others:
-# one integer comparison finds every packet that may hold something wrong.
-_LIMIT_BITS = np.tile(np.array([MAX_COORDINATE] * 2 + [MAX_JACOBIAN] * 4, "<f2").view("<u2"), NUM_KEYPOINTS)
 
 
 @dataclass(slots=True)
@@ -128,11 +111,9 @@ class UplinkFilter:
 
 
 def flaw_of(data: bytes) -> Verdict | None:
-    """What is wrong with a packet by itself, None if MotionPacket.unpack takes it; a tenth of its cost."""
-    if len(data) == PACKET_BYTES and data[0] == VERSION and not data[1] & ~_KNOWN_FLAGS:
-        bits = np.frombuffer(data, "<u2", offset=8) & _SIGN
-        if not (bits > _LIMIT_BITS).any():
-            return None
+    """What is wrong with a packet by itself, None if nothing is."""
+    if is_valid(data):
+        return None
     try:
         MotionPacket.unpack(data)
     except MotionPacketError as error:
