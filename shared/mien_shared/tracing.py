@@ -1,8 +1,8 @@
 """OpenTelemetry traces of session setup: where the time goes between a request for a session and its first frame.
 
 Off unless OTEL_EXPORTER_OTLP_ENDPOINT is set, and then it needs the extra `mien-shared[tracing]`. Spans carry no face,
-no token and no SDP. Per-frame times are metrics and the frame trace, never spans: thirty spans a second of every speaker
-would cost more than the frames.
+no token and no SDP. Times of single frames are metrics and the frame trace, never spans: thirty spans a second of every
+speaker would cost more than the frames.
 """
 
 from __future__ import annotations
