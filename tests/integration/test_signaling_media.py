@@ -202,7 +202,8 @@ class Watcher:
     async def close(self) -> None:
         if self._decoding is not None:
             self._decoding.cancel()
-        await self.peer.close()
+        async with asyncio.timeout(20):
+            await self.peer.close()
 
 
 @dataclass
