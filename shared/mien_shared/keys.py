@@ -21,6 +21,10 @@ def stats(session_id: str) -> str:
     return f"mien:session:{{{session_id}}}:stats"
 
 
+def viewers(session_id: str) -> str:
+    return f"mien:session:{{{session_id}}}:viewers"
+
+
 def video(session_id: str) -> str:
     return f"mien:session:{{{session_id}}}:video"
 

@@ -45,6 +45,7 @@ class SessionStats(_Message):
     engine: str
     tier: str
     idle: bool = Field(description="True while the uplink is stalled and a default motion plays")
+    viewers: int | None = Field(None, description="Who watches, over all signaling services; added by the gateway")
 
 
 class StartSession(_Message):

@@ -33,7 +33,7 @@ class ServiceMetrics:
     """One registry a process, so that two services in one test never share a counter."""
 
     def __init__(self, service: str) -> None:
-        disable_created_metrics()  # when each series began: as many series again, and nobody asks
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # when each series began: as many series again, and nobody asks
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)

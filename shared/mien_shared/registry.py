@@ -26,6 +26,7 @@ HEARTBEAT_INTERVAL_S = 0.4
 RESERVATION_MS = 4000
 _ENDED_TTL_S = 120
 _STATS_TTL_S = 5
+_VIEWER_TTL_S = 1.5 * KEEP_ALIVE_INTERVAL_S
 
 # Writes the record unless the session was ended. KEYS: record, ended. ARGV: record, ttl.
 _KEEP_ALIVE = """
@@ -120,7 +121,11 @@ class Registry:
         """Forget a session for good: no keep-alive that is under way can bring it back."""
         await self.redis.set(keys.ended(session_id), b"1", ex=_ENDED_TTL_S)
         await self.redis.delete(
-            keys.record(session_id), keys.lease(session_id), keys.stats(session_id), keys.video(session_id)
+            keys.record(session_id),
+            keys.lease(session_id),
+            keys.stats(session_id),
+            keys.video(session_id),
+            keys.viewers(session_id),
         )
         await self.redis.srem(keys.SESSIONS, session_id)
 
@@ -133,6 +138,18 @@ class Registry:
     async def stats(self, session_id: str) -> SessionStats | None:
         data = await self.redis.get(keys.stats(session_id))
         return SessionStats.model_validate_json(data) if data else None
+
+    async def put_viewers(self, session_id: str, viewer_ids: Sequence[str], now_s: float) -> None:
+        """These viewers watch at `now_s`, Unix seconds; each counts until it is overdue to be named again."""
+        if viewer_ids:
+            until_s = now_s + _VIEWER_TTL_S
+            await self.redis.zadd(keys.viewers(session_id), dict.fromkeys(viewer_ids, until_s))
+            await self.redis.zremrangebyscore(keys.viewers(session_id), "-inf", now_s)
+            await self.redis.expire(keys.viewers(session_id), SESSION_TTL_S)
+
+    async def viewers(self, session_id: str, now_s: float) -> int:
+        """How many watch a session, over all signaling services."""
+        return int(await self.redis.zcount(keys.viewers(session_id), now_s, "+inf"))
 
     # Generators
 

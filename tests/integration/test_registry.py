@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from mien_shared import keys
 from mien_shared.embedded_redis import EmbeddedRedis
 from mien_shared.messages import GeneratorStatus, SessionRecord
+from mien_shared.placement import NoGenerator, hand_over
 from mien_shared.registry import Registry
 
 pytestmark = pytest.mark.integration
@@ -46,6 +47,16 @@ async def test_an_ended_session_cannot_be_brought_back(registry: Registry) -> No
     assert await registry.session("one") is None
     assert await registry.owner("one") is None
     assert await registry.was_ended("one")
+
+
+async def test_viewers_count_over_all_services_until_they_are_overdue(registry: Registry) -> None:
+    await registry.put_viewers("one", ["a", "b"], now_s=100.0)
+    await registry.put_viewers("one", ["c"], now_s=104.0)
+    await registry.put_viewers("one", [], now_s=104.0)
+    assert await registry.viewers("one", 104.0) == 3
+    await registry.put_viewers("one", ["b"], now_s=105.0)
+    assert await registry.viewers("one", 108.0) == 2
+    assert await registry.viewers("one", 200.0) == 0
 
 
 async def test_a_redis_that_came_back_empty_is_filled_by_a_sessions_users(
@@ -118,3 +129,15 @@ async def test_generators_live_by_their_heartbeat(registry: Registry) -> None:
     await registry.heartbeat(status)
     await registry.remove_generator("g")
     assert await registry.generators() == []
+
+
+async def test_a_generator_that_leaves_is_not_handed_its_own_session(registry: Registry) -> None:
+    await registry.heartbeat(GeneratorStatus(generator_id="leaving", capacity=4, sessions=1, engine="warp"))
+    assert await registry.hold("leaving", "one")
+    with pytest.raises(NoGenerator):  # though its last heartbeat did not say that it leaves
+        await hand_over(registry, ONE, "leaving")
+    await registry.heartbeat(GeneratorStatus(generator_id="staying", capacity=4, sessions=3, engine="warp"))
+    assert await hand_over(registry, ONE, "leaving") == "staying"
+    assert await registry.owner("one") == "staying"
+    assert await hand_over(registry, ONE, "leaving") is None, "it is not its holder's any more"
+    assert await registry.taken_slots("leaving") == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable
 
 from redis.asyncio import Redis
@@ -35,6 +36,7 @@ class ViewerFeed:
 
     def __init__(self, limits: BitrateLimits) -> None:
         self._ready = asyncio.Event()
+        self.name = secrets.token_hex(8)  # for counting; says nothing of the viewer
         self.queue = ViewerQueue(self._ready.set)
         self.bitrate = ViewerBitrate(limits)
 
@@ -187,3 +189,5 @@ class Broadcast:
     async def _keep_alive(self) -> None:
         if not await self._registry.keep_alive(self.session):
             self._on_ended(self)
+        names = [feed.name for feed in self._feeds]
+        await self._registry.put_viewers(self.session.session_id, names, self._clock.unix_s())
