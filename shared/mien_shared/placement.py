@@ -65,7 +65,7 @@ async def hand_over(registry: Registry, session: SessionRecord, holder_id: str) 
 
     None if it was not the holder's any more. Raises NoGenerator, AllFull, or what Redis raises.
     """
-    generator_id = await _reserve(registry, session.session_id)
+    generator_id = await _reserve(registry, session.session_id, leaving_id=holder_id)
     if not await registry.transfer(holder_id, generator_id, session.session_id):
         await registry.free_slot(generator_id, session.session_id)
         return None
@@ -73,9 +73,13 @@ async def hand_over(registry: Registry, session: SessionRecord, holder_id: str) 
     return generator_id
 
 
-async def _reserve(registry: Registry, session_id: str) -> str:
-    """A slot on the generator that is preferred; raises NoGenerator or AllFull."""
-    live = [status for status in await registry.generators() if not status.draining]
+async def _reserve(registry: Registry, session_id: str, leaving_id: str | None = None) -> str:
+    """A slot on the generator that is preferred; raises NoGenerator or AllFull.
+
+    leaving_id: one that drains, whether or not its last heartbeat said so.
+    """
+    statuses = await registry.generators()
+    live = [status for status in statuses if not status.draining and status.generator_id != leaving_id]
     if not live:
         raise NoGenerator
     candidates = [Candidate(status, await registry.taken_slots(status.generator_id)) for status in live]
