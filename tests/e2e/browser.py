@@ -1,10 +1,12 @@
-"""A headless Chromium for the tests of this folder."""
+"""A headless Chromium on the watch page."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 from playwright.async_api import Page, async_playwright
 
 ARGUMENTS = [
@@ -28,3 +30,17 @@ async def browser_page(chromium: str) -> AsyncIterator[Page]:
             yield await browser.new_page(viewport={"width": 1440, "height": 900})
         finally:
             await browser.close()
+
+
+async def state_of(page: Page) -> str:
+    return str(await page.evaluate("window.mien.state"))
+
+
+async def reach(page: Page, state: str, within_s: float = 20.0) -> None:
+    """Wait until the page is in a state."""
+    try:
+        async with asyncio.timeout(within_s):
+            while await state_of(page) != state:
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        pytest.fail(f"the page is {await state_of(page)}, not {state}, after {within_s:g} s")

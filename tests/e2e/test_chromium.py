@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from e2e.browser import reach
 from e2e.system import System
 from playwright.async_api import Page
 
@@ -26,20 +27,6 @@ GRAB = """
   return Array.from(context.getImageData(0, 0, 320, 180).data);
 }
 """
-
-
-async def state_of(page: Page) -> str:
-    return str(await page.evaluate("window.mien.state"))
-
-
-async def reach(page: Page, state: str, within_s: float = 20.0) -> None:
-    """Wait until the page is in a state."""
-    try:
-        async with asyncio.timeout(within_s):
-            while await state_of(page) != state:
-                await asyncio.sleep(0.05)
-    except TimeoutError:
-        pytest.fail(f"the page is {await state_of(page)}, not {state}, after {within_s:g} s")
 
 
 async def stats_of(page: Page) -> dict[str, Any]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
-import pytest
 import pytest_asyncio
 import uvicorn
 from fastapi import FastAPI
@@ -17,13 +16,6 @@ from mien_shared.embedded_redis import EmbeddedRedis
 
 #: Start an application on a free port; gives its http:// URL. It is taken down after the test.
 RunApp = Callable[[FastAPI], Awaitable[str]]
-
-
-@pytest.fixture
-def redis_server() -> Iterator[EmbeddedRedis]:
-    """A Redis of the test's own; stop() and start() keep its URL."""
-    with EmbeddedRedis() as server:
-        yield server
 
 
 @pytest_asyncio.fixture
