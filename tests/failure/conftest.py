@@ -1,0 +1,67 @@
+"""Whole stacks that tests break, with viewers who watch meanwhile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from e2e.system import System
+from failure.report import Report, Row
+from failure.stacks import Note, Run
+
+from mien_client.launcher import Stack, StackOptions
+from mien_shared.embedded_redis import EmbeddedRedis
+
+
+@pytest.fixture
+def run_system(redis_server: EmbeddedRedis) -> Run:
+    @asynccontextmanager
+    async def run(
+        generators: int = 1,
+        generator_env: dict[str, str] | None = None,
+        env_of: dict[str, dict[str, str]] | None = None,
+    ) -> AsyncIterator[System]:
+        options = StackOptions(
+            gateway_port=0,
+            signaling_port=0,
+            redis_url=redis_server.url,
+            generators=generators,
+            generator_env=generator_env or {},
+            env_of=env_of or {},
+        )
+        async with Stack(options) as stack:
+            try:
+                yield System(stack, redis_server)
+            except BaseException:
+                for name in stack.services:
+                    print(f"--- {name}\n{stack.log_tail(name)}")
+                raise
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def report() -> Report:
+    path = os.environ.get("MIEN_FAILURE_REPORT")
+    return Report(Path(path).absolute() if path else None)
+
+
+@pytest.fixture
+def note(request: pytest.FixtureRequest, report: Report) -> Note:
+    def write(fault: str, seen: str, lasted: str) -> None:
+        name = request.node.name
+        selector = name.replace("[", " and ").replace("]", "").replace("-", " and ")
+        row = Row(fault, seen, lasted, f"make failure ARGS='-k \"{selector}\"'")
+        report.add(f"{Path(str(request.node.fspath)).stem}/{name}", row)
+
+    return write
+
+
+@pytest.fixture
+def root_only() -> None:
+    """What follows changes mounts or networks."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: mounts and network namespaces")
