@@ -91,6 +91,9 @@ def serve(name: str, app: FastAPI, settings: ServiceSettings, ws_max_bytes: int 
         log_config=None,
         access_log=False,
         server_header=False,
+        # Whoever is not named here is judged by the address that connects, whatever its headers say.
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
         ws_max_size=ws_max_bytes,
         timeout_graceful_shutdown=_GRACE_S,
         limit_concurrency=4096,

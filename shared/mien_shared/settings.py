@@ -6,11 +6,19 @@ Kubernetes hand out secrets); REDIS_URL keeps the name everyone gives it.
 
 from __future__ import annotations
 
+import json
 import os
-from typing import Literal, Self
+from ipaddress import ip_network
+from typing import Annotated, Literal, Self
 
-from pydantic import AliasChoices, BaseModel, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
+from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
 
 #: HS256 wants a key of at least its digest's length (RFC 7518, section 3.2).
 MIN_SECRET_BYTES = 32
@@ -36,6 +44,23 @@ _EXAMPLE_WORDS = (
 )
 
 
+def _entries(value: object) -> object:
+    """A list as people write one: JSON, or entries apart by commas or lines, where lines with # are comments."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError("this is no JSON list") from None  # the error's own text would quote it
+    lines = [line for line in value.splitlines() if not line.lstrip().startswith("#")]
+    return [entry for line in lines for part in line.split(",") if (entry := part.strip())]
+
+
+SecretList = Annotated[list[SecretStr], NoDecode, BeforeValidator(_entries)]
+TextList = Annotated[list[str], NoDecode, BeforeValidator(_entries)]
+
+
 class IceServer(BaseModel):
     """One RTCIceServer as browsers take it."""
 
@@ -56,8 +81,15 @@ class ServiceSettings(BaseSettings):
     port: int = Field(0, ge=0, le=65535)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     token_secret: SecretStr = Field(description="Signs session tokens; the same in every service; 32 bytes or more")
+    token_secrets_old: SecretList = Field(
+        default_factory=list, description="Secrets that signed tokens before and are still taken, while keys rotate"
+    )
     demo_open: bool = Field(
-        False, description="Watch and list without a token. For one machine alone: refused off loopback"
+        False, description="No API key and no token to watch. For one machine alone: refused off loopback"
+    )
+    trusted_proxies: TextList = Field(
+        default_factory=list,
+        description="Addresses or networks of proxies whose X-Forwarded-For is believed; `*`: whoever connects",
     )
     avatar_store: str = Field("file:./var/avatars", description="A folder as file:PATH, or an s3:// URL")
     ice_servers: list[IceServer] = Field(default_factory=list, description="Handed to clients and used by signaling")
@@ -72,6 +104,9 @@ class ServiceSettings(BaseSettings):
     def _secrets_are_worth_their_name(self) -> Self:
         if reason := weakness(self.token_secret.get_secret_value(), example_allowed=self.demo_open):
             raise ValueError(f"MIEN_TOKEN_SECRET {reason}")
+        for old in self.token_secrets_old:
+            if reason := weakness(old.get_secret_value(), example_allowed=self.demo_open):
+                raise ValueError(f"MIEN_TOKEN_SECRETS_OLD: one of them {reason}")
         for url in self.turn_urls:
             if not url.startswith(("turn:", "turns:")):
                 raise ValueError(f"MIEN_TURN_URLS: {url!r} must begin with turn: or turns:")
@@ -79,6 +114,16 @@ class ServiceSettings(BaseSettings):
             raise ValueError("MIEN_TURN_URLS needs MIEN_TURN_SECRET, the secret that the TURN server knows")
         if self.turn_secret is not None and (reason := weakness(self.turn_secret.get_secret_value())):
             raise ValueError(f"MIEN_TURN_SECRET {reason}")
+        return self
+
+    @model_validator(mode="after")
+    def _proxies_are_addresses(self) -> Self:
+        for proxy in self.trusted_proxies:
+            if proxy != "*":
+                try:
+                    ip_network(proxy)
+                except ValueError as error:
+                    raise ValueError(f"MIEN_TRUSTED_PROXIES: {error}") from None
         return self
 
     @model_validator(mode="after")

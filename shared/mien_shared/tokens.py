@@ -1,18 +1,28 @@
-"""Session tokens: a signed JWT that says which session its bearer may feed, watch or end, and until when."""
+"""Session tokens: a signed JWT that says which session its bearer may feed, watch or end, and until when.
+
+Each names the key that signed it (`kid`), so that a new key can take over while the old one's tokens live on: put the
+new secret first and the old one among the old ones, and take it out once its last token has expired.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
 import jwt
+
+from mien_shared.settings import ServiceSettings
 
 ISSUER = "mien"
 AUDIENCE = "mien-session"
 ALGORITHM = "HS256"
 DEFAULT_LIFETIME_S = 12 * 3600
+#: By how much the clocks of the one who signs and the one who checks may differ.
+LEEWAY_S = 10
 
 
 class Grant(StrEnum):
@@ -37,9 +47,15 @@ class NotGranted(TokenError):
 
 @dataclass(frozen=True, slots=True)
 class TokenIssuer:
-    """Signs and checks session tokens with one shared secret."""
+    """Signs session tokens with one secret; checks them with that one and with those it has replaced."""
 
     secret: str
+    old_secrets: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, settings: ServiceSettings) -> Self:
+        old = tuple(secret.get_secret_value() for secret in settings.token_secrets_old)
+        return cls(settings.token_secret.get_secret_value(), old)
 
     def issue(
         self,
@@ -58,14 +74,15 @@ class TokenIssuer:
             "exp": now + lifetime_s,
             "grants": sorted(grants),
         }
-        return jwt.encode(claims, self.secret, algorithm=ALGORITHM)
+        return jwt.encode(claims, self.secret, algorithm=ALGORITHM, headers={"kid": key_id(self.secret)})
 
     def check(self, token: str, session_id: str, grant: Grant) -> None:
         """Raise TokenError unless `token` is ours, in time, for this session, and holds this grant."""
         try:
             claims = jwt.decode(
                 token,
-                self.secret,
+                self._secret_of(token),
+                leeway=LEEWAY_S,
                 algorithms=[ALGORITHM],
                 audience=AUDIENCE,
                 issuer=ISSUER,
@@ -79,6 +96,19 @@ class TokenIssuer:
             raise NotGranted("the token is for another session")
         if grant not in claims.get("grants", ()):
             raise NotGranted(f"the token does not grant {grant}")
+
+    def _secret_of(self, token: str) -> str:
+        """The secret that the token says it was signed with; what it says is proved by its signature alone."""
+        named = jwt.get_unverified_header(token).get("kid")
+        for secret in (self.secret, *self.old_secrets):
+            if named == key_id(secret):
+                return secret
+        raise jwt.InvalidTokenError("the token names no key of ours")
+
+
+def key_id(secret: str) -> str:
+    """A name for a signing secret that tells nothing of it."""
+    return hashlib.sha256(b"mien key id:" + secret.encode()).hexdigest()[:16]
 
 
 def bearer(authorization: str | None) -> str | None:

@@ -61,6 +61,7 @@ async def measure(uplinks: int, packets_per_s: float, seconds: float) -> None:
             "REDIS_URL": redis.url,
             "MIEN_PORT": str(port),
             "MIEN_TOKEN_SECRET": secret,
+            "MIEN_DEMO_OPEN": "true",
             "MIEN_AVATAR_STORE": f"file:{folder}",
             "MIEN_LOG_LEVEL": "WARNING",
         }

@@ -29,6 +29,7 @@ async def service(name: str, redis: EmbeddedRedis, **environment: str) -> AsyncI
         "REDIS_URL": redis.url,
         "MIEN_PORT": str(port),
         "MIEN_TOKEN_SECRET": "a secret of thirty-two bytes or more",
+        "MIEN_API_KEYS": "an operator's key of thirty-two bytes or more",
         "MIEN_AVATAR_STORE": f"file:{redis.folder}/avatars",
     }
     process = await asyncio.create_subprocess_exec(

@@ -66,10 +66,15 @@ class SessionState(BaseModel):
 
 
 class MienClient:
-    """REST calls to one gateway, an async context manager; every method raises MienError or Unreachable."""
+    """REST calls to one gateway, an async context manager; every method raises MienError or Unreachable.
 
-    def __init__(self, base_url: str) -> None:
-        self._http = httpx.AsyncClient(base_url=base_url, timeout=_TIMEOUT_S, trust_env=False)
+    api_key: an operator's, which avatars, new sessions and the list of sessions need unless the deployment is open.
+    """
+
+    def __init__(self, base_url: str, api_key: str | None = None) -> None:
+        self._http = httpx.AsyncClient(
+            base_url=base_url, headers=authorization(api_key), timeout=_TIMEOUT_S, trust_env=False
+        )
 
     async def upload_avatar(self, picture: Path) -> Avatar:
         """Upload a picture with one face; the service crops and fits it."""
@@ -83,7 +88,7 @@ class MienClient:
         return Session.model_validate(await self._call("POST", "/v1/sessions", json={"avatar_id": avatar_id}))
 
     async def sessions(self) -> list[SessionState]:
-        """All live sessions; only where the deployment is open to it."""
+        """All live sessions; for operators, and anyone where the deployment is open."""
         answer = await self._call("GET", "/v1/sessions")
         return [SessionState.model_validate(entry) for entry in answer["sessions"]]
 

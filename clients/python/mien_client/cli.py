@@ -164,10 +164,15 @@ def up(data: Path, port: int, signaling_port: int, engine: str, weights: Path | 
 @click.argument("source")
 @click.option("--avatar", default=BUNDLED_AVATAR, show_default=True, help="An avatar id, or a picture to upload.")
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Of the gateway.")
+@click.option(
+    "--api-key",
+    envvar="MIEN_API_KEY",
+    help="An operator's, where the service asks for one. Better in MIEN_API_KEY: others see a command's arguments.",
+)
 @click.option("--loop", is_flag=True, help="Send a clip over and over.")
-def send(source: str, avatar: str, url: str, loop: bool) -> None:
+def send(source: str, avatar: str, url: str, api_key: str | None, loop: bool) -> None:
     """Speak: send the face in SOURCE, a clip, a .motion track, or `camera`."""
-    run(send_source(source, avatar, url, loop, _say))
+    run(send_source(source, avatar, url, api_key, loop, _say))
 
 
 @main.command()

@@ -20,7 +20,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from mien_client.api import MienClient
+from mien_client.api import MienClient, Session
 from mien_client.demo import avatar_of, speaking_session
 from mien_client.speaking import capture_clock_ms, play
 from mien_client.track import MotionTrack
@@ -89,21 +89,30 @@ class LandmarkTool:
             await self._process.wait()
 
 
-async def send(source: str, avatar: str, url: str, loop: bool, say: Callable[[str], None]) -> None:
+async def send(source: str, avatar: str, url: str, api_key: str | None, loop: bool, say: Callable[[str], None]) -> None:
     """Send a clip, a .motion track, or the `camera`; returns when the source ends, a track and a camera never do."""
     if source.endswith(".motion"):
         track = MotionTrack.load(Path(source))
-        async with MienClient(url) as mien, speaking_session(mien, await avatar_of(mien, avatar)) as (session, uplink):
-            say(f"Speaking at {url}/#session={session.session_id}; Ctrl-C ends it.")
+        async with (
+            MienClient(url, api_key) as mien,
+            speaking_session(mien, await avatar_of(mien, avatar)) as (session, uplink),
+        ):
+            say(f"Speaking at {_page(url, session, api_key)}; Ctrl-C ends it.")
             await play(track, uplink)
     async with (
         LandmarkTool() as tool,
-        MienClient(url) as mien,
+        MienClient(url, api_key) as mien,
         speaking_session(mien, await avatar_of(mien, avatar)) as (session, uplink),
     ):
-        say(f"Speaking at {url}/#session={session.session_id}; Ctrl-C ends it.")
+        say(f"Speaking at {_page(url, session, api_key)}; Ctrl-C ends it.")
         faces = await _send_pictures(pictures(source, loop), tool, uplink)
         say(f"Sent {uplink.sent} packets; a face was found in {faces[0]} of {faces[1]} pictures.")
+
+
+def _page(url: str, session: Session, api_key: str | None) -> str:
+    """Where the session is watched; with the token that watches it, where an API key was needed to make it."""
+    token = f"&token={session.watch_token}" if api_key else ""
+    return f"{url}/#session={session.session_id}{token}"
 
 
 async def _send_pictures(source: AsyncIterator[RgbArray], tool: LandmarkTool, uplink: Uplink) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from starlette.middleware.cors import CORSMiddleware
 
 from mien_gateway import avatars, bundled, page, sessions, uplinks
+from mien_gateway.access import Access
 from mien_gateway.avatars import Avatars
 from mien_gateway.metrics import GatewayMetrics
 from mien_gateway.sessions import Sessions
@@ -21,6 +22,7 @@ from mien_shared.avatars import AvatarNotFound, AvatarStore, AvatarStoreError
 from mien_shared.bus import BUS_ERRORS, keep_trying, open_redis, ping, redis_url
 from mien_shared.channels import MotionForwarder
 from mien_shared.clock import Clock, SystemClock
+from mien_shared.edge import BodyLimit, SecurityHeaders
 from mien_shared.registry import Registry
 from mien_shared.service import Readiness, create_service
 from mien_shared.tokens import TokenIssuer
@@ -35,6 +37,8 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     """The gateway as an ASGI application; nothing runs before its lifespan begins."""
     metrics = GatewayMetrics()
     clock = SystemClock()
+    tokens = TokenIssuer.of(settings)
+    access = Access(settings, tokens, metrics, clock)
 
     @asynccontextmanager
     async def run(app: FastAPI) -> AsyncIterator[Readiness]:
@@ -42,11 +46,10 @@ def create_app(settings: GatewaySettings) -> FastAPI:
             async with open_redis(url) as redis:
                 registry = Registry(redis)
                 forwarder = MotionForwarder(redis, metrics.forward_dropped)
-                tokens = TokenIssuer(settings.token_secret.get_secret_value())
                 store = AvatarStore.open(settings.avatar_store)
                 health = Health(redis, store, clock, metrics)
-                app.state.avatars = Avatars(settings, store, metrics, clock)
-                app.state.uplinks = Uplinks(registry, forwarder, tokens, metrics, clock)
+                app.state.avatars = Avatars(settings, store, registry, access, metrics, clock)
+                app.state.uplinks = Uplinks(registry, forwarder, access, metrics, clock)
                 app.state.sessions = Sessions(settings, registry, store, tokens, app.state.uplinks, metrics, clock)
                 loops = Loops(
                     asyncio.create_task(keep_trying(name, clock, metrics, step), name=name)
@@ -66,10 +69,12 @@ def create_app(settings: GatewaySettings) -> FastAPI:
                     await app.state.avatars.aclose()
 
     app = create_service("gateway", metrics, run)
+    app.state.access = access
     app.include_router(avatars.router)
     app.include_router(sessions.router)
     app.include_router(uplinks.router)
     page.install(app, settings)
+    app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes, streaming=[avatars.router.prefix])
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -78,6 +83,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
             allow_headers=["Authorization", "Content-Type"],
             expose_headers=["Location", "Retry-After"],
         )
+    app.add_middleware(SecurityHeaders)
     return app
 
 

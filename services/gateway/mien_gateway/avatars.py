@@ -15,16 +15,19 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
+from mien_gateway.access import API_KEY, COUNTED, TOKEN, Access, Gate
 from mien_gateway.bundled import BUNDLED_AVATAR_ID
-from mien_gateway.documents import problems
-from mien_gateway.hang_up import HangUp
+from mien_gateway.documents import problems, redis_problems
 from mien_gateway.metrics import GatewayMetrics
 from mien_gateway.portrait_contract import PictureRefused, Portrait, Refusal
 from mien_gateway.portrait_process import PortraitFailed, PortraitProcess
 from mien_gateway.settings import GatewaySettings
 from mien_shared.avatars import AvatarNotFound, AvatarRecord, AvatarStore, AvatarStoreError, FaceBox
 from mien_shared.clock import Clock
+from mien_shared.hang_up import HangUp
 from mien_shared.problems import Problem, unavailable
+from mien_shared.registry import Registry
+from mien_shared.tokens import bearer, claimed_session
 
 _STATUS = {
     Refusal.NOT_AN_IMAGE: 415,
@@ -37,7 +40,17 @@ _STATUS = {
     Refusal.FACE_TOO_SMALL: 422,
 }
 #: Answers that leave a body unread.
-_UNREAD = frozenset({"upload-too-large", "upload-timeout", "uploads-busy", "not-multipart"})
+_UNREAD = frozenset(
+    {
+        "api-key-invalid",
+        "api-key-missing",
+        "not-multipart",
+        "too-many-requests",
+        "upload-timeout",
+        "upload-too-large",
+        "uploads-busy",
+    }
+)
 _FIELD = "image"
 _UPLOAD_SCHEMA = {
     "requestBody": {
@@ -71,8 +84,18 @@ class Avatar(BaseModel):
 class Avatars:
     """What the routes do, with everything it takes."""
 
-    def __init__(self, settings: GatewaySettings, store: AvatarStore, metrics: GatewayMetrics, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        store: AvatarStore,
+        registry: Registry,
+        access: Access,
+        metrics: GatewayMetrics,
+        clock: Clock,
+    ) -> None:
         self.store = store
+        self._registry = registry
+        self._access = access
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
@@ -82,7 +105,8 @@ class Avatars:
         )
 
     async def upload(self, request: Request) -> AvatarRecord:
-        """Take a picture in; raises Problem."""
+        """Take an operator's picture in; raises Problem."""
+        self._access.upload(request)
         try:
             record = await self._upload(request)
         except Problem as problem:
@@ -141,6 +165,19 @@ class Avatars:
         except ClientDisconnect as error:
             raise Problem(400, "upload-aborted", "the upload was broken off") from error
 
+    async def picture(self, avatar_id: str, request: Request) -> bytes:
+        """The still picture as PNG, for operators and for bearers of a token whose session shows it; raises Problem."""
+        if not self._access.is_operator(request):
+            token = bearer(request.headers.get("authorization"))
+            session_id = claimed_session(token) if token is not None else ""
+            self._access.watched_session(request, session_id)
+            async with redis_problems():
+                session = await self._registry.session(session_id)
+            if session is None or session.avatar_id != avatar_id:
+                raise Problem(403, "token-not-granted", "the token's session does not show this avatar")
+        async with _store_problems():
+            return await self.store.picture(avatar_id)
+
     async def aclose(self) -> None:
         await self._portraits.aclose()
 
@@ -190,8 +227,9 @@ def _avatars(request: Request) -> Avatars:
 
 Here = Annotated[Avatars, Depends(_avatars)]
 
-router = APIRouter(prefix="/v1/avatars", tags=["avatars"])
+router = APIRouter(prefix="/v1/avatars", tags=["avatars"], dependencies=[COUNTED])
 
+_KEY_401 = "`api-key-missing`, `api-key-invalid`"
 _NOT_FOUND = "`avatar-not-found`"
 _AWAY = "`avatar-store-unavailable`; come back after Retry-After"
 
@@ -201,7 +239,10 @@ _AWAY = "`avatar-store-unavailable`; come back after Retry-After"
     status_code=201,
     response_model=Avatar,
     openapi_extra=_UPLOAD_SCHEMA,
+    dependencies=[API_KEY],
     responses=problems(
+        s400="`upload-aborted`",
+        s401=_KEY_401,
         s408="`upload-timeout`",
         s413="`upload-too-large` (bytes), `too-many-pixels`, `too-much-memory`",
         s415="`not-multipart`, `not-an-image`, `unsupported-format` (neither JPEG, PNG nor WebP), `animated-image`",
@@ -211,7 +252,7 @@ _AWAY = "`avatar-store-unavailable`; come back after Retry-After"
     ),
 )
 async def upload(request: Request, response: Response, avatars: Here) -> Avatar | Response:
-    """Make an avatar of a picture with a face in it (JPEG, PNG or WebP); of several faces the largest."""
+    """Make an avatar of a picture with a face in it (JPEG, PNG or WebP); of several the largest. For operators."""
     try:
         record = await avatars.upload(request)
     except Problem as problem:
@@ -222,34 +263,45 @@ async def upload(request: Request, response: Response, avatars: Here) -> Avatar 
     return Avatar.of(record)
 
 
-@router.get("/{avatar_id}", responses=problems(s404=_NOT_FOUND, s503=_AWAY))
-async def read(avatar_id: str, avatars: Here) -> Avatar:
-    """What is known of an avatar."""
+@router.get("/{avatar_id}", dependencies=[API_KEY], responses=problems(s401=_KEY_401, s404=_NOT_FOUND, s503=_AWAY))
+async def read(avatar_id: str, request: Request, avatars: Here, gate: Gate) -> Avatar:
+    """What is known of an avatar. For operators."""
+    gate.operator(request)
     return Avatar.of(await stored_avatar(avatars.store, avatar_id))
 
 
 @router.get(
     "/{avatar_id}/picture",
     response_class=Response,
-    responses={200: {"content": {"image/png": {}}}, **problems(s404=_NOT_FOUND, s503=_AWAY)},
+    dependencies=[TOKEN],
+    responses={
+        200: {"content": {"image/png": {}}},
+        **problems(
+            s401="`token-missing`, `token-invalid`",
+            s403="`token-not-granted`: the token's session shows another avatar, or has ended",
+            s404=_NOT_FOUND,
+            s503=f"{_AWAY}; `redis-unavailable`",
+        ),
+    },
 )
-async def picture(avatar_id: str, avatars: Here) -> Response:
-    """The 1280x720 still picture."""
-    async with _store_problems():
-        png = await avatars.store.picture(avatar_id)
+async def picture(avatar_id: str, request: Request, avatars: Here) -> Response:
+    """The 1280x720 still picture, for operators and for those who may watch a session that shows it."""
+    png = await avatars.picture(avatar_id, request)
     # An id is never given to another picture; only the bundled one's may change, with the version that brings it.
     lifetime_s = 300 if avatar_id == BUNDLED_AVATAR_ID else 86_400
-    headers = {"Cache-Control": f"private, max-age={lifetime_s}", "X-Content-Type-Options": "nosniff"}
+    headers = {"Cache-Control": f"private, max-age={lifetime_s}", "Vary": "Authorization"}
     return Response(png, media_type="image/png", headers=headers)
 
 
 @router.delete(
     "/{avatar_id}",
     status_code=204,
-    responses=problems(s404=_NOT_FOUND, s409="`avatar-bundled`", s503=_AWAY),
+    dependencies=[API_KEY],
+    responses=problems(s401=_KEY_401, s404=_NOT_FOUND, s409="`avatar-bundled`", s503=_AWAY),
 )
-async def delete(avatar_id: str, avatars: Here) -> None:
-    """Forget an avatar; sessions that show it go on."""
+async def delete(avatar_id: str, request: Request, avatars: Here, gate: Gate) -> None:
+    """Forget an avatar; sessions that show it go on. For operators."""
+    gate.operator(request)
     if avatar_id == BUNDLED_AVATAR_ID:
         raise Problem(409, "avatar-bundled", "the avatar that comes with Mien cannot be deleted")
     async with _store_problems():

@@ -1,12 +1,22 @@
-"""Problem documents as OpenAPI describes them; mien_shared.problems makes them."""
+"""Problem documents as OpenAPI describes them, and Redis' failures as one; mien_shared.problems makes them."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from pydantic import BaseModel, Field
 
-from mien_shared.problems import MEDIA_TYPE
+from mien_shared.bus import BUS_ERRORS
+from mien_shared.problems import MEDIA_TYPE, unavailable
+
+_EVERYWHERE = {
+    "s408": "`body-timeout`",
+    "s413": "`body-too-large`",
+    "s422": "`invalid-request`",
+    "s429": "`too-many-requests`; come back after Retry-After",
+}
 
 
 class ProblemDocument(BaseModel):
@@ -19,9 +29,21 @@ class ProblemDocument(BaseModel):
 
 
 def problems(**codes_by_status: str) -> dict[int | str, dict[str, Any]]:
-    """FastAPI's `responses`: `problems(s404="avatar-not-found: ...")`, each text naming the codes of that status."""
+    """FastAPI's `responses`: `problems(s404="avatar-not-found: ...")`, each text naming the codes of that status.
+
+    What any route may answer is among them.
+    """
     schema = ProblemDocument.model_json_schema()
     return {
         int(status.removeprefix("s")): {"description": codes, "content": {MEDIA_TYPE: {"schema": schema}}}
-        for status, codes in codes_by_status.items()
+        for status, codes in sorted((_EVERYWHERE | codes_by_status).items())
     }
+
+
+@asynccontextmanager
+async def redis_problems() -> AsyncIterator[None]:
+    """Redis' failures as 503."""
+    try:
+        yield
+    except BUS_ERRORS as error:
+        raise unavailable("redis-unavailable", "the session registry does not answer") from error

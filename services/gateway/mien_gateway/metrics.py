@@ -13,6 +13,14 @@ _PROCESSING_BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0)
 _DROP_REASONS = ("superseded", "redis")
 _SESSION_RESULTS = ("created", "full", "no-generator", "redis-unavailable", "avatar-store-unavailable")
 _UPLOAD_RESULTS = ("created", "uploads-busy", "processing-failed", "avatar-store-unavailable")
+_REFUSALS = (
+    "api-key-missing",
+    "api-key-invalid",
+    "token-missing",
+    "token-invalid",
+    "token-not-granted",
+    "too-many-requests",
+)
 _CLOSE_CODES = frozenset({1000, 1001, 1005, 1006, 1008, 1009, 1011, 1012, 4409, 4410})
 
 
@@ -41,6 +49,12 @@ class GatewayMetrics(ServiceMetrics):
         self._uploads = Counter(
             "mien_avatar_uploads_total", "Avatar uploads, by result", ["result"], registry=self.registry
         )
+        self._refused = Counter(
+            "mien_requests_refused_total",
+            "Calls of those who may not, or not so often",
+            ["reason"],
+            registry=self.registry,
+        )
         self._processing = Histogram(
             "mien_avatar_processing_seconds",
             "From uploaded bytes to still picture and keypoints",
@@ -52,6 +66,7 @@ class GatewayMetrics(ServiceMetrics):
             (self._forward_drops, _DROP_REASONS),
             (self._sessions, _SESSION_RESULTS),
             (self._uploads, _UPLOAD_RESULTS),
+            (self._refused, _REFUSALS),
         ):
             for label in labels:
                 family.labels(label)
@@ -76,6 +91,10 @@ class GatewayMetrics(ServiceMetrics):
     def avatar_uploaded(self, result: str) -> None:
         """`result`: "created", or the code of the problem that answered."""
         self._uploads.labels(result).inc()
+
+    def request_refused(self, reason: str) -> None:
+        """`reason`: the code of the problem that answered."""
+        self._refused.labels(reason).inc()
 
     def avatar_processed(self, seconds: float) -> None:
         self._processing.observe(seconds)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, Field
 
-from mien_gateway.access import demand_grant
+from mien_gateway.access import API_KEY, COUNTED, TOKEN, Gate
 from mien_gateway.avatars import stored_avatar
-from mien_gateway.documents import problems
+from mien_gateway.documents import problems, redis_problems
 from mien_gateway.metrics import GatewayMetrics
 from mien_gateway.settings import GatewaySettings
 from mien_gateway.uplinks import Uplinks
 from mien_shared.avatars import AvatarStore
-from mien_shared.bus import BUS_ERRORS
 from mien_shared.channels import send_control
 from mien_shared.clock import Clock
 from mien_shared.messages import SessionRecord, SessionStats, StopSession
@@ -26,7 +23,7 @@ from mien_shared.placement import AllFull, NoGenerator, place
 from mien_shared.problems import Problem, unavailable
 from mien_shared.registry import Registry
 from mien_shared.settings import IceServer
-from mien_shared.tokens import SPEAKER_GRANTS, VIEWER_GRANTS, Grant, TokenIssuer, bearer, claimed_session
+from mien_shared.tokens import SPEAKER_GRANTS, VIEWER_GRANTS, TokenIssuer, bearer, claimed_session
 from mien_shared.tracing import span
 from mien_shared.turn import ice_servers_for
 
@@ -116,6 +113,10 @@ class Sessions:
     async def view(self, session: SessionRecord) -> SessionView:
         """Raises what Redis raises."""
         generator = await self.registry.owner(session.session_id)
+        stats = await self.registry.stats(session.session_id)
+        if stats is not None:
+            viewers = await self.registry.viewers(session.session_id, self.clock.unix_s())
+            stats = stats.model_copy(update={"viewers": viewers})
         return SessionView(
             session_id=session.session_id,
             avatar_id=session.avatar_id,
@@ -123,7 +124,7 @@ class Sessions:
             generator=generator,
             whep_url=self.settings.whep_url(session.session_id),
             created_at_ms=session.created_at_ms,
-            stats=await self.registry.stats(session.session_id),
+            stats=stats,
         )
 
     async def find(self, session_id: str) -> SessionRecord:
@@ -143,25 +144,16 @@ class Sessions:
         self.uplinks.end(session_id)
 
 
-@asynccontextmanager
-async def redis_problems() -> AsyncIterator[None]:
-    """Redis' failures as 503."""
-    try:
-        yield
-    except BUS_ERRORS as error:
-        raise unavailable("redis-unavailable", "the session registry does not answer") from error
-
-
 def _sessions(request: Request) -> Sessions:
     sessions: Sessions = request.app.state.sessions
     return sessions
 
 
 Here = Annotated[Sessions, Depends(_sessions)]
-Authorization = Annotated[str | None, Header()]
 
-router = APIRouter(prefix="/v1", tags=["sessions"])
+router = APIRouter(prefix="/v1", tags=["sessions"], dependencies=[COUNTED])
 
+_KEY_401 = "`api-key-missing`, `api-key-invalid`"
 _TOKEN_401 = "`token-missing`, `token-invalid`"
 _TOKEN_403 = "`token-not-granted`: a token of another session, or without this grant"
 _NOT_FOUND = "`session-not-found`"
@@ -171,34 +163,37 @@ _AWAY = "`redis-unavailable`; come back after Retry-After"
 @router.post(
     "/sessions",
     status_code=201,
+    dependencies=[API_KEY],
     responses=problems(
+        s401=_KEY_401,
         s404="`avatar-not-found`",
-        s422="`invalid-request`",
         s503="`full`, `no-generator`, `redis-unavailable`, `avatar-store-unavailable`; come back after Retry-After",
     ),
 )
-async def create(new: NewSession, response: Response, sessions: Here) -> CreatedSession:
-    """Begin a session: an avatar, a place on a generator, and tokens to feed and to watch it."""
+async def create(new: NewSession, request: Request, response: Response, sessions: Here, gate: Gate) -> CreatedSession:
+    """Begin a session: an avatar, a place on a generator, and tokens to feed and to watch it. For operators."""
+    gate.new_session(request)
     created = await sessions.create(new.avatar_id)
     response.headers["Location"] = f"/v1/sessions/{created.session_id}"
-    response.headers["Cache-Control"] = "no-store"  # it holds a token
     return created
 
 
-@router.get("/sessions", responses=problems(s403="`listing-closed`: this deployment is not open", s503=_AWAY))
-async def read_all(sessions: Here) -> SessionList:
-    """All live sessions, oldest first; only where the deployment is open to anyone (`MIEN_DEMO_OPEN`)."""
-    if not sessions.settings.demo_open:
-        raise Problem(403, "listing-closed", "sessions are listed only where MIEN_DEMO_OPEN is set")
+@router.get("/sessions", dependencies=[API_KEY], responses=problems(s401=_KEY_401, s503=_AWAY))
+async def read_all(request: Request, sessions: Here, gate: Gate) -> SessionList:
+    """All live sessions, oldest first. For operators."""
+    gate.operator(request)
     async with redis_problems():
         return SessionList(sessions=[await sessions.view(found) for found in await sessions.registry.sessions()])
 
 
-@router.get("/sessions/{session_id}", responses=problems(s401=_TOKEN_401, s403=_TOKEN_403, s404=_NOT_FOUND, s503=_AWAY))
-async def read(session_id: str, sessions: Here, authorization: Authorization = None) -> SessionView:
-    """One session, with its live statistics. Any token of the session opens it."""
-    if not sessions.settings.demo_open:
-        demand_grant(sessions.tokens, bearer(authorization), session_id, Grant)
+@router.get(
+    "/sessions/{session_id}",
+    dependencies=[TOKEN],
+    responses=problems(s401=_TOKEN_401, s403=_TOKEN_403, s404=_NOT_FOUND, s503=_AWAY),
+)
+async def read(session_id: str, request: Request, sessions: Here, gate: Gate) -> SessionView:
+    """One session, with its live statistics. Any token of the session opens it, and an operator's key."""
+    gate.watched_session(request, session_id)
     async with redis_problems():
         return await sessions.view(await sessions.find(session_id))
 
@@ -206,23 +201,23 @@ async def read(session_id: str, sessions: Here, authorization: Authorization = N
 @router.delete(
     "/sessions/{session_id}",
     status_code=204,
+    dependencies=[TOKEN],
     responses=problems(s401=_TOKEN_401, s403=_TOKEN_403, s404=_NOT_FOUND, s503=_AWAY),
 )
-async def delete(session_id: str, sessions: Here, authorization: Authorization = None) -> None:
-    """End a session for everyone. Takes the speaker's token; 404 once it has ended."""
-    demand_grant(sessions.tokens, bearer(authorization), session_id, [Grant.END])
+async def delete(session_id: str, request: Request, sessions: Here, gate: Gate) -> None:
+    """End a session for everyone. Takes the speaker's token or an operator's key; 404 once it has ended."""
+    gate.end_session(request, session_id)
     async with redis_problems():
         await sessions.end(session_id)
 
 
-@router.get("/ice-servers", responses=problems(s401=_TOKEN_401, s403=_TOKEN_403))
-async def ice_servers(sessions: Here, authorization: Authorization = None) -> IceServers:
+@router.get("/ice-servers", dependencies=[TOKEN], responses=problems(s401=_TOKEN_401, s403=_TOKEN_403))
+async def ice_servers(request: Request, sessions: Here, gate: Gate) -> IceServers:
     """STUN and TURN servers. Those with credentials are for bearers of a session's token, and for anyone where the
     deployment is open; TURN's are made for this answer and lapse by themselves."""
-    settings, token = sessions.settings, bearer(authorization)
+    settings, token = sessions.settings, bearer(request.headers.get("authorization"))
+    if token is None and not settings.demo_open:
+        return IceServers(ice_servers=[server for server in settings.ice_servers if server.credential is None])
     session_id = claimed_session(token) if token is not None else ""
-    if not settings.demo_open:
-        if token is None:
-            return IceServers(ice_servers=[server for server in settings.ice_servers if server.credential is None])
-        demand_grant(sessions.tokens, token, session_id, Grant)
+    gate.watched_session(request, session_id)
     return IceServers(ice_servers=ice_servers_for(settings, session_id, sessions.clock.unix_s()))

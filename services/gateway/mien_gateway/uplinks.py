@@ -2,7 +2,7 @@
 
 A sender offers its token as `Authorization: Bearer`, or, where it cannot set headers (a browser), as a subprotocol:
 `Sec-WebSocket-Protocol: mien.v1, bearer.TOKEN`, of which `mien.v1` is selected. It is refused before the handshake by
-an HTTP status with a problem document (401, 403, 404, 503), and closed with one of these codes:
+an HTTP status with a problem document (401, 403, 404, 429, 503), and closed with one of these codes:
 
 1008 most of its packets were of no use · 1009 a message was too long · 1012 the gateway is going down ·
 4409 another uplink of the session has replaced it · 4410 the session has ended.
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from fastapi import APIRouter, WebSocket
 
-from mien_gateway.access import demand_grant
+from mien_gateway.access import Access
 from mien_gateway.metrics import GatewayMetrics
 from mien_gateway.uplink import UplinkFilter, Verdict
 from mien_shared.bus import BUS_ERRORS
@@ -25,7 +25,7 @@ from mien_shared.clock import Clock
 from mien_shared.messages import InboundMotion, SessionRecord
 from mien_shared.problems import Problem, unavailable
 from mien_shared.registry import KEEP_ALIVE_INTERVAL_S, Registry
-from mien_shared.tokens import Grant, TokenIssuer, bearer
+from mien_shared.tokens import bearer
 
 SUBPROTOCOL = "mien.v1"
 _BEARER_SUBPROTOCOL = "bearer."
@@ -60,13 +60,13 @@ class Uplinks:
         self,
         registry: Registry,
         forwarder: MotionForwarder,
-        tokens: TokenIssuer,
+        access: Access,
         metrics: GatewayMetrics,
         clock: Clock,
     ) -> None:
         self._registry = registry
         self._forwarder = forwarder
-        self._tokens = tokens
+        self._access = access
         self._metrics = metrics
         self._clock = clock
         self._open: dict[str, Uplink] = {}
@@ -94,11 +94,12 @@ class Uplinks:
                 del self._open[session_id]
 
     async def _admit(self, socket: WebSocket, session_id: str) -> tuple[SessionRecord, str | None]:
+        self._access.request(socket)
         token = bearer(socket.headers.get("authorization"))
         for offered in socket.scope["subprotocols"]:
             if offered.startswith(_BEARER_SUBPROTOCOL):
                 token = token or offered.removeprefix(_BEARER_SUBPROTOCOL)
-        demand_grant(self._tokens, token, session_id, [Grant.PUBLISH])
+        self._access.uplink(session_id, token)
         try:
             session = await self._registry.session(session_id)
             owners = await self._registry.owners([session_id])

@@ -27,15 +27,17 @@ from mien_shared.motion import Keypoints
 from mien_shared.registry import HEARTBEAT_INTERVAL_S, Registry
 
 SECRET = "a secret of more than thirty-two bytes"
+API_KEY = "an operator's key of thirty-two bytes or more"
 AVATAR_ID = "someone"
 
 
 @dataclass
 class Gateway:
-    """A running gateway and a client for it."""
+    """A running gateway, an operator's client for it, and one of anyone's."""
 
     url: str
     http: httpx.AsyncClient
+    anyone: httpx.AsyncClient
     settings: GatewaySettings
 
     async def metric(self, name: str, **labels: str) -> float:
@@ -141,6 +143,7 @@ def make_settings(redis_server: EmbeddedRedis, tmp_path: Path) -> Callable[..., 
         values = {
             "redis_url": redis_server.url,
             "token_secret": SECRET,
+            "api_keys": [API_KEY],
             "avatar_store": f"file:{tmp_path / 'avatars'}",
         }
         return GatewaySettings.model_validate(values | changes)
@@ -155,8 +158,10 @@ async def start_gateway(run_app: RunApp, make_settings: Callable[..., GatewaySet
         async def start(ready: bool = True, **changes: Any) -> Gateway:
             settings = make_settings(**changes)
             url = await run_app(create_app(settings))
+            anyone = await stack.enter_async_context(httpx.AsyncClient(base_url=url, trust_env=False, timeout=30))
             http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, trust_env=False, timeout=30))
-            gateway = Gateway(url, http, settings)
+            http.headers["Authorization"] = f"Bearer {API_KEY}"
+            gateway = Gateway(url, http, anyone, settings)
             record = AvatarRecord(
                 avatar_id=AVATAR_ID,
                 width=1280,

@@ -179,6 +179,7 @@ async def test_a_body_that_does_not_say_its_size_is_cut_off_at_the_limit(start_g
     async def send_without_end() -> None:
         writer.write(
             b"POST /v1/avatars HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+            b"Authorization: " + gateway.http.headers["Authorization"].encode() + b"\r\n"
             b"Content-Type: multipart/form-data; boundary=x\r\n\r\n"
         )
         part = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + b"\0" * 10_000

@@ -28,6 +28,7 @@ from mien_shared.tokens import SPEAKER_GRANTS, TokenIssuer
 pytestmark = pytest.mark.integration
 
 SECRET = "a secret of more than thirty-two bytes"
+API_KEY = "an operator's key of thirty-two bytes or more"
 
 
 def free_port() -> int:
@@ -47,13 +48,17 @@ async def process(
     settings = {
         "MIEN_PORT": str(port),
         "MIEN_TOKEN_SECRET": SECRET,
+        "MIEN_API_KEYS": API_KEY,
         "MIEN_AVATAR_STORE": f"file:{tmp_path / 'avatars'}",
     }
     running = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "mien_gateway", env=inherited | settings | environment
     )
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as http:
+        bearer = {"Authorization": f"Bearer {API_KEY}"}
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", headers=bearer, trust_env=False, timeout=30
+        ) as http:
             async with asyncio.timeout(30):
                 while True:
                     assert running.returncode is None, "the gateway ended while starting"
@@ -124,13 +129,14 @@ async def test_a_message_beyond_the_limit_closes_the_uplink(tmp_path: Path, redi
 @pytest.mark.parametrize(
     ("environment", "text"),
     [
+        ({"MIEN_API_KEYS": ""}, "MIEN_API_KEYS is empty, so nobody could make a session"),
         ({"MIEN_TOKEN_SECRET": "short"}, "MIEN_TOKEN_SECRET needs at least 32 bytes"),
         ({"MIEN_DEMO_OPEN": "true", "MIEN_HOST": "0.0.0.0"}, "MIEN_DEMO_OPEN is for loopback alone"),
         ({"MIEN_WEB_ROOT": "/nowhere"}, "there is no index.html in /nowhere"),
     ],
 )
 def test_bad_settings_end_it_at_once_with_the_reason(environment: dict[str, str], text: str) -> None:
-    settings: dict[str, Any] = {**os.environ, "MIEN_TOKEN_SECRET": SECRET, **environment}
+    settings: dict[str, Any] = {**os.environ, "MIEN_TOKEN_SECRET": SECRET, "MIEN_API_KEYS": API_KEY, **environment}
     answer = subprocess.run([sys.executable, "-m", "mien_gateway"], env=settings, capture_output=True, check=False)
     assert answer.returncode != 0
     assert text in answer.stderr.decode()

@@ -94,7 +94,7 @@ async def test_tokens_are_demanded(start_gateway: Any, start_generator: Any) -> 
     await start_generator()
     created = await gateway.create_session()
     path = f"/v1/sessions/{created['session_id']}"
-    answer = await gateway.http.get(path)
+    answer = await gateway.anyone.get(path)
     assert_problem(answer, 401, "token-missing", "this needs the session's token as a bearer")
     assert answer.headers["www-authenticate"].startswith("Bearer")
     answer = await gateway.http.get(path, headers=bearer("nonsense"))
@@ -109,21 +109,24 @@ async def test_tokens_are_demanded(start_gateway: Any, start_generator: Any) -> 
     assert_problem(answer, 404, "session-not-found", "there is no session of that id")
 
 
-async def test_sessions_are_listed_only_where_the_deployment_is_open(start_gateway: Any, start_generator: Any) -> None:
+async def test_sessions_are_listed_for_operators_and_where_the_deployment_is_open(
+    start_gateway: Any, start_generator: Any
+) -> None:
     closed = await start_gateway(ice_servers=[{"urls": ["stun:a"]}, {"urls": ["turn:a"], "credential": "x"}])
     opened = await start_gateway(demo_open=True, ice_servers=[{"urls": ["turn:a"], "credential": "x"}])
     await start_generator()
     first, second = await closed.create_session(), await closed.create_session()
-    answer = await closed.http.get("/v1/sessions")
-    assert_problem(answer, 403, "listing-closed", "sessions are listed only where MIEN_DEMO_OPEN is set")
-    listed = (await opened.http.get("/v1/sessions")).json()["sessions"]
-    assert {view["session_id"] for view in listed} == {first["session_id"], second["session_id"]}
-    assert (await opened.http.get(f"/v1/sessions/{first['session_id']}")).json()["state"] == "live"
-    answer = await opened.http.delete(f"/v1/sessions/{first['session_id']}")
+    answer = await closed.anyone.get("/v1/sessions")
+    assert_problem(answer, 401, "api-key-missing", "this needs an operator's API key as a bearer")
+    for client in (closed.http, opened.anyone):
+        listed = (await client.get("/v1/sessions")).json()["sessions"]
+        assert {view["session_id"] for view in listed} == {first["session_id"], second["session_id"]}
+    assert (await opened.anyone.get(f"/v1/sessions/{first['session_id']}")).json()["state"] == "live"
+    answer = await opened.anyone.delete(f"/v1/sessions/{first['session_id']}")
     assert_problem(answer, 401, "token-missing", "this needs the session's token as a bearer")
-    servers = (await closed.http.get("/v1/ice-servers")).json()["ice_servers"]
+    servers = (await closed.anyone.get("/v1/ice-servers")).json()["ice_servers"]
     assert [server["urls"] for server in servers] == [["stun:a"]]
-    servers = (await opened.http.get("/v1/ice-servers")).json()["ice_servers"]
+    servers = (await opened.anyone.get("/v1/ice-servers")).json()["ice_servers"]
     assert [server["credential"] for server in servers] == ["x"]
 
 
@@ -139,7 +142,7 @@ async def test_turn_credentials_are_for_those_who_hold_a_session_s_token(
     expiry, user = turn["username"].split(":")
     assert before_s + 600 <= int(expiry) <= time.time() + 600
     assert turn["credential"] == turn_credentials(SECRET, user, int(expiry)).credential
-    assert (await gateway.http.get("/v1/ice-servers")).json()["ice_servers"] == []
+    assert (await gateway.anyone.get("/v1/ice-servers")).json()["ice_servers"] == []
     viewer = await gateway.http.get("/v1/ice-servers", headers=bearer(created["watch_token"]))
     assert viewer.json()["ice_servers"][0]["username"].endswith(user)
     answer = await gateway.http.get("/v1/ice-servers", headers=bearer("no.token.this"))
