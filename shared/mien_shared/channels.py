@@ -17,11 +17,19 @@ from redis.asyncio import Redis
 
 from mien_shared import keys
 from mien_shared.bus import BLOCK_MS, BUS_ERRORS
-from mien_shared.messages import Control, EncodedFrame, InboundMotion, parse_control
+from mien_shared.messages import (
+    Control,
+    EncodedFrame,
+    InboundMotion,
+    MotionBatchError,
+    pack_motion,
+    parse_control,
+    unpack_motion,
+)
 
 logger = logging.getLogger(__name__)
 
-INBOX_CAP = 2048  # motion of all a generator's sessions: over half a second of 100 speakers at 30 fps
+INBOX_CAP = 512  # batches of motion: one gateway sends one at a time, so half a second of them even at 1 ms each
 CONTROL_CAP = 1024
 VIDEO_CAP = 60  # two seconds of one session
 _VIDEO_TTL_S = 30
@@ -52,15 +60,18 @@ class MotionForwarder:
         """Wait until something has gathered, send it, return. Raises what Redis raises; what was to be sent is lost."""
         await self._gathered.wait()
         self._gathered.clear()
-        batch, self._pending = self._pending, {}
+        pending, self._pending = self._pending, {}
+        batches: dict[str, list[InboundMotion]] = {}
+        for generator_id, motion in pending.values():
+            batches.setdefault(generator_id, []).append(motion)
         try:
             async with self._redis.pipeline(transaction=False) as pipe:
-                for generator_id, motion in batch.values():
-                    fields = {b"s": motion.session_id, b"p": motion.packet, b"t": motion.received_unix_us}
+                for generator_id, batch in batches.items():
+                    fields = {b"b": pack_motion(batch)}
                     pipe.xadd(keys.inbox(generator_id), fields, maxlen=INBOX_CAP, approximate=True)
                 await pipe.execute()
         except BUS_ERRORS:
-            self._on_drop("redis", len(batch))
+            self._on_drop("redis", len(pending))
             raise
 
 
@@ -96,13 +107,13 @@ class GeneratorInbox:
         for name, entries in _streams(answer):
             for entry_id, fields in entries:
                 self._last[name] = entry_id
-                if b"m" in fields:
-                    try:
+                try:
+                    if b"m" in fields:
                         messages.append(parse_control(fields[b"m"]))
-                    except ValidationError as error:
-                        logger.warning("control message dropped", extra={"error": str(error)})
-                else:
-                    messages.append(InboundMotion(fields[b"s"].decode(), fields[b"p"], int(fields[b"t"])))
+                    else:
+                        messages += unpack_motion(fields[b"b"])
+                except (ValidationError, MotionBatchError) as error:
+                    logger.warning("message dropped", extra={"error": str(error)})
         return messages
 
     async def remove(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -108,6 +110,41 @@ class InboundMotion:
     session_id: str
     packet: bytes
     received_unix_us: int
+
+
+#: Before each motion of a batch: bytes of the session id, bytes of the packet, received_unix_us. Little-endian.
+_MOTION_HEADER = struct.Struct("<BHQ")
+
+
+class MotionBatchError(ValueError):
+    """Bytes that are no batch of motion."""
+
+
+def pack_motion(batch: Iterable[InboundMotion]) -> bytes:
+    """Motion of several sessions as one value: Redis, its client and its reader pay for values, not for bytes."""
+    parts: list[bytes] = []
+    for motion in batch:
+        session_id = motion.session_id.encode()
+        parts += (_MOTION_HEADER.pack(len(session_id), len(motion.packet), motion.received_unix_us), session_id)
+        parts.append(motion.packet)
+    return b"".join(parts)
+
+
+def unpack_motion(data: bytes) -> list[InboundMotion]:
+    """The batch in its order; raises MotionBatchError."""
+    batch, at = [], 0
+    try:
+        while at < len(data):
+            id_bytes, packet_bytes, received_unix_us = _MOTION_HEADER.unpack_from(data, at)
+            id_at = at + _MOTION_HEADER.size
+            packet_at = id_at + id_bytes
+            at = packet_at + packet_bytes
+            batch.append(InboundMotion(data[id_at:packet_at].decode(), data[packet_at:at], received_unix_us))
+    except (struct.error, UnicodeDecodeError) as error:
+        raise MotionBatchError(f"a batch of motion is broken: {error}") from error
+    if at > len(data):
+        raise MotionBatchError(f"a batch of motion ends {at - len(data)} bytes early")
+    return batch
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,17 @@ async def test_motion_and_control_reach_the_generator_in_one_read(redis: Redis) 
     assert RequestKeyframe(session_id="one", reason=KeyframeReason.JOIN) in messages
 
 
+async def test_motion_of_one_moment_is_one_entry_for_each_generator(redis: Redis) -> None:
+    forwarder = MotionForwarder(redis, lambda reason, count: None)
+    sent = [InboundMotion(f"s{number}", bytes([number]) * 128, number) for number in range(6)]
+    for motion in sent:
+        forwarder.push("even" if motion.received_unix_us % 2 == 0 else "odd", motion)
+    await forwarder.flush()
+    for generator_id, expected in (("even", sent[::2]), ("odd", sent[1::2])):
+        assert await redis.xlen(keys.inbox(generator_id)) == 1
+        assert await GeneratorInbox(redis, generator_id).read() == expected
+
+
 async def test_the_newest_motion_of_a_session_wins_and_the_other_is_counted(redis: Redis) -> None:
     dropped: Counter[str] = Counter()
     forwarder = MotionForwarder(redis, lambda reason, count: dropped.update({reason: count}))
@@ -68,8 +79,16 @@ async def test_nothing_is_lost_between_two_reads(redis: Redis) -> None:
 
 async def test_what_is_no_message_harms_no_other(redis: Redis) -> None:
     await redis.xadd(keys.control("g"), {b"m": b'{"kind": "dance"}'})
+    await redis.xadd(keys.inbox("g"), {b"b": b"\xff"})
+    motion = InboundMotion("one", b"1" * 128, 1)
+    forwarder = MotionForwarder(redis, lambda reason, count: None)
+    forwarder.push("g", motion)
+    await forwarder.flush()
     await send_control(redis, "g", SetBitrate(session_id="one", bitrate_bps=7))
-    assert await GeneratorInbox(redis, "g").read() == [SetBitrate(session_id="one", bitrate_bps=7)]
+    messages = await GeneratorInbox(redis, "g").read()
+    assert len(messages) == 2
+    assert motion in messages
+    assert SetBitrate(session_id="one", bitrate_bps=7) in messages
 
 
 async def test_frames_arrive_whole_and_in_order(redis: Redis) -> None:
@@ -130,11 +149,12 @@ async def test_redis_goes_away_and_comes_back_empty(redis: Redis, redis_server: 
     assert len(await inbox.read()) == 1
     await asyncio.to_thread(redis_server.stop)
     forwarder.push("g", InboundMotion("one", b"1" * 128, 1))
+    forwarder.push("g", InboundMotion("two", b"1" * 128, 1))
     publisher.push("one", frame(0))
     for call in (forwarder.flush(), publisher.flush(), inbox.read(), subscription.read()):
         with pytest.raises(BUS_ERRORS):
             await call
-    assert dropped == {"redis": 1}
+    assert dropped == {"redis": 2}
     assert lost == [("one", 1)]
     await asyncio.to_thread(redis_server.start)
     forwarder.push("g", InboundMotion("one", b"2" * 128, 2))

@@ -9,14 +9,18 @@ from mien_shared.messages import (
     Control,
     EncodedFrame,
     GeneratorStatus,
+    InboundMotion,
     KeyframeReason,
+    MotionBatchError,
     RequestKeyframe,
     SessionRecord,
     SessionStats,
     SetBitrate,
     StartSession,
     StopSession,
+    pack_motion,
     parse_control,
+    unpack_motion,
 )
 
 SESSION = SessionRecord(session_id="s1", avatar_id="mien", created_at_ms=1_700_000_000_000)
@@ -73,3 +77,29 @@ def test_what_is_no_control_message_is_refused(data: bytes) -> None:
 def test_a_frame_follows_only_its_own_predecessor(run: str, index: int, follows: bool) -> None:
     previous = EncodedFrame("a", 7, 0, False, b"")
     assert EncodedFrame(run, index, 3000, False, b"").follows(previous) is follows
+
+
+MOTIONS = [
+    InboundMotion("one", b"1" * 128, 1_700_000_000_000_000),
+    InboundMotion("größer", b"", 0),
+    InboundMotion("three", b"3", 2**64 - 1),
+]
+
+
+@pytest.mark.parametrize("count", range(len(MOTIONS) + 1))
+def test_a_batch_of_motion_round_trip(count: int) -> None:
+    assert unpack_motion(pack_motion(MOTIONS[:count])) == MOTIONS[:count]
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (pack_motion(MOTIONS[:1])[:-1], "a batch of motion ends 1 bytes early"),
+        (pack_motion(MOTIONS[:1]) + b"\x03", "a batch of motion is broken: unpack_from requires"),
+        (pack_motion(MOTIONS[:1]).replace(b"one", b"o\xffe"), "a batch of motion is broken: 'utf-8' codec"),
+    ],
+    ids=["cut short", "something after it", "an id that is no text"],
+)
+def test_a_broken_batch_of_motion_is_named(data: bytes, says: str) -> None:
+    with pytest.raises(MotionBatchError, match=says):
+        unpack_motion(data)
