@@ -5,6 +5,7 @@ Gateways write, generators read. Pictures never travel through Redis.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -73,13 +74,24 @@ class AvatarStore:
         return cls(from_url(url))
 
     async def put(self, record: AvatarRecord, png: bytes) -> None:
-        """Store an avatar; the record goes last, so that a record found has its picture."""
+        """Store an avatar; the record goes last, so that a record found has its picture. Raises AvatarStoreError."""
         _check(record.avatar_id)
         try:
             await self._store.put_async(_picture(record.avatar_id), png)
             await self._store.put_async(_record(record.avatar_id), record.model_dump_json().encode())
         except (BaseError, OSError) as error:
+            await self._forget_picture(record.avatar_id)
             raise AvatarStoreError("the avatar could not be stored") from error
+
+    async def _forget_picture(self, avatar_id: str) -> None:
+        """Free what a picture without its record takes: a full disk needs it, and nobody would ever look for it."""
+        try:
+            await self.record(avatar_id)
+        except AvatarNotFound:
+            with contextlib.suppress(BaseError, OSError):
+                await self._store.delete_async(_picture(avatar_id))
+        except AvatarStoreError:
+            pass
 
     async def record(self, avatar_id: str) -> AvatarRecord:
         """Raises AvatarNotFound or AvatarStoreError."""

@@ -77,6 +77,25 @@ async def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
         await store.put(avatar(), b"png")
 
 
+async def test_an_avatar_that_cannot_be_written_anew_stays_what_it_was(tmp_path: Path) -> None:
+    store = AvatarStore.open(f"file:{tmp_path}/avatars")
+    await store.put(avatar(), b"png")
+    folder = tmp_path / "avatars" / "a1"
+    (folder / "picture.png").unlink()
+    (folder / "picture.png").mkdir()  # nothing can be put there
+    with pytest.raises(AvatarStoreError):
+        await store.put(avatar(), b"other")
+    assert await store.record("a1") == avatar()
+
+
+async def test_a_picture_whose_record_cannot_be_written_does_not_stay(tmp_path: Path) -> None:
+    store = AvatarStore.open(f"file:{tmp_path}/avatars")
+    (tmp_path / "avatars" / "a1" / "avatar.json" / "in the way").mkdir(parents=True)
+    with pytest.raises(AvatarStoreError):
+        await store.put(avatar(), b"png")
+    assert not (tmp_path / "avatars" / "a1" / "picture.png").exists()
+
+
 async def test_a_bucket_that_is_not_there_is_an_error_of_the_store(s3: AvatarStore) -> None:
     with pytest.raises(AvatarStoreError, match=r"^the avatar could not be stored$"):
         await AvatarStore.open("s3://mien-no-such-bucket/avatars").put(avatar(), b"png")
