@@ -7,7 +7,7 @@ and ends; a token feeds, watches or ends the one session it names.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
@@ -17,6 +17,7 @@ from mien_gateway.metrics import GatewayMetrics
 from mien_gateway.settings import GatewaySettings
 from mien_shared.api_keys import ApiKeys
 from mien_shared.clock import Clock
+from mien_shared.documents import problems
 from mien_shared.problems import Problem
 from mien_shared.rate_limit import RateLimiter, caller_of
 from mien_shared.tokens import Grant, NotGranted, TokenError, TokenIssuer, bearer
@@ -27,6 +28,18 @@ _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="mien"'}
 #: How OpenAPI names the two; what they open is judged below.
 API_KEY = Depends(HTTPBearer(scheme_name="API key", description="An operator's key (MIEN_API_KEYS)", auto_error=False))
 TOKEN = Depends(HTTPBearer(scheme_name="Session token", description="As POST /v1/sessions hands out", auto_error=False))
+
+_ANYWHERE = {
+    "s408": "`body-timeout`",
+    "s413": "`body-too-large`",
+    "s422": "`invalid-request`",
+    "s429": "`too-many-requests`; come back after Retry-After",
+}
+
+
+def answers(**codes_by_status: str) -> dict[int | str, dict[str, Any]]:
+    """A route's problems for FastAPI's `responses` as in `mien_shared.documents`, with those that any route has."""
+    return problems(**(_ANYWHERE | codes_by_status))
 
 
 class Access:

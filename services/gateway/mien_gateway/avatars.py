@@ -15,15 +15,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
-from mien_gateway.access import API_KEY, COUNTED, TOKEN, Access, Gate
+from mien_gateway.access import API_KEY, COUNTED, TOKEN, Access, Gate, answers
 from mien_gateway.bundled import BUNDLED_AVATAR_ID
-from mien_gateway.documents import problems, redis_problems
 from mien_gateway.metrics import GatewayMetrics
 from mien_gateway.portrait_contract import PictureRefused, Portrait, Refusal
 from mien_gateway.portrait_process import PortraitFailed, PortraitProcess
 from mien_gateway.settings import GatewaySettings
 from mien_shared.avatars import AvatarNotFound, AvatarRecord, AvatarStore, AvatarStoreError, FaceBox
 from mien_shared.clock import Clock
+from mien_shared.documents import redis_problems
 from mien_shared.hang_up import HangUp
 from mien_shared.problems import Problem, unavailable
 from mien_shared.registry import Registry
@@ -240,7 +240,7 @@ _AWAY = "`avatar-store-unavailable`; come back after Retry-After"
     response_model=Avatar,
     openapi_extra=_UPLOAD_SCHEMA,
     dependencies=[API_KEY],
-    responses=problems(
+    responses=answers(
         s400="`upload-aborted`",
         s401=_KEY_401,
         s408="`upload-timeout`",
@@ -263,7 +263,7 @@ async def upload(request: Request, response: Response, avatars: Here) -> Avatar 
     return Avatar.of(record)
 
 
-@router.get("/{avatar_id}", dependencies=[API_KEY], responses=problems(s401=_KEY_401, s404=_NOT_FOUND, s503=_AWAY))
+@router.get("/{avatar_id}", dependencies=[API_KEY], responses=answers(s401=_KEY_401, s404=_NOT_FOUND, s503=_AWAY))
 async def read(avatar_id: str, request: Request, avatars: Here, gate: Gate) -> Avatar:
     """What is known of an avatar. For operators."""
     gate.operator(request)
@@ -276,7 +276,7 @@ async def read(avatar_id: str, request: Request, avatars: Here, gate: Gate) -> A
     dependencies=[TOKEN],
     responses={
         200: {"content": {"image/png": {}}},
-        **problems(
+        **answers(
             s401="`token-missing`, `token-invalid`",
             s403="`token-not-granted`: the token's session shows another avatar, or has ended",
             s404=_NOT_FOUND,
@@ -297,7 +297,7 @@ async def picture(avatar_id: str, request: Request, avatars: Here) -> Response:
     "/{avatar_id}",
     status_code=204,
     dependencies=[API_KEY],
-    responses=problems(s401=_KEY_401, s404=_NOT_FOUND, s409="`avatar-bundled`", s503=_AWAY),
+    responses=answers(s401=_KEY_401, s404=_NOT_FOUND, s409="`avatar-bundled`", s503=_AWAY),
 )
 async def delete(avatar_id: str, request: Request, avatars: Here, gate: Gate) -> None:
     """Forget an avatar; sessions that show it go on. For operators."""

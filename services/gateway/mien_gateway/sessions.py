@@ -9,15 +9,15 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, Field
 
-from mien_gateway.access import API_KEY, COUNTED, TOKEN, Gate
+from mien_gateway.access import API_KEY, COUNTED, TOKEN, Gate, answers
 from mien_gateway.avatars import stored_avatar
-from mien_gateway.documents import problems, redis_problems
 from mien_gateway.metrics import GatewayMetrics
 from mien_gateway.settings import GatewaySettings
 from mien_gateway.uplinks import Uplinks
 from mien_shared.avatars import AvatarStore
 from mien_shared.channels import send_control
 from mien_shared.clock import Clock
+from mien_shared.documents import redis_problems
 from mien_shared.messages import SessionRecord, SessionStats, StopSession
 from mien_shared.placement import AllFull, NoGenerator, place
 from mien_shared.problems import Problem, unavailable
@@ -164,7 +164,7 @@ _AWAY = "`redis-unavailable`; come back after Retry-After"
     "/sessions",
     status_code=201,
     dependencies=[API_KEY],
-    responses=problems(
+    responses=answers(
         s401=_KEY_401,
         s404="`avatar-not-found`",
         s503="`full`, `no-generator`, `redis-unavailable`, `avatar-store-unavailable`; come back after Retry-After",
@@ -178,7 +178,7 @@ async def create(new: NewSession, request: Request, response: Response, sessions
     return created
 
 
-@router.get("/sessions", dependencies=[API_KEY], responses=problems(s401=_KEY_401, s503=_AWAY))
+@router.get("/sessions", dependencies=[API_KEY], responses=answers(s401=_KEY_401, s503=_AWAY))
 async def read_all(request: Request, sessions: Here, gate: Gate) -> SessionList:
     """All live sessions, oldest first. For operators."""
     gate.operator(request)
@@ -189,7 +189,7 @@ async def read_all(request: Request, sessions: Here, gate: Gate) -> SessionList:
 @router.get(
     "/sessions/{session_id}",
     dependencies=[TOKEN],
-    responses=problems(s401=_TOKEN_401, s403=_TOKEN_403, s404=_NOT_FOUND, s503=_AWAY),
+    responses=answers(s401=_TOKEN_401, s403=_TOKEN_403, s404=_NOT_FOUND, s503=_AWAY),
 )
 async def read(session_id: str, request: Request, sessions: Here, gate: Gate) -> SessionView:
     """One session, with its live statistics. Any token of the session opens it, and an operator's key."""
@@ -202,7 +202,7 @@ async def read(session_id: str, request: Request, sessions: Here, gate: Gate) ->
     "/sessions/{session_id}",
     status_code=204,
     dependencies=[TOKEN],
-    responses=problems(s401=_TOKEN_401, s403=_TOKEN_403, s404=_NOT_FOUND, s503=_AWAY),
+    responses=answers(s401=_TOKEN_401, s403=_TOKEN_403, s404=_NOT_FOUND, s503=_AWAY),
 )
 async def delete(session_id: str, request: Request, sessions: Here, gate: Gate) -> None:
     """End a session for everyone. Takes the speaker's token or an operator's key; 404 once it has ended."""
@@ -211,7 +211,7 @@ async def delete(session_id: str, request: Request, sessions: Here, gate: Gate) 
         await sessions.end(session_id)
 
 
-@router.get("/ice-servers", dependencies=[TOKEN], responses=problems(s401=_TOKEN_401, s403=_TOKEN_403))
+@router.get("/ice-servers", dependencies=[TOKEN], responses=answers(s401=_TOKEN_401, s403=_TOKEN_403))
 async def ice_servers(request: Request, sessions: Here, gate: Gate) -> IceServers:
     """STUN and TURN servers. Those with credentials are for bearers of a session's token, and for anyone where the
     deployment is open; TURN's are made for this answer and lapse by themselves."""

@@ -26,6 +26,7 @@ class SignalingSettings(ServiceSettings):
     linger_s: float = Field(2.0, ge=0, description="How long a session's subscription outlives its last viewer")
     max_body_bytes: int = Field(64 * 1024, ge=1024, description="Longest SDP taken")
     joins_per_minute: int = Field(120, ge=1, description="POSTs of one address; a quarter of it at once")
+    session_joins_per_minute: int = Field(600, ge=1, description="POSTs to one session, whoever sends them")
     updates_per_minute: int = Field(600, ge=1, description="PATCHes, and apart from them DELETEs, of one address")
     min_bitrate_bps: int = Field(150_000, gt=0)
     start_bitrate_bps: int = Field(1_200_000, gt=0)

@@ -8,21 +8,23 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from math import ceil
+from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
+from fastapi.security import HTTPBearer
 from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mien_shared.bus import BUS_ERRORS
 from mien_shared.clock import Clock
+from mien_shared.documents import problems
 from mien_shared.problems import Problem, unavailable
+from mien_shared.rate_limit import RateLimiter, caller_of
 from mien_shared.settings import IceServer
 from mien_shared.tokens import Grant, NotGranted, TokenError, TokenIssuer, bearer
 from mien_shared.tracing import span
 from mien_shared.turn import ice_servers_for
-from mien_signaling.admission import RateLimiter
 from mien_signaling.audience import Audience, Full, NoPublication, UnknownSession
 from mien_signaling.metrics import SignalingMetrics
 from mien_signaling.peer import Gone, Viewer
@@ -38,6 +40,12 @@ _PREFLIGHT_LIFETIME_S = 7200
 _ENDPOINT_METHODS = "POST, OPTIONS, HEAD"
 _SESSION_METHODS = "PATCH, DELETE, OPTIONS, HEAD"
 _COUNTED_METHODS = frozenset({"POST", "PATCH", "DELETE", "OPTIONS", "HEAD", "GET", "PUT"})
+_TOKEN = Depends(HTTPBearer(scheme_name="Session token", description="One that grants watch", auto_error=False))
+_REFUSALS = {
+    "s401": "`token-missing`, `token-invalid`",
+    "s403": "`not-granted`: a token of another session, or without this grant",
+    "s429": "`too-many-requests`; come back after Retry-After",
+}
 _SESSION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -45,7 +53,7 @@ class Doorkeeper:
     """Who may ask, how often, and with how much."""
 
     def __init__(self, settings: SignalingSettings, clock: Clock) -> None:
-        self._issuer = TokenIssuer(settings.token_secret.get_secret_value())
+        self._issuer = TokenIssuer.of(settings)
         self._demo_open = settings.demo_open
         self._max_body_bytes = settings.max_body_bytes
         self._clock = clock
@@ -54,16 +62,20 @@ class Doorkeeper:
             "PATCH": RateLimiter(settings.updates_per_minute),
             "DELETE": RateLimiter(settings.updates_per_minute),
         }
+        self._session_joins = RateLimiter(settings.session_joins_per_minute)
 
     def admit(self, request: Request, session_id: str) -> None:
         """Raises the Problem (429, 401, 403) that stands between this request and its session."""
-        address = request.client.host if request.client else ""
-        wait_s = self._limiters[request.method].wait_s(address, self._clock.monotonic_s())
-        if wait_s > 0:
-            detail = "too many requests from this address"
-            raise Problem(429, "too-many-requests", detail, {"Retry-After": str(ceil(wait_s))})
-        if self._demo_open:
-            return
+        now_s = self._clock.monotonic_s()
+        self._limiters[request.method].demand(caller_of(request.client.host if request.client else None), now_s)
+        if not self._demo_open:
+            self._demand_grant(request, session_id)
+
+    def admit_join(self, session_id: str) -> None:
+        """Raises 429: one watch token may be in many hands, and an offer costs a DTLS handshake wherever it is from."""
+        self._session_joins.demand(session_id, self._clock.monotonic_s(), "session's viewers")
+
+    def _demand_grant(self, request: Request, session_id: str) -> None:
         token = bearer(request.headers.get("authorization"))
         if token is None:
             raise Problem(401, "token-missing", "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
@@ -109,6 +121,7 @@ class Whep:
             offer = parse_offer(body)
             if not _SESSION_ID.fullmatch(session_id):
                 raise UnknownSession(session_id)
+            self._doorkeeper.admit_join(session_id)
             with span("answer an offer"):
                 viewer_id, answer = await self._audience.join(session_id, offer)
         response = Response(answer, status_code=201, media_type=SDP)
@@ -154,9 +167,54 @@ def routes(audience: Audience, settings: SignalingSettings, clock: Clock) -> API
     whep = Whep(audience, settings, clock)
     router = APIRouter(tags=["WHEP"])
     endpoint, session = _PREFIX + "{session_id}", _PREFIX + "{session_id}/{viewer_id}"
-    router.add_api_route(endpoint, whep.join, methods=["POST"], status_code=201)
-    router.add_api_route(session, whep.trickle, methods=["PATCH"], status_code=204)
-    router.add_api_route(session, whep.leave, methods=["DELETE"])
+    router.add_api_route(
+        endpoint,
+        whep.join,
+        methods=["POST"],
+        status_code=201,
+        response_class=Response,
+        dependencies=[_TOKEN],
+        openapi_extra=_body(SDP),
+        responses={
+            201: {"description": "The answer", "content": {SDP: {"schema": {"type": "string"}}}},
+            **problems(
+                **_REFUSALS,
+                s400="`unreadable`, `unreadable-offer`",
+                s404="`unknown-session`",
+                s409="`no-publication`; come back after Retry-After",
+                s413="`body-too-large`",
+                s415="`wrong-media-type`",
+                s422="`unacceptable-offer`",
+                s503="`full`, `redis-away`; come back after Retry-After",
+            ),
+        },
+    )
+    router.add_api_route(
+        session,
+        whep.trickle,
+        methods=["PATCH"],
+        status_code=204,
+        response_class=Response,
+        dependencies=[_TOKEN],
+        openapi_extra=_body(SDP_FRAGMENT),
+        responses=problems(
+            **_REFUSALS,
+            s400="`unreadable`, `bad-fragment`",
+            s404="`unknown-viewer`",
+            s412="`no-such-etag`",
+            s413="`body-too-large`",
+            s415="`wrong-media-type`",
+            s422="`ice-restart-unsupported`",
+        ),
+    )
+    router.add_api_route(
+        session,
+        whep.leave,
+        methods=["DELETE"],
+        response_class=Response,
+        dependencies=[_TOKEN],
+        responses=problems(**_REFUSALS, s404="`unknown-viewer`"),
+    )
     for path, methods, headers in (
         (endpoint, _ENDPOINT_METHODS, {"Accept-Post": SDP}),
         (session, _SESSION_METHODS, {"Accept-Patch": SDP_FRAGMENT}),
@@ -167,6 +225,11 @@ def routes(audience: Audience, settings: SignalingSettings, clock: Clock) -> API
         others = sorted({"GET", "PUT", "POST", "PATCH", "DELETE"} - set(methods.split(", ")))
         router.add_api_route(path, _not_allowed(methods), methods=others, include_in_schema=False)
     return router
+
+
+def _body(media_type: str) -> dict[str, Any]:
+    """A text of this type as OpenAPI describes it."""
+    return {"requestBody": {"required": True, "content": {media_type: {"schema": {"type": "string"}}}}}
 
 
 @contextmanager

@@ -11,13 +11,6 @@ from pydantic import BaseModel, Field
 from mien_shared.bus import BUS_ERRORS
 from mien_shared.problems import MEDIA_TYPE, unavailable
 
-_EVERYWHERE = {
-    "s408": "`body-timeout`",
-    "s413": "`body-too-large`",
-    "s422": "`invalid-request`",
-    "s429": "`too-many-requests`; come back after Retry-After",
-}
-
 
 class ProblemDocument(BaseModel):
     """An error (RFC 9457)."""
@@ -29,14 +22,11 @@ class ProblemDocument(BaseModel):
 
 
 def problems(**codes_by_status: str) -> dict[int | str, dict[str, Any]]:
-    """FastAPI's `responses`: `problems(s404="avatar-not-found: ...")`, each text naming the codes of that status.
-
-    What any route may answer is among them.
-    """
+    """FastAPI's `responses`: `problems(s404="avatar-not-found: ...")`, each text naming the codes of that status."""
     schema = ProblemDocument.model_json_schema()
     return {
         int(status.removeprefix("s")): {"description": codes, "content": {MEDIA_TYPE: {"schema": schema}}}
-        for status, codes in sorted((_EVERYWHERE | codes_by_status).items())
+        for status, codes in sorted(codes_by_status.items())
     }
 
 
