@@ -4,6 +4,8 @@
 #   make check   what must pass before a commit, in under a minute
 #   make up      the services without the demo's speaker
 #   make bench   our figures beside what a user would have instead
+#   make compose-up   the whole system in containers, with docker-compose; make compose-down ends it
+#   make trial   the same, built, looked at from outside, broken and taken down (root and Docker)
 #   make landmarks   the landmark tool's own environment, for `mien send`
 
 PYTHON ?= python3.11
@@ -13,9 +15,10 @@ PACKAGES := shared services/gateway services/generator services/signaling client
 EDITABLE := $(foreach package,$(PACKAGES),-e $(package))
 # Whoever has no python3.11 of that name has it as python3, or is told so.
 INTERPRETER := $(shell command -v $(PYTHON) || command -v python3)
+COMPOSE := $(shell command -v docker-compose || echo docker compose)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo up test check bench landmarks clean
+.PHONY: demo up test check bench secrets compose-up compose-down trial landmarks clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.runtime
@@ -37,6 +40,19 @@ test: $(VENV)/.dev
 bench: $(VENV)/.runtime
 	$(BIN)/mien bench encode
 	$(BIN)/mien bench fanout
+
+secrets:
+	@deploy/prepare
+
+compose-up: secrets
+	MIEN_REVISION=$$(git rev-parse --short=12 HEAD 2>/dev/null) $(COMPOSE) up -d --build $(ARGS)
+	@echo "Mien is at $$(sed -n 's/^MIEN_ORIGIN=//p' .env); operators' API keys are in deploy/secrets/mien_api_keys.txt"
+
+compose-down:
+	$(COMPOSE) down $(ARGS)
+
+trial: $(VENV)/.dev
+	$(BIN)/python tests/deploy/compose_trial.py $(ARGS)
 
 landmarks: .venv-landmarks/.installed
 
