@@ -1,0 +1,499 @@
+"""docker-compose's deployment, tried for real: `make trial`. Needs Docker Engine, docker-compose, root, and the images.
+
+Builds the images, brings everything up, and looks at it as a viewer would who stands somewhere else: a network
+namespace with one cable to this machine, whose end of it is the public address. Nothing reaches the containers from
+there but what is published. Prints a report as it goes and writes it as JSON with --json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mien_shared.turn import turn_credentials
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+PROJECT = "mien-trial"
+NAMESPACE = "mien-trial"
+PUBLIC_IP, VIEWER_IP = "10.99.77.1", "10.99.77.2"
+ORIGIN = f"http://{PUBLIC_IP}:8080"
+MEDIA_PORTS = "20000:20099"
+AVATAR = ROOT / "services/gateway/mien_gateway/bundled/mien.png"
+BUILT = ("gateway", "generator", "signaling")
+#: Grafana shows what Prometheus knows: the rest of the system can be tried without it.
+OPTIONAL = {"grafana"}
+_HEALTHY_WITHIN_S = 120.0
+#: Of 255, mean over a 160x90 picture: below it nothing that a person would see has moved.
+_MOVED = 0.01
+
+
+class TrialFailed(Exception):
+    """Something without which the rest makes no sense."""
+
+
+@dataclass
+class Report:
+    """What was looked at, in order: a name, whether it was as it must be, and what was seen."""
+
+    checks: list[tuple[str, bool, str]] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def check(self, name: str, ok: bool, seen: object = "") -> None:
+        self.checks.append((name, ok, str(seen)))
+        print(f"  {'ok  ' if ok else 'FAIL'} {name}{': ' if str(seen) else ''}{seen}", flush=True)
+
+    @property
+    def passed(self) -> bool:
+        return all(ok for _, ok, _ in self.checks)
+
+
+def run(*command: str, stdin: str | None = None, timeout_s: float = 900.0, check: bool = True) -> str:
+    """A command's standard output; raises TrialFailed with the end of what it said if it fails."""
+    done = subprocess.run(
+        command, cwd=ROOT, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False
+    )
+    if check and done.returncode != 0:
+        raise TrialFailed(
+            f"{' '.join(command)[:120]} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-2000:]}"
+        )
+    return done.stdout if check else done.stdout + done.stderr
+
+
+def docker(*arguments: str, check: bool = True) -> str:
+    return run("docker", *arguments, check=check)
+
+
+@contextmanager
+def far_away() -> Iterator[None]:
+    """A network namespace with one cable to this machine, and counters of the media that arrives there."""
+    run("ip", "netns", "add", NAMESPACE)
+    try:
+        run("ip", "link", "add", "mien-trial0", "type", "veth", "peer", "name", "mien-trial1", "netns", NAMESPACE)
+        run("ip", "addr", "add", f"{PUBLIC_IP}/24", "dev", "mien-trial0")
+        run("ip", "link", "set", "mien-trial0", "up")
+        for line in (
+            f"addr add {VIEWER_IP}/24 dev mien-trial1",
+            "link set mien-trial1 up",
+            "link set lo up",
+            f"route add default via {PUBLIC_IP}",
+        ):
+            run("ip", "-n", NAMESPACE, *line.split())
+        yield
+    finally:
+        run("ip", "netns", "del", NAMESPACE, check=False)
+        run("ip", "link", "del", "mien-trial0", check=False)
+
+
+def there(*command: str, stdin: str | None = None, check: bool = True) -> str:
+    """Run in the viewer's namespace."""
+    return run("ip", "netns", "exec", NAMESPACE, *command, stdin=stdin, timeout_s=180.0, check=check)
+
+
+class Peer:
+    """A speaker with a viewer in the namespace, watching in the background."""
+
+    def __init__(self, *arguments: str) -> None:
+        command = [sys.executable, str(HERE / "trial_peer.py"), ORIGIN, *arguments]
+        self._process = subprocess.Popen(
+            ["ip", "netns", "exec", NAMESPACE, *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+
+    def first_frame(self) -> None:
+        """Wait for it."""
+        self._event("first-frame")
+
+    def report(self, stop: bool = False) -> dict[str, Any]:
+        if stop:
+            self._process.send_signal(signal.SIGTERM)
+        return self._event("report")
+
+    def _event(self, name: str) -> dict[str, Any]:
+        assert self._process.stdout is not None and self._process.stderr is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise TrialFailed(f"the peer ended without {name}: {self._process.stderr.read()[-1500:]}")
+        event: dict[str, Any] = json.loads(line)
+        if event["event"] != name:
+            raise TrialFailed(f"the peer says {event['event']} where {name} was due")
+        return event
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def longest_standstill_s(view: dict[str, Any]) -> float:
+    """The longest time in which a viewer's picture did not move."""
+    moved = [at for at, change in zip(view["arrivals_s"], view["changes"], strict=True) if change > _MOVED]
+    return max((later - earlier for earlier, later in itertools.pairwise(moved)), default=float("inf"))
+
+
+class Trial:
+    """The steps, in the order in which an operator meets them."""
+
+    def __init__(self, report: Report, folder: Path) -> None:
+        self.report = report
+        self._compose_command = [shutil.which("docker-compose") or "docker", "-p", PROJECT]
+        if self._compose_command[0] == "docker":
+            self._compose_command.insert(1, "compose")
+        # The builder's own network may have no way out where this machine has one.
+        overriding = folder / "docker-compose.trial.yml"
+        services = {name: {"build": {"network": "host"}} for name in BUILT}
+        overriding.write_text(yaml.safe_dump({"services": services}))
+        self._compose_command += ["-f", "docker-compose.yml", "-f", str(overriding)]
+        self.services = list(yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"])
+        self.revision = run("git", "rev-parse", "--short=12", "HEAD").strip()
+        os.environ |= {
+            "MIEN_PUBLIC_IP": PUBLIC_IP,
+            "MIEN_ORIGIN": ORIGIN,
+            "MIEN_VERSION": "trial",
+            "MIEN_REVISION": self.revision,
+        }
+
+    def compose(self, *arguments: str, check: bool = True) -> str:
+        return run(*self._compose_command, *arguments, check=check)
+
+    # Coming up
+
+    def prepare(self) -> None:
+        run("deploy/prepare")
+        os.environ["MIEN_API_KEY"] = (ROOT / "deploy/secrets/mien_api_keys.txt").read_text()
+        images = {
+            name: service["image"]
+            for name, service in yaml.safe_load(self.compose("config"))["services"].items()
+            if name not in BUILT
+        }
+        for name, image in images.items():
+            if docker("image", "inspect", image, check=False).startswith("[]"):
+                pulled = docker("pull", "-q", image, check=False)
+                if "Error" in pulled or "error" in pulled:
+                    if name not in OPTIONAL:
+                        raise TrialFailed(f"{image} is not here and cannot be had: {pulled.strip()}")
+                    self.report.left_out[name] = f"{image} is not here and cannot be had"
+                    self.services.remove(name)
+                    print(f"  left out: {name}, since {self.report.left_out[name]}", flush=True)
+
+    def build(self) -> None:
+        started_s = time.monotonic()
+        self.compose("build", *BUILT)
+        self.report.figures["build_s"] = round(time.monotonic() - started_s, 1)
+        base_mb = self._image_mb("python:3.11-slim-bookworm")
+        sizes = {}
+        for name in BUILT:
+            image = f"mien/{name}:trial"
+            sizes[name] = self._image_mb(image) - base_mb
+            described = json.loads(docker("image", "inspect", image))[0]["Config"]
+            labels = described["Labels"]
+            self.report.check(
+                f"{name}'s image tells its revision", labels["org.opencontainers.image.revision"] == self.revision
+            )
+            self.report.check(f"{name}'s image runs as a user of its own", described["User"] == "10001:10001")
+            unwanted = self._in_image(
+                image, "ls /opt/mien/lib/python3.11/site-packages | grep -xE 'torch|onnxruntime|pip' || true"
+            )
+            self.report.check(f"{name}'s image has no torch, ONNX Runtime or pip", not unwanted, unwanted)
+        self.report.figures["image_mb_above_base"] = sizes
+        print(f"  images add to Python's, in MB: {sizes}", flush=True)
+
+    def refuse_example_secrets(self) -> None:
+        for name in BUILT:
+            said = docker(
+                "run",
+                "--rm",
+                "-e",
+                "MIEN_TOKEN_SECRET=change-me-change-me-change-me-change-me",
+                f"mien/{name}:trial",
+                check=False,
+            )
+            self.report.check(
+                f"{name} refuses to start with an example for a secret",
+                "MIEN_TOKEN_SECRET looks like an example" in said and "change-me-change-me" not in said,
+            )
+
+    def up(self) -> None:
+        started_s = time.monotonic()
+        self.compose("up", "-d", "--no-build", *self.services)
+        self.wait_until_healthy()
+        self.report.figures["up_s"] = round(time.monotonic() - started_s, 1)
+
+    def wait_until_healthy(self) -> None:
+        deadline_s = time.monotonic() + _HEALTHY_WITHIN_S
+        while True:
+            states = {one["Name"].lstrip("/"): one["State"]["Health"]["Status"] for one in self._containers()}
+            if set(states.values()) == {"healthy"}:
+                self.report.check("every container is healthy", True, f"{len(states)} of {len(states)}")
+                return
+            if time.monotonic() > deadline_s:
+                raise TrialFailed(
+                    f"not healthy after {_HEALTHY_WITHIN_S:g} s: {states}\n{self.compose('logs', '--tail', '20')}"
+                )
+            time.sleep(1.0)
+
+    # What a viewer sees
+
+    def call(self) -> None:
+        count = ["iptables", "-A", "INPUT", "-p", "udp", "-s", PUBLIC_IP]
+        there(*count, "--sport", MEDIA_PORTS)
+        there("iptables", "-A", "INPUT", "-p", "udp")
+        peer = Peer("--avatar", str(AVATAR), "--seconds", "20")
+        peer.first_frame()
+        view = peer.report()
+        figures = view["figures"]
+        in_range, all_udp = (int(line.split()[1]) for line in there("iptables", "-nvxL", "INPUT").splitlines()[2:4])
+        self.report.figures["call"] = figures | {"join_s": view["join_s"], "standstill_s": longest_standstill_s(view)}
+        self.report.check("the picture is 1280x720", (figures["width"], figures["height"]) == (1280, 720))
+        self.report.check("it moves at 30 frames a second", figures["fps"] > 28, f"{figures['fps']} fps")
+        moving = sum(change > _MOVED for change in view["changes"]) / len(view["changes"])
+        self.report.check(
+            "it moves all the time", moving > 0.9, f"{moving:.0%} of the pictures differ from the one before"
+        )
+        self.report.check(
+            "an avatar that was uploaded through the proxy is what speaks",
+            view["avatar_id"] != "mien",
+            "from a shared volume",
+        )
+        self.report.check("the uplink stayed connected", view["uplink_reconnects"] == 0)
+        self.report.check(
+            "all media came from the published UDP range",
+            all_udp > 100_000 and all_udp - in_range < 1000,  # a check or two may come from before the NAT knew us
+            f"{in_range} of {all_udp} bytes",
+        )
+
+    def scale_and_kill(self) -> None:
+        peer = Peer("--seconds", "120")
+        try:
+            peer.first_frame()
+            self.compose("up", "-d", "--no-build", "--no-recreate", "--scale", "generator=2", "generator")
+            self.wait_until_healthy()
+            generators = self._of("generator")
+            self.report.check("the generator was scaled to two", len(generators) == 2)
+            owners = [one for one in generators if self._metric(one, 8082, "mien_generator_sessions") >= 1]
+            if len(owners) != 1:
+                raise TrialFailed(f"{len(owners)} generators hold the session")
+            time.sleep(3.0)
+            killed = json.loads(docker("inspect", owners[0]))[0]
+            # The service itself, below the container's init.
+            service = run("pgrep", "-P", str(killed["State"]["Pid"])).split()[0]
+            killed_unix_s = time.time()
+            os.kill(int(service), signal.SIGKILL)
+            time.sleep(10.0)
+            view = peer.report(stop=True)
+        finally:
+            peer.end()
+        arrivals = view["arrivals_s"]
+        cut = sum(at < killed_unix_s for at in arrivals)
+        before = {"arrivals_s": arrivals[:cut], "changes": view["changes"][:cut]}
+        gap_s = longest_standstill_s({"arrivals_s": arrivals[cut - 1 :], "changes": view["changes"][cut - 1 :]})
+        self.report.figures["scaling_standstill_s"] = round(longest_standstill_s(before), 3)
+        self.report.figures["generator_killed_standstill_s"] = round(gap_s, 3)
+        self.report.check(
+            "scaling did not touch the call",
+            longest_standstill_s(before) < 0.5,
+            f"{longest_standstill_s(before):.2f} s",
+        )
+        self.report.check("the viewer's own connection went on", not view["connection_lost"])
+        self.report.check("a picture moves again within 3 s of kill -9", gap_s < 3.0, f"{gap_s:.2f} s")
+        self.wait_until_healthy()
+        after = json.loads(docker("inspect", owners[0]))[0]
+        self.report.check("the killed one came back by itself", after["RestartCount"] == killed["RestartCount"] + 1)
+
+    def relay(self) -> None:
+        """A viewer whose network lets media through to nobody but the TURN server."""
+        there("iptables", "-I", "OUTPUT", "-p", "udp", "--dport", MEDIA_PORTS, "-j", "DROP")
+        there("iptables", "-I", "INPUT", "-p", "udp", "--sport", MEDIA_PORTS, "-j", "DROP")
+        peer = Peer("--relay", "--seconds", "8")
+        peer.first_frame()
+        figures = peer.report()["figures"]
+        self.report.figures["relayed"] = figures
+        self.report.check(
+            "a viewer behind a firewall sees it through TURN", figures["fps"] > 28, f"{figures['fps']} fps"
+        )
+        secret = (ROOT / "deploy/secrets/mien_turn_secret.txt").read_text()
+        good, expired = (turn_credentials(secret, "trial", int(time.time()) + after_s) for after_s in (600, -1))
+        redis = json.loads(docker("inspect", self._of("redis")[0]))[0]["NetworkSettings"]["Networks"]
+        inside = [network["IPAddress"] for network in redis.values()]
+        asked = {
+            "server": [PUBLIC_IP, 3478],
+            **asdict(good),
+            "expired": asdict(expired),
+            "allowed": [PUBLIC_IP],
+            "denied": [*inside, "127.0.0.1", "10.0.0.1", "169.254.169.254", "192.168.1.1"],
+        }
+        answer = json.loads(there(sys.executable, str(HERE / "trial_turn.py"), stdin=json.dumps(asked)))
+        self.report.check(
+            "TURN takes our credentials, and neither wrong nor expired ones",
+            answer["credentials"] == {"right": "allocated", "wrong": "401", "expired": "401"},
+            answer["credentials"],
+        )
+        self.report.check("TURN relays to where signaling is announced", answer["peers"][PUBLIC_IP] == "allowed")
+        denied = {address: answer["peers"][address] for address in asked["denied"]}
+        self.report.check("TURN relays to nothing private", set(denied.values()) == {"403"}, denied)
+
+    # What an operator looks at
+
+    def inspect(self) -> None:
+        self.report.check("every service and its metrics are scraped", *self._targets())
+        query = f'count by (service) (mien_build_info{{revision="{self.revision}"}})'
+        found = {
+            one["metric"]["service"] for one in self._prometheus(f"query?query={urllib.parse.quote(query)}")["result"]
+        }
+        self.report.check("mien_build_info tells the revision of all three", found == set(BUILT), self.revision)
+        groups = self._prometheus("rules")["groups"]
+        unwell = [rule["name"] for group in groups for rule in group["rules"] if rule["health"] == "err"]
+        self.report.check(
+            "Prometheus evaluates every rule", bool(groups) and not unwell, unwell or f"{len(groups)} groups"
+        )
+        for one in self._containers():
+            self._inspect_container(one)
+        outside = {
+            path: there("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", f"{ORIGIN}{path}")
+            for path in ("/", "/metrics", "/readyz")
+        }
+        self.report.check(
+            "outside there is the page, and nothing of the operator's",
+            outside == {"/": "200", "/metrics": "404", "/readyz": "404"},
+            outside,
+        )
+        redis = json.loads(docker("inspect", self._of("redis")[0]))[0]["NetworkSettings"]["Networks"]
+        inside = [("Redis by its own address", network["IPAddress"], 6379) for network in redis.values()]
+        for name, address, port in [
+            ("Redis", PUBLIC_IP, 6379),
+            *inside,
+            ("signaling", PUBLIC_IP, 8081),
+            ("a generator", PUBLIC_IP, 8082),
+            ("Prometheus", PUBLIC_IP, 9090),
+        ]:
+            answer = there("curl", "-sS", "-m", "3", f"telnet://{address}:{port}", check=False)
+            self.report.check(
+                f"{name} is closed to the outside", answer.startswith("curl: (7)") or "(28)" in answer, answer
+            )
+
+    def _inspect_container(self, one: dict[str, Any]) -> None:
+        name = one["Name"].lstrip("/").removeprefix(PROJECT).strip("-_")
+        rows = docker("top", one["Id"], "-eo", "uid,pid,comm").splitlines()[1:]
+        roots = [row for row in rows if row.split()[0] == "0"]
+        self.report.check(f"{name}: no process of root's", bool(rows) and not roots, roots or f"{len(rows)} processes")
+        wrote = docker("exec", one["Id"], "sh", "-c", "touch /intruder /etc/intruder /usr/intruder", check=False)
+        host = one["HostConfig"]
+        confined = (
+            host["ReadonlyRootfs"]
+            and wrote.count("Read-only file system") == 3
+            and host["CapDrop"] == ["ALL"]
+            and "no-new-privileges:true" in host["SecurityOpt"]
+            and host["Memory"] > 0
+            and host["NanoCpus"] > 0
+        )
+        self.report.check(f"{name}: read-only root, no capabilities, limits", bool(confined))
+
+    def down(self) -> None:
+        """Take it all down, seeing how each ends."""
+        services = [one["Id"] for name in BUILT for one in self._containers() if name in one["Name"]]
+        self.compose("stop")
+        codes = [json.loads(docker("inspect", one))[0]["State"]["ExitCode"] for one in services]
+        self.report.check("Mien's services end with status 0 when they are told to", set(codes) == {0}, codes)
+        self.clean()
+        left = docker("ps", "-aq", "--filter", f"label=com.docker.compose.project={PROJECT}").split()
+        self.report.check("nothing is left", not left)
+
+    def clean(self) -> None:
+        self.compose("down", "-v", "--remove-orphans", check=False)
+
+    def _containers(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(docker("inspect", *self.compose("ps", "-q").split()))
+        return sorted(found, key=lambda one: str(one["Name"]))
+
+    def _of(self, service: str) -> list[str]:
+        return self.compose("ps", "-q", service).split()
+
+    def _metric(self, container: str, port: int, name: str) -> float:
+        ask = f"import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:{port}/metrics').read().decode())"
+        text = docker("exec", container, "python", "-c", ask)
+        return sum(
+            float(line.split()[-1]) for line in text.splitlines() if line.partition("{")[0].split(" ")[0] == name
+        )
+
+    def _prometheus(self, path: str) -> Any:
+        with urllib.request.urlopen(f"http://127.0.0.1:9090/api/v1/{path}", timeout=10) as answer:
+            return json.load(answer)["data"]
+
+    def _targets(self) -> tuple[bool, str]:
+        """Prometheus looks for replicas every ten seconds, so it may take it a moment to see the last."""
+        deadline_s = time.monotonic() + 40.0
+        while True:
+            targets = self._prometheus("targets")["activeTargets"]
+            jobs = sorted(target["labels"]["job"] for target in targets)
+            ok = all(target["health"] == "up" for target in targets) and jobs.count("mien-generator") == 2
+            if ok or time.monotonic() > deadline_s:
+                return ok, ", ".join(jobs)
+            time.sleep(2.0)
+
+    def _image_mb(self, image: str) -> int:
+        return int(json.loads(docker("image", "inspect", image))[0]["Size"]) // 1_000_000
+
+    def _in_image(self, image: str, script: str) -> str:
+        return docker("run", "--rm", "--entrypoint", "sh", image, "-c", script).strip()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Try docker-compose's deployment for real.")
+    parser.add_argument("--json", type=Path, help="write the report there")
+    given = parser.parse_args()
+    if os.geteuid() != 0 or not shutil.which("docker"):
+        print("the trial needs root and Docker", file=sys.stderr)
+        return 2
+    report = Report()
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Trial(report, Path(folder))
+        steps: list[tuple[str, Callable[[], None]]] = [
+            ("Preparing", trial.prepare),
+            ("Building", trial.build),
+            ("Refusing", trial.refuse_example_secrets),
+            ("Coming up", trial.up),
+            ("A call", trial.call),
+            ("Two generators, one killed", trial.scale_and_kill),
+            ("Through TURN", trial.relay),
+            ("Looking round", trial.inspect),
+            ("Going down", trial.down),
+        ]
+        try:
+            with far_away():
+                for title, step in steps:
+                    print(title, flush=True)
+                    step()
+        except TrialFailed as failed:
+            report.check("the trial came to its end", False, failed)
+        finally:
+            trial.clean()
+    figures = {"passed": report.passed, "left_out": report.left_out, **report.figures}
+    print(json.dumps(figures, indent=2))
+    if given.json:
+        checks = [{"check": name, "ok": ok, "seen": seen} for name, ok, seen in report.checks]
+        given.json.write_text(json.dumps(figures | {"checks": checks}, indent=2) + "\n")
+    return 0 if report.passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
