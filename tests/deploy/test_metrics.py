@@ -25,6 +25,7 @@ from mien_shared.embedded_redis import EmbeddedRedis
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy/prometheus"
 DASHBOARDS = ROOT / "deploy/grafana/dashboards"
+SCALED = ROOT / "deploy/k8s/components/autoscaling/scaledobjects.yaml"
 RULES = sorted((PROMETHEUS / "rules").glob("*.yml"))
 SERVICES = ("gateway", "generator", "signaling")
 
@@ -58,9 +59,12 @@ def rules(kind: str) -> list[dict[str, str]]:
 
 
 def queries() -> Iterator[Asked]:
-    """Every query of every rule and panel, with something in place of Grafana's variables."""
+    """Every query of every rule, panel and autoscaler, with something in place of Grafana's variables."""
     for rule in (*rules("record"), *rules("alert")):
         yield Asked(rule.get("alert") or rule["record"], rule["expr"])
+    for scaled in yaml.safe_load_all(SCALED.read_text()):
+        for trigger in scaled["spec"]["triggers"]:
+            yield Asked(f"scaling: {scaled['metadata']['name']}", trigger["metadata"]["query"])
     for path in sorted(DASHBOARDS.glob("*.json")):
         dashboard = json.loads(path.read_text())
         for panel in dashboard["panels"]:
