@@ -8,7 +8,8 @@ lapses, another generator may claim the session.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
 
 from redis.asyncio import Redis
 
@@ -43,6 +44,17 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
 
+# Takes or renews the lease unless another holds it, and says what became of the session's record (see Renewal).
+# KEYS: lease, record, ended. ARGV: generator, ttl in ms.
+_RENEW = """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 'taken_over' end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+if redis.call('EXISTS', KEYS[2]) == 1 then return 'held' end
+if redis.call('EXISTS', KEYS[3]) == 1 then return 'ended' end
+return 'unrecorded'
+"""
+
 # Gives the lease to another if it is ours. KEYS: lease. ARGV: from, to, ttl in ms.
 _TRANSFER = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -68,12 +80,29 @@ redis.call('PEXPIRE', KEYS[1], 60000)
 return 1
 """
 
+# Takes or renews slots, whatever the capacity. KEYS: slots. ARGV: ttl in ms, sessions.
+_KEEP_SLOTS = """
+local time = redis.call('TIME')
+local lapses = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[1]
+for i = 2, #ARGV do redis.call('ZADD', KEYS[1], lapses, ARGV[i]) end
+redis.call('PEXPIRE', KEYS[1], 60000)
+"""
+
 # How many slots are taken. KEYS: slots.
 _TAKEN = """
 local time = redis.call('TIME')
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', time[1] * 1000 + math.floor(time[2] / 1000))
 return redis.call('ZCARD', KEYS[1])
 """
+
+
+class Renewal(StrEnum):
+    """What a generator learns when it renews a lease."""
+
+    HELD = "held"
+    TAKEN_OVER = "taken_over"  # another generator holds it
+    ENDED = "ended"
+    UNRECORDED = "unrecorded"  # held, but its record has lapsed, or Redis came back empty
 
 
 class Registry:
@@ -87,6 +116,8 @@ class Registry:
         self._release = redis.register_script(_RELEASE)
         self._reserve = redis.register_script(_RESERVE)
         self._taken = redis.register_script(_TAKEN)
+        self._renew = redis.register_script(_RENEW)
+        self._keep_slots = redis.register_script(_KEEP_SLOTS)
 
     # Sessions
 
@@ -104,7 +135,11 @@ class Registry:
 
     async def sessions(self) -> list[SessionRecord]:
         """All live sessions, oldest first; ids whose record has lapsed are forgotten on the way."""
-        ids = sorted(name.decode() for name in await self.redis.smembers(keys.SESSIONS))
+        return await self._records(sorted(name.decode() for name in await self.redis.smembers(keys.SESSIONS)))
+
+    async def _records(self, ids: Sequence[str]) -> list[SessionRecord]:
+        if not ids:
+            return []
         async with self.redis.pipeline(transaction=False) as pipe:
             for session_id in ids:
                 pipe.get(keys.record(session_id))
@@ -132,8 +167,12 @@ class Registry:
     async def was_ended(self, session_id: str) -> bool:
         return bool(await self.redis.exists(keys.ended(session_id)))
 
-    async def put_stats(self, session_id: str, stats: SessionStats) -> None:
-        await self.redis.set(keys.stats(session_id), stats.to_bytes(), ex=_STATS_TTL_S)
+    async def put_stats(self, stats: Mapping[str, SessionStats]) -> None:
+        """Sessions' figures by their ids, in one round trip."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for session_id, figures in stats.items():
+                pipe.set(keys.stats(session_id), figures.to_bytes(), ex=_STATS_TTL_S)
+            await pipe.execute()
 
     async def stats(self, session_id: str) -> SessionStats | None:
         data = await self.redis.get(keys.stats(session_id))
@@ -192,6 +231,24 @@ class Registry:
         """Take or renew a session's lease; False if another generator holds it."""
         return bool(await self._hold(keys=[keys.lease(session_id)], args=[generator_id, ttl_ms]))
 
+    async def renew(self, generator_id: str, session_ids: Sequence[str]) -> dict[str, Renewal]:
+        """Renew the leases of all a generator's sessions, and the slots of those that are still its own.
+
+        Three round trips, however many sessions there are.
+        """
+        if not session_ids:
+            return {}
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for session_id in session_ids:
+                names = [keys.lease(session_id), keys.record(session_id), keys.ended(session_id)]
+                await self._renew(keys=names, args=[generator_id, LEASE_TTL_MS], client=pipe)
+            found = [Renewal(answer.decode()) for answer in await pipe.execute()]
+        renewals = dict(zip(session_ids, found, strict=True))
+        ours = [session_id for session_id, renewal in renewals.items() if renewal is not Renewal.TAKEN_OVER]
+        if ours:
+            await self._keep_slots(keys=[keys.slots(generator_id)], args=[RESERVATION_MS, *ours])
+        return renewals
+
     async def transfer(self, from_id: str, to_id: str, session_id: str, ttl_ms: int = RESERVATION_MS) -> bool:
         """Give a session's lease from its holder to another generator; False if it was not that holder's."""
         return bool(await self._transfer(keys=[keys.lease(session_id)], args=[from_id, to_id, ttl_ms]))
@@ -215,7 +272,7 @@ class Registry:
         return {session_id: value.decode() for session_id, value in zip(session_ids, values, strict=True) if value}
 
     async def orphans(self) -> Iterable[SessionRecord]:
-        """Live sessions that no generator holds."""
-        sessions = await self.sessions()
-        held = await self.owners([session.session_id for session in sessions])
-        return [session for session in sessions if session.session_id not in held]
+        """Live sessions that no generator holds. Two round trips while every session is held."""
+        ids = sorted(name.decode() for name in await self.redis.smembers(keys.SESSIONS))
+        held = await self.owners(ids)
+        return await self._records([session_id for session_id in ids if session_id not in held])

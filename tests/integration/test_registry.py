@@ -11,7 +11,7 @@ from mien_shared import keys
 from mien_shared.embedded_redis import EmbeddedRedis
 from mien_shared.messages import GeneratorStatus, SessionRecord
 from mien_shared.placement import NoGenerator, hand_over
-from mien_shared.registry import Registry
+from mien_shared.registry import LEASE_TTL_MS, Registry, Renewal
 
 pytestmark = pytest.mark.integration
 
@@ -90,6 +90,43 @@ async def test_a_lease_that_is_not_renewed_lapses(registry: Registry) -> None:
     await asyncio.sleep(0.05)
     assert list(await registry.orphans()) == [ONE]
     assert await registry.hold("h", "one")
+
+
+async def test_leases_and_slots_are_renewed_together(registry: Registry) -> None:
+    await registry.keep_alive(ONE)
+    await registry.hold("h", "two")
+    await registry.end_session("three")
+    renewals = await registry.renew("g", ["one", "two", "three", "four"])
+    assert renewals == {
+        "one": Renewal.HELD,
+        "two": Renewal.TAKEN_OVER,
+        "three": Renewal.ENDED,
+        "four": Renewal.UNRECORDED,
+    }
+    assert await registry.owners(["one", "two", "four"]) == {"one": "g", "two": "h", "four": "g"}
+    assert 0 < await registry.redis.pttl(keys.lease("one")) <= LEASE_TTL_MS
+    assert await registry.taken_slots("g") == 3, "what another generator holds takes no slot here"
+    assert not await registry.reserve("g", "five", capacity=3)
+
+
+async def test_nothing_is_renewed_where_nothing_is_held(registry: Registry) -> None:
+    assert await registry.renew("g", []) == {}
+    assert await registry.taken_slots("g") == 0
+
+
+async def test_a_generator_with_many_sessions_renews_them_all(registry: Registry) -> None:
+    names = [f"s{number}" for number in range(1000)]
+    assert set((await registry.renew("g", names)).values()) == {Renewal.UNRECORDED}
+    assert await registry.taken_slots("g") == len(names)
+
+
+async def test_a_renewal_after_redis_came_back_empty(registry: Registry, redis_server: EmbeddedRedis) -> None:
+    await registry.keep_alive(ONE)
+    assert await registry.renew("g", ["one"]) == {"one": Renewal.HELD}
+    await asyncio.to_thread(redis_server.stop)
+    await asyncio.to_thread(redis_server.start)
+    assert await registry.renew("g", ["one"]) == {"one": Renewal.UNRECORDED}
+    assert await registry.owner("one") == "g"
 
 
 async def test_owners_in_one_round_trip(registry: Registry) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -42,7 +41,7 @@ from mien_shared.messages import (
 )
 from mien_shared.motion import MotionPacket, MotionPacketError
 from mien_shared.placement import AllFull, NoGenerator, hand_over
-from mien_shared.registry import HEARTBEAT_INTERVAL_S, RESERVATION_MS, Registry
+from mien_shared.registry import HEARTBEAT_INTERVAL_S, RESERVATION_MS, Registry, Renewal
 from mien_shared.service import Readiness, create_service
 from mien_shared.tracing import span
 
@@ -130,13 +129,12 @@ class Generator:
                 draining=self._draining,
             )
         )
+        ours = [session.session_id for session in sessions if session.session_id not in self._handed_over]
+        renewals = await self._registry.renew(self.generator_id, ours)
+        for session_id, renewal in renewals.items():
+            self._heed(session_id, renewal)
         stats = self._engine.stats()
-        for session in sessions:
-            if session.session_id in self._handed_over:
-                continue
-            await self._renew(session)
-            if session.session_id in stats:
-                await self._registry.put_stats(session.session_id, stats[session.session_id])
+        await self._registry.put_stats({session_id: stats[session_id] for session_id in ours if session_id in stats})
         if not self._draining:
             for session in await self._registry.orphans():
                 await self._claim(session)
@@ -184,18 +182,18 @@ class Generator:
         except (*BUS_ERRORS, TimeoutError):
             logger.warning("no farewell: redis does not answer")
 
-    async def _renew(self, session: SessionRecord) -> None:
-        session_id, now_s = session.session_id, self._clock.monotonic_s()
-        if not await self._registry.hold(self.generator_id, session_id):
-            self._let_go(session_id, "taken_over")
-            return
-        await self._registry.reserve(self.generator_id, session_id, sys.maxsize, RESERVATION_MS)
-        if await self._registry.session(session_id) is not None:
-            self._missing_since_s.pop(session_id, None)
-        elif await self._registry.was_ended(session_id):
-            self._let_go(session_id, "stopped")
-        elif now_s - self._missing_since_s.setdefault(session_id, now_s) > _EXPIRED_AFTER_S:
-            self._let_go(session_id, "expired")
+    def _heed(self, session_id: str, renewal: Renewal) -> None:
+        now_s = self._clock.monotonic_s()
+        match renewal:
+            case Renewal.HELD:
+                self._missing_since_s.pop(session_id, None)
+            case Renewal.TAKEN_OVER if session_id not in self._handed_over:  # it may have been while we asked
+                self._let_go(session_id, "taken_over")
+            case Renewal.ENDED:
+                self._let_go(session_id, "stopped")
+            case Renewal.UNRECORDED:
+                if now_s - self._missing_since_s.setdefault(session_id, now_s) > _EXPIRED_AFTER_S:
+                    self._let_go(session_id, "expired")
 
     async def _claim(self, session: SessionRecord) -> None:
         session_id = session.session_id

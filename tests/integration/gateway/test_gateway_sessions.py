@@ -58,19 +58,17 @@ async def test_a_session_is_created_seen_and_ended(start_gateway: Any, start_gen
     assert isinstance(told, StartSession)
     assert (told.session.session_id, told.session.avatar_id) == (session_id, "someone")
 
-    await Registry(generator.redis).put_stats(
-        session_id,
-        SessionStats(
-            fps=30,
-            bitrate_bps=1,
-            uplink_bps=2,
-            motion_to_packet_ms_p50=None,
-            motion_to_packet_ms_p99=None,
-            engine="none",
-            tier="warp",
-            idle=False,
-        ),
+    stats = SessionStats(
+        fps=30,
+        bitrate_bps=1,
+        uplink_bps=2,
+        motion_to_packet_ms_p50=None,
+        motion_to_packet_ms_p99=None,
+        engine="none",
+        tier="warp",
+        idle=False,
     )
+    await Registry(generator.redis).put_stats({session_id: stats})
     for token in (created["token"], created["watch_token"]):
         view = (await gateway.http.get(f"/v1/sessions/{session_id}", headers=bearer(token))).json()
         assert (view["state"], view["generator"], view["avatar_id"]) == ("live", "g1", "someone")
