@@ -83,8 +83,13 @@ def published() -> Published:
 
 
 @pytest.fixture
-async def engine(published: Published) -> AsyncIterator[Engine[WarpFace]]:
-    clock, metrics = SystemClock(), GeneratorMetrics()
+def metrics() -> GeneratorMetrics:
+    return GeneratorMetrics()
+
+
+@pytest.fixture
+async def engine(published: Published, metrics: GeneratorMetrics) -> AsyncIterator[Engine[WarpFace]]:
+    clock = SystemClock()
     engine = Engine(Pipeline(WarpGenerator(), clock, metrics, published), clock, metrics, fps=30, max_batch=8)
     engine.start()
     yield engine
@@ -175,18 +180,24 @@ async def test_the_bitrate_follows_its_target(engine: Engine[WarpFace], publishe
     assert little < 0.5 * much
 
 
-async def test_a_session_that_leaves_harms_no_other(engine: Engine[WarpFace], published: Published) -> None:
+async def test_a_session_that_leaves_harms_no_other(
+    engine: Engine[WarpFace], published: Published, metrics: GeneratorMetrics
+) -> None:
     for name in COLOURS:
         await engine.add(lambda name=name: session_of(name))  # type: ignore[misc]
     await published.until(lambda: all(len(published.frames[name]) >= 5 for name in COLOURS))
-    engine.remove("green")
-    engine.remove("nobody")
+    engine.remove("green", "stopped")
+    engine.remove("green", "expired")
+    engine.remove("nobody", "stopped")
     count = len(published.frames["red"])
     await published.until(lambda: len(published.frames["red"]) >= count + 10)
     gone = len(published.frames["green"])
     await published.until(lambda: len(published.frames["blue"]) >= count + 20)
     assert len(published.frames["green"]) == gone
     assert {record.session_id for record in engine.records()} == {"red", "blue"}
+    ended = "mien_generator_sessions_ended_total"
+    counts = [metrics.registry.get_sample_value(ended, {"reason": reason}) for reason in ("stopped", "expired")]
+    assert counts == [1, 0], "it ended once, and nobody did not"
 
 
 async def test_a_session_that_cannot_be_built_says_why_and_nothing_else_stops(

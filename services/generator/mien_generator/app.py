@@ -249,9 +249,8 @@ class Generator:
         )
 
     def _let_go(self, session_id: str, reason: str) -> None:
-        self._engine.remove(session_id)
+        self._engine.remove(session_id, reason)
         self._missing_since_s.pop(session_id, None)
-        self._metrics.session_ended(reason)
 
 
 def decode_png(data: bytes) -> RgbArray:

@@ -82,9 +82,9 @@ class Engine(Generic[P]):
         self._submit(job)
         await done
 
-    def remove(self, session_id: str) -> None:
-        """Let go of a session; harmless if there is none of that id."""
-        self._submit(lambda: self._remove(session_id))
+    def remove(self, session_id: str, reason: str) -> None:
+        """Let go of a session, which counts under this reason; harmless if there is none of that id."""
+        self._submit(lambda: self._remove(session_id, reason))
 
     def offer(self, session_id: str, arrival: Arrival) -> None:
         """The newest motion of a session."""
@@ -118,9 +118,10 @@ class Engine(Generic[P]):
             self._jobs.append(job)
             self._changed.notify()
 
-    def _remove(self, session_id: str) -> None:
-        self._sessions.pop(session_id, None)
-        self._count_sessions()
+    def _remove(self, session_id: str, reason: str) -> None:
+        if self._sessions.pop(session_id, None) is not None:
+            self._metrics.session_ended(reason)
+            self._count_sessions()
 
     def _count_sessions(self) -> None:
         sizes = [session.prepared.size for session in self._sessions.values()]
