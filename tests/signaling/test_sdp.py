@@ -65,6 +65,7 @@ def test_line_feeds_alone_will_do() -> None:
         ("v=0\r\n", "", "the body is not an SDP description"),
         ("s=-", "what is this", "the body is not an SDP description"),
         (HOST, "a=candidate:1 1 udp", "a candidate of the offer cannot be read"),
+        (HOST, f"{HOST} rport 1x", "a candidate of the offer cannot be read"),
     ],
 )
 def test_an_offer_that_cannot_be_read(old: str, new: str, message: str) -> None:
@@ -85,6 +86,7 @@ def test_an_offer_that_cannot_be_read(old: str, new: str, message: str) -> None:
         ("a=fingerprint:sha-256 AA:BB\r\n", "", "the offer's video section has no fingerprint"),
         ("a=rtcp-mux\r\n", "", "the offer's video section has no rtcp-mux"),
         (HOST, "\r\n".join([HOST] * (MAX_CANDIDATES + 1)), "more than 32 candidates"),
+        ("BUNDLE 0", "BUNDLE 1 0", "the offer bundles a media section that it does not have"),
     ],
 )
 def test_an_offer_that_cannot_be_taken(old: str, new: str, message: str) -> None:
@@ -156,6 +158,7 @@ def test_the_end_alone_is_a_fragment() -> None:
         ("hello", "the body is not an SDP fragment"),
         ("a=mid:0", "neither candidates nor credentials"),
         ("a=candidate:1 1 udp 1 192.0.2.1 1 typ moon", "a candidate cannot be read"),
+        ("a=candidate:1 1 udp 1 192.0.2.1 1 typ srflx raddr 10.0.0.1 rport x", "a candidate cannot be read"),
         ("\n".join([HOST] * (MAX_CANDIDATES + 1)), "more than 32 candidates"),
     ],
 )

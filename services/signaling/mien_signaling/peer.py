@@ -23,6 +23,8 @@ from mien_signaling.sdp import MAX_CANDIDATES, Offer, TrickleFragment, Unaccepta
 logger = logging.getLogger(__name__)
 
 _CLOSE_TIMEOUT_S = 5.0
+#: aiortc raises whatever its next operation on an offer's text happens to raise.
+AIORTC_RAISES = (ValueError, IndexError, KeyError, AssertionError, AttributeError, TypeError)
 
 
 class Gone(StrEnum):
@@ -76,15 +78,18 @@ class Viewer:
         passthrough.install(transceiver.sender, self._next_frame, self)
         try:
             await self._peer.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
+            passthrough.end_consent_checks_with(self._peer)
+            await self._peer.setLocalDescription()
         except OperationError as error:
             raise UnacceptableOffer(
                 "the offer has no codec in common with us: H264, packetization-mode 1, baseline"
             ) from error
-        except (ValueError, IndexError, KeyError, AssertionError, AttributeError, TypeError) as error:
-            # aiortc's parser raises whatever its next operation on the text happens to raise.
+        except AIORTC_RAISES as error:
             raise UnreadableOffer("the offer cannot be read") from error
-        passthrough.end_consent_checks_with(self._peer)
-        await self._peer.setLocalDescription()
+        except RuntimeError as error:
+            if isinstance(error.__cause__, StopIteration):  # its parser's, on the way out of a coroutine (PEP 479)
+                raise UnreadableOffer("the offer cannot be read") from error
+            raise
         return str(self._peer.localDescription.sdp)
 
     async def add(self, fragment: TrickleFragment) -> None:
@@ -110,6 +115,9 @@ class Viewer:
                 await self._peer.close()
         except TimeoutError:
             logger.error("a viewer's connection did not close in time")
+        except Exception:
+            # aiortc's, when an offer left it half made. Whoever lets the viewer go has more to free.
+            logger.exception("a viewer's connection did not close")
 
     # What the receiver tells us (passthrough.ReceiverFeedback)
 

@@ -16,7 +16,8 @@ _H264 = re.compile(r"\d+ H264/90000", re.IGNORECASE)
 # candidate-attribute of RFC 8839, section 5.1, as far as aiortc reads it
 _CANDIDATE = re.compile(
     r"candidate:(?P<sdp>[\w+/=-]{1,32} (?P<component>\d{1,3}) (?P<transport>\w{1,8}) \d{1,10} "
-    r"(?P<address>[\w.:%-]{1,255}) \d{1,5} typ (?:host|srflx|prflx|relay)(?: .*)?)",
+    r"(?P<address>[\w.:%-]{1,255}) \d{1,5} typ (?:host|srflx|prflx|relay)"
+    r"(?: (?:rport \d{1,5}|(?!rport )[!-~]+ [!-~]+))*(?: [!-~]*)?)",
     re.ASCII,
 )
 _RELATED = re.compile(r"raddr \S+ rport \d+")
@@ -119,6 +120,10 @@ def parse_offer(body: str) -> Offer:
         if section.kind in {"audio", "video"} and "rtcp-mux" not in section.attributes:
             raise UnacceptableOffer(f"the offer's {section.kind} section has no rtcp-mux")
     assert ufrag is not None  # the first section has one, or the session
+    mids = {section.first("mid") for section in sections}
+    bundles = [group.split() for group in session.attributes.get("group", []) if group.startswith("BUNDLE")]
+    if any(mid not in mids for bundle in bundles for mid in bundle[1:]):
+        raise UnacceptableOffer("the offer bundles a media section that it does not have")
     candidates = [line for line in lines if line.startswith("a=candidate:")]
     if len(candidates) > MAX_CANDIDATES * len(sections):
         raise UnacceptableOffer(f"the offer has more than {MAX_CANDIDATES} candidates a media section")

@@ -1,0 +1,51 @@
+"""The motion packet: every one of its readers gives the same verdict, and what is accepted moves a face somewhere."""
+
+from __future__ import annotations
+
+import random
+import struct
+
+import numpy as np
+from fuzz.harness import Target, main
+
+from mien_gateway.uplink import UplinkFilter, Verdict, flaw_of
+from mien_shared.motion import PACKET_BYTES, Keypoints, MotionFlags, MotionPacket, MotionPacketError
+
+_REST = Keypoints.at_rest()
+_UPLINK = UplinkFilter(0.0)
+
+
+def check(data: bytes) -> None:
+    flaw = flaw_of(data)
+    # The filter lives as long as its connection: it is given everything, at a pace that it allows.
+    verdict = _UPLINK.packet(data, _UPLINK.now_s + 0.03)
+    reason: str | None = None
+    try:
+        packet = MotionPacket.unpack(data)
+    except MotionPacketError as error:
+        reason = error.reason
+    assert flaw == reason
+    if reason is not None:
+        assert verdict == reason
+        return
+    assert verdict in {Verdict.ACCEPTED, Verdict.DUPLICATE, Verdict.LATE}
+    assert len(data) == PACKET_BYTES and packet.pack()[:8] == data[:8]
+    moved = packet.keypoints.applied_to(_REST)
+    assert np.isfinite(moved.points).all() and np.isfinite(moved.jacobians).all()
+
+
+def _seeds() -> list[bytes]:
+    chance = random.Random(1)
+    made = []
+    for sequence in range(16):
+        motion = Keypoints.at_rest()
+        motion.points[:] = np.array([[chance.uniform(-1, 1) for _ in range(2)] for _ in range(10)])
+        made.append(MotionPacket(sequence * 4096, sequence, motion, MotionFlags(sequence % 8)).pack())
+    return made
+
+
+_HALVES = [struct.pack("<e", value) for value in (0.0, 4.0, -4.004, 8.0, 8.01, 65504.0, 6e-8, float("nan"))]
+TARGET = Target("packet", check, _seeds(), [*_HALVES, b"\x00\x7c", b"\x00\xfc", b"\x01\x00", b"\x01\x07"])
+
+if __name__ == "__main__":
+    main(TARGET)

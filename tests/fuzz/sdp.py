@@ -1,0 +1,94 @@
+"""SDP offers: each is taken or refused by name, and what is taken aiortc reads or refuses as expected."""
+
+from __future__ import annotations
+
+from aiortc.sdp import SessionDescription
+from fuzz.harness import Target, main
+
+from mien_signaling.peer import AIORTC_RAISES
+from mien_signaling.sdp import (
+    MAX_CANDIDATES,
+    MAX_MEDIA_SECTIONS,
+    UnacceptableOffer,
+    UnreadableOffer,
+    parse_offer,
+)
+
+_OFFER = """v=0
+o=- 4611731400430051336 2 IN IP4 127.0.0.1
+s=-
+t=0 0
+a=group:BUNDLE 0 1
+a=msid-semantic: WMS
+m=audio 9 UDP/TLS/RTP/SAVPF 111
+c=IN IP4 0.0.0.0
+a=mid:0
+a=recvonly
+a=ice-ufrag:uPzH
+a=ice-pwd:Ztsid0aEC7iPVhBnkkBoVvUw
+a=fingerprint:sha-256 {print}
+a=setup:actpass
+a=rtcp-mux
+a=rtpmap:111 opus/48000/2
+m=video 57421 UDP/TLS/RTP/SAVPF 102 121 127
+c=IN IP4 192.168.1.20
+a=rtcp:9 IN IP4 0.0.0.0
+a=candidate:1 1 udp 2122260223 192.168.1.20 57421 typ host generation 0
+a=candidate:2 1 udp 2122194687 7d9e6f0c-55b5-4c28-a00a-1c9d1a8b6f2e.local 57422 typ host
+a=candidate:3 1 udp 1685987071 198.51.100.9 57421 typ srflx raddr 192.168.1.20 rport 57421
+a=candidate:4 1 tcp 1518280447 2001:db8::7 9 typ host tcptype active
+a=ice-ufrag:uPzH
+a=ice-pwd:Ztsid0aEC7iPVhBnkkBoVvUw
+a=fingerprint:sha-256 {print}
+a=setup:actpass
+a=mid:1
+a=extmap:3 http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time
+a=recvonly
+a=rtcp-mux
+a=rtcp-rsize
+a=rtpmap:102 H264/90000
+a=rtcp-fb:102 nack pli
+a=fmtp:102 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f
+a=rtpmap:121 rtx/90000
+a=fmtp:121 apt=102
+a=rtpmap:127 H264/90000
+a=fmtp:127 packetization-mode=0;profile-level-id=42001f
+a=end-of-candidates
+""".format(print=":".join(["AB"] * 32))
+
+
+def check(data: bytes) -> None:
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return  # the door's business
+    try:
+        offer = parse_offer(text)
+    except (UnreadableOffer, UnacceptableOffer):
+        return
+    candidates = [line.split(" ") for line in offer.sdp.splitlines() if line.startswith("a=candidate:")]
+    assert offer.ufrag and not any(candidate[4].endswith(".local") for candidate in candidates)
+    assert 1 <= offer.sdp.count("\nm=") <= MAX_MEDIA_SECTIONS
+    assert len(candidates) <= MAX_CANDIDATES * MAX_MEDIA_SECTIONS
+    try:
+        parsed = SessionDescription.parse(offer.sdp)
+    except (*AIORTC_RAISES, StopIteration):
+        return
+    assert parsed.media
+
+
+_WORDS = """a=candidate:
+typ host srflx relay a=mid:1 a=mid: m=video m=audio 9 m=application c=IN IP4 c=IN IP6 ::1 udp tcp
+a=recvonly a=sendonly a=inactive a=rtcp-mux a=ice-ufrag: a=ice-pwd: a=fingerprint: a=rtpmap:102 H264/90000 a=fmtp:102
+a=setup:passive a=group:BUNDLE 0 99999999999999999999 .local 0 -1 a=extmap: a=ssrc: a=rtcp-fb:
+= : ; / \u2028 \x85 \x0c"""
+_LINES = [line.encode() + b"\r\n" for line in _OFFER.splitlines()]
+TARGET = Target(
+    "sdp",
+    check,
+    [_OFFER.encode(), _OFFER.replace("\n", "\r\n").encode(), _OFFER[: _OFFER.index("m=video")].encode()],
+    [word.encode() for word in _WORDS.replace("\n", " ").split(" ")] + _LINES + [b"\r\n", b"\n", b"\r"],
+)
+
+if __name__ == "__main__":
+    main(TARGET)
