@@ -126,6 +126,43 @@ async def test_a_message_beyond_the_limit_closes_the_uplink(tmp_path: Path, redi
         assert 'mien_uplink_packets_total{result="length"} 1.0' in metrics, "the longer one never got that far"
 
 
+async def asks(http: httpx.AsyncClient, address: str, key: str) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {key}", "X-Forwarded-For": address}
+    return await http.post("/v1/sessions", json={"avatar_id": "nobody"}, headers=headers)
+
+
+async def test_a_key_is_limited_wherever_it_is_used_from(tmp_path: Path) -> None:
+    second = "another operator's key of thirty-two bytes"
+    async with process(
+        tmp_path,
+        MIEN_SESSIONS_PER_MINUTE="8",
+        MIEN_API_KEYS=f"{API_KEY}\n{second}\n",
+        MIEN_TRUSTED_PROXIES="127.0.0.1",
+    ) as (_, http):
+        answers = [await asks(http, f"192.0.2.{i}", API_KEY) for i in range(3)]
+        assert [answer.status_code for answer in answers] == [404, 404, 429]
+        assert answers[2].json()["detail"] == "too many requests from this API key"
+        assert int(answers[2].headers["retry-after"]) > 0
+        assert (await asks(http, "192.0.2.9", second)).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("proxies", "statuses"),
+    [("127.0.0.0/8", [404] * 3), ("*", [404] * 3), ("192.0.2.1", [404, 404, 429]), ("", [404, 404, 429])],
+)
+async def test_only_a_trusted_proxy_says_whose_request_it_is(tmp_path: Path, proxies: str, statuses: list[int]) -> None:
+    keys = [f"operator number {i} has a key of thirty-two bytes" for i in range(3)]
+    async with process(
+        tmp_path,
+        MIEN_SESSIONS_PER_MINUTE="8",
+        MIEN_API_KEYS=",".join(keys),
+        MIEN_TRUSTED_PROXIES=proxies,
+        FORWARDED_ALLOW_IPS="*",  # uvicorn's own variable is not asked
+    ) as (_, http):
+        answers = [await asks(http, f"192.0.2.{i}", key) for i, key in enumerate(keys)]
+        assert [answer.status_code for answer in answers] == statuses
+
+
 @pytest.mark.parametrize(
     ("environment", "text"),
     [
