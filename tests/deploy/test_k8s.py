@@ -169,10 +169,11 @@ def test_no_pod_can_do_more_than_its_work(manifests: Manifests) -> None:
         assert pod["securityContext"]["runAsUser"] > 0
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         for container in pod["containers"]:
+            allowed = {"drop": ["ALL"]} | ({"add": ["NET_BIND_SERVICE"]} if container["name"] == "coturn" else {})
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
                 "readOnlyRootFilesystem": True,
-                "capabilities": {"drop": ["ALL"]},
+                "capabilities": allowed,
             }
             for part in ("requests", "limits"):
                 assert {"cpu", "memory", "ephemeral-storage"} <= container["resources"][part].keys()
@@ -366,10 +367,61 @@ def test_gpu_pods_ask_for_a_gpu_and_are_let_onto_its_node() -> None:
 def test_turn_only_lets_no_viewer_in_but_by_turn() -> None:
     turn_only = rendered(K8S / "overlays/turn-only")
     media = {peer for peer in peers(turn_only, labels_of("mien-signaling"), "ingress") if "UDP" in peer[1]}
-    assert media == {("203.0.113.10/32", "UDP/20000")}
+    assert media == {("mien-coturn", "UDP/20000")}
+    dns = {("namespace kube-system", "UDP/53"), ("namespace kube-system", "TCP/53")}
+    assert peers(turn_only, labels_of("mien-coturn"), "egress") == dns | {("mien-signaling", "UDP/20000")}
+    assert peers(turn_only, labels_of("mien-coturn"), "ingress") == {
+        ("anyone", "UDP/3478"),
+        ("anyone", "TCP/3478"),
+        ("mien-signaling", "UDP/20100"),
+    }
     for name, pod in turn_only.services:
         assert ("MIEN_TURN_URLS" in turn_only.environment(pod)) == (name != "mien-generator")
         assert ("mien_turn_secret" in secret_files(pod)) == (name != "mien-generator")
+        assert "MIEN_PUBLIC_IP" not in turn_only.environment(pod), "viewers must be told the pod, which relays reach"
+
+
+def test_coturn_relays_from_the_ports_that_are_opened_to_it() -> None:
+    turn_only = rendered(K8S / "overlays/turn-only")
+    pod = turn_only.named("Deployment", "mien-coturn")["spec"]["template"]["spec"]
+    files = turn_only.named("ConfigMap", next(v["configMap"]["name"] for v in pod["volumes"] if "configMap" in v))[
+        "data"
+    ]
+    assert files == {name: (ROOT / "deploy/coturn" / name).read_text() for name in ("start", "turnserver.conf")}
+    settings = dict(line.split("=", 1) for line in files["turnserver.conf"].splitlines() if re.match(r"[a-z-]+=", line))
+    relayed = {"protocol": "UDP", "port": int(settings["min-port"]), "endPort": int(settings["max-port"])}
+    assert turn_only.named("NetworkPolicy", "mien-media")["spec"]["egress"][0]["ports"] == [relayed]
+    assert turn_only.named("NetworkPolicy", "mien-coturn")["spec"]["ingress"][1]["ports"] == [relayed]
+    assert {port["port"] for port in turn_only.named("Service", "mien-coturn")["spec"]["ports"]} == {
+        int(settings["listening-port"])
+    }
+    assert secret_files(pod) == {"mien_turn_secret"}
+    (mount,) = (one for one in pod["containers"][0]["volumeMounts"] if one["name"] == "secrets")
+    assert f"{mount['mountPath']}/mien_turn_secret" in files["start"]
+
+
+def test_coturn_allows_the_peers_it_is_told(tmp_path: Path) -> None:
+    """deploy/coturn/start with everything that stands at fixed places put elsewhere."""
+    (tmp_path / "secret").write_text(_GOOD_SECRET)
+    (tmp_path / "turnserver").write_text("#!/bin/sh\n")
+    (tmp_path / "turnserver").chmod(0o755)
+    script = (ROOT / "deploy/coturn/start").read_text()
+    for fixed, here in {
+        "/run/secrets/mien_turn_secret": "secret",
+        "/etc/coturn/turnserver.conf": "base.conf",
+        "/tmp/turnserver.conf": "made.conf",
+    }.items():
+        script = script.replace(fixed, str(tmp_path / here))
+    (tmp_path / "base.conf").write_text("listening-port=3478\n")
+    for told, peers_allowed in ((None, ["10.244.1.7"]), ("10.244.0.0-10.244.255.255 10.1.2.3", None)):
+        environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "MIEN_PUBLIC_IP": "10.244.1.7"}
+        if told is not None:
+            environment["MIEN_ALLOWED_PEERS"] = told
+        subprocess.run(["/bin/sh", "-c", script], env=environment, check=True)
+        made = (tmp_path / "made.conf").read_text()
+        allowed = re.findall(r"^allowed-peer-ip=(.*)$", made, re.MULTILINE)
+        assert allowed == (peers_allowed or ["10.244.0.0-10.244.255.255", "10.1.2.3"])
+        assert "relay-ip=10.244.1.7\n" in made
 
 
 def test_one_origin_and_nothing_of_the_inside_on_it(manifests: Manifests) -> None:
