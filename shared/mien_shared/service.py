@@ -13,7 +13,7 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.responses import Response
 
 from mien_shared import logs, metrics, problems, tracing
@@ -62,7 +62,7 @@ def create_service(
         """The process answers. Nothing else: a restart would not bring Redis back."""
         return {"status": "alive"}
 
-    @app.get("/readyz", tags=["operations"])
+    @app.get("/readyz", tags=["operations"], responses={503: {"description": "What stands in the way, and why"}})
     async def readyz() -> Response:
         """200 when requests can be served, else 503 with what stands in the way."""
         reasons = unready_reasons()
@@ -71,7 +71,7 @@ def create_service(
             status_code=503 if reasons else 200,
         )
 
-    @app.get("/metrics", tags=["operations"])
+    @app.get("/metrics", tags=["operations"], response_class=PlainTextResponse)
     async def metrics_endpoint() -> Response:
         """Prometheus exposition."""
         return Response(service_metrics.exposition(), media_type=metrics.CONTENT_TYPE)
@@ -79,8 +79,17 @@ def create_service(
     return app
 
 
-def serve(name: str, app: FastAPI, settings: ServiceSettings, ws_max_bytes: int = 4096) -> None:
-    """Run a service until SIGTERM or SIGINT, which drain it: status 0. A second signal forces: 128 + its number."""
+def serve(
+    name: str,
+    app: FastAPI,
+    settings: ServiceSettings,
+    ws_max_bytes: int = 4096,
+    ws_protocol: type[asyncio.Protocol] | None = None,
+) -> None:
+    """Run a service until SIGTERM or SIGINT, which drain it: status 0. A second signal forces: 128 + its number.
+
+    ws_protocol: takes the place of uvicorn's own for WebSockets.
+    """
     logs.configure(name, settings.log_level)
     tracing.configure(name)
     logger.info("service starting", extra={"host": settings.host, "port": settings.port})
@@ -94,6 +103,7 @@ def serve(name: str, app: FastAPI, settings: ServiceSettings, ws_max_bytes: int 
         # Whoever is not named here is judged by the address that connects, whatever its headers say.
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
+        ws=ws_protocol or "auto",
         ws_max_size=ws_max_bytes,
         timeout_graceful_shutdown=_GRACE_S,
         limit_concurrency=4096,

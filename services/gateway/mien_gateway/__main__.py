@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from mien_gateway.app import create_app
+from mien_gateway.read_ahead import ReadAheadProtocol
 from mien_gateway.settings import GatewaySettings
 from mien_gateway.uplinks import MAX_MESSAGE_BYTES
 from mien_shared.service import serve
 
 if __name__ == "__main__":
     settings = GatewaySettings()
-    serve("gateway", create_app(settings), settings, ws_max_bytes=MAX_MESSAGE_BYTES)
+    serve("gateway", create_app(settings), settings, ws_max_bytes=MAX_MESSAGE_BYTES, ws_protocol=ReadAheadProtocol)
