@@ -6,6 +6,7 @@
 #   make bench   our figures beside what a user would have instead
 #   make compose-up   the whole system in containers, with docker-compose; make compose-down ends it
 #   make trial   the same, built, looked at from outside, broken and taken down (root and Docker)
+#   make load    speakers and viewers until the picture suffers, then the stress test (docs/load.md)
 #   make landmarks   the landmark tool's own environment, for `mien send`
 
 PYTHON ?= python3.11
@@ -18,7 +19,7 @@ INTERPRETER := $(shell command -v $(PYTHON) || command -v python3)
 COMPOSE := $(shell command -v docker-compose || echo docker compose)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo up test check bench secrets compose-up compose-down trial landmarks clean
+.PHONY: demo up test check bench load secrets compose-up compose-down trial landmarks clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.runtime
@@ -40,6 +41,10 @@ test: $(VENV)/.dev
 bench: $(VENV)/.runtime
 	$(BIN)/mien bench encode
 	$(BIN)/mien bench fanout
+
+load: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python -m load.run $(ARGS)
+	PYTHONPATH=tests $(BIN)/python -m load.stress
 
 secrets:
 	@deploy/prepare

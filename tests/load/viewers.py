@@ -1,0 +1,182 @@
+"""Viewers in a process of their own: real peers with ICE, DTLS and SRTP that read every frame but decode none.
+
+A 720p decoder takes a fifth of a core, and many of them would measure themselves. So a viewer is the SDK's, whose
+receiver answers with NACK, PLI, REMB and reports as ever, but what it would decode is let go; frames are counted, and
+their traces read, from the depacketised access units, each as soon as its last packet (RTP's marker) is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from queue import Queue
+from typing import Literal
+
+from aiortc import RTCRtpReceiver
+from aiortc.rtp import RtpPacket
+from load.workers import serve
+from pydantic import BaseModel
+
+from mien_client.api import MienError, Session, Unreachable
+from mien_client.viewer import Viewer, WhepError
+from mien_shared.clock import elapsed_ms_u32
+from mien_shared.motion import sequence_distance
+from mien_shared.trace import read_trace
+
+_JOINING_AT_ONCE = 4
+_FIRST_FRAME_TIMEOUT_S = 10.0
+_DECODER_QUEUE = "_RTCRtpReceiver__decoder_queue"
+
+
+class ViewersOrder(BaseModel):
+    """watch: join these sessions too, once for each mention. begin: count from now on. report: say what was counted."""
+
+    kind: Literal["watch", "begin", "report"]
+    sessions: list[Session] = []
+
+
+class ViewersReport(BaseModel):
+    """Since `begin`: frames and bytes of each viewer, latencies of all their frames in milliseconds.
+
+    refused and failed count since the beginning: joins that were answered with a problem, and those of which nothing
+    came. lost: connections that ended by themselves. broken: frames of which a packet was missing or late.
+    """
+
+    frames: list[int]
+    received_bytes: int
+    latencies_ms: list[int]
+    stalled_frames: int
+    broken_frames: int
+    refused: dict[str, int]
+    failed: int
+    lost: int
+
+
+@dataclass
+class Sight:
+    """What one viewer has seen since it was last asked."""
+
+    frames: int = 0
+    received_bytes: int = 0
+    latencies_ms: list[int] = field(default_factory=list)
+    stalled_frames: int = 0
+    broken_frames: int = 0
+
+
+class AccessUnits:
+    """Puts one viewer's packets together to frames, and looks at each when its last packet is there."""
+
+    def __init__(self) -> None:
+        self.sight = Sight()
+        self.first_frame = asyncio.Event()
+        self._parts: list[bytes] = []
+        self._newest: int | None = None
+        self._whole = False
+
+    def add(self, packet: RtpPacket) -> None:
+        """Take one packet in the order of its arrival; `_data` is its Annex-B, as aiortc depacketised it."""
+        now_ms = time.time_ns() // 1_000_000
+        self.sight.received_bytes += len(packet.payload)
+        if self._newest is not None:
+            ahead = sequence_distance(packet.sequence_number, self._newest)
+            if ahead <= 0:
+                return  # sent again, or overtaken: its frame counts as broken
+            self._whole = self._whole and ahead == 1
+        self._newest = packet.sequence_number
+        self._parts.append(getattr(packet, "_data", b""))
+        if packet.marker:
+            if self._whole:
+                self._frame(b"".join(self._parts), now_ms)
+            elif self.sight.frames:
+                self.sight.broken_frames += 1
+            self._parts, self._whole = [], True
+
+    def _frame(self, access_unit: bytes, now_ms: int) -> None:
+        self.sight.frames += 1
+        self.first_frame.set()
+        trace = read_trace(access_unit)
+        if trace is None or trace.is_stalled:
+            self.sight.stalled_frames += 1
+        else:
+            self.sight.latencies_ms.append(elapsed_ms_u32(now_ms & 0xFFFF_FFFF, trace.capture_ms))
+
+
+class _NothingToDecode:
+    """Stands for aiortc's queue of frames to decode and lets them go; its end is still passed on."""
+
+    def __init__(self, queue: Queue[object]) -> None:
+        self._queue = queue
+
+    def put(self, task: object) -> None:
+        if task is None:
+            self._queue.put(None)
+
+
+def tap(receiver: RTCRtpReceiver, take: Callable[[RtpPacket], None]) -> None:
+    """Show `take` every packet of a receiver after it has dealt with it, and leave its decoder without work."""
+    setattr(receiver, _DECODER_QUEUE, _NothingToDecode(getattr(receiver, _DECODER_QUEUE)))
+    handle = receiver._handle_rtp_packet
+
+    async def handle_and_show(packet: RtpPacket, arrival_time_ms: int) -> None:
+        await handle(packet, arrival_time_ms)
+        take(packet)
+
+    receiver._handle_rtp_packet = handle_and_show
+
+
+class Viewers:
+    """All viewers of this process."""
+
+    def __init__(self, contexts: AsyncExitStack) -> None:
+        self._contexts = contexts
+        self._joining = asyncio.Semaphore(_JOINING_AT_ONCE)
+        self._watching: list[tuple[Viewer, AccessUnits]] = []
+        self._refused: Counter[str] = Counter()
+        self._failed = 0
+
+    async def handle(self, order: ViewersOrder) -> ViewersReport:
+        if order.kind == "watch":
+            await asyncio.gather(*(self._join(session) for session in order.sessions))
+        elif order.kind == "begin":
+            for _, units in self._watching:
+                units.sight = Sight()
+        sights = [units.sight for _, units in self._watching]
+        return ViewersReport(
+            frames=[sight.frames for sight in sights],
+            received_bytes=sum(sight.received_bytes for sight in sights),
+            latencies_ms=[latency for sight in sights for latency in sight.latencies_ms],
+            stalled_frames=sum(sight.stalled_frames for sight in sights),
+            broken_frames=sum(sight.broken_frames for sight in sights),
+            refused=dict(self._refused),
+            failed=self._failed,
+            lost=sum(viewer._lost.is_set() for viewer, _ in self._watching),
+        )
+
+    async def _join(self, session: Session) -> None:
+        async with self._joining:
+            viewer, units = Viewer(session.whep_url, session.watch_token), AccessUnits()
+            try:
+                await self._contexts.enter_async_context(viewer)
+                tap(viewer._peer.getReceivers()[0], units.add)
+                async with asyncio.timeout(_FIRST_FRAME_TIMEOUT_S):
+                    await units.first_frame.wait()
+            except MienError as error:
+                self._refused[error.code] += 1
+            except (Unreachable, WhepError, TimeoutError):
+                self._failed += 1
+            else:
+                self._watching.append((viewer, units))
+
+
+async def main() -> None:
+    async with AsyncExitStack() as contexts:
+        await serve(ViewersOrder, Viewers(contexts).handle)
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))
