@@ -76,10 +76,14 @@ class ServiceSettings(BaseSettings):
         env_prefix="MIEN_", extra="ignore", frozen=True, populate_by_name=True, hide_input_in_errors=True
     )
 
-    redis_url: str | None = Field(None, validation_alias=AliasChoices("REDIS_URL", "MIEN_REDIS_URL", "redis_url"))
-    host: str = "127.0.0.1"
-    port: int = Field(0, ge=0, le=65535)
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    redis_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("REDIS_URL", "MIEN_REDIS_URL", "redis_url"),
+        description="Unset: an embedded server, which no other service sees",
+    )
+    host: str = Field("127.0.0.1", description="The address that is listened on")
+    port: int = Field(0, ge=0, le=65535, description="0: any free one")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="DEBUG, INFO, WARNING, ERROR")
     token_secret: SecretStr = Field(description="Signs session tokens; the same in every service; 32 bytes or more")
     token_secrets_old: SecretList = Field(
         default_factory=list, description="Secrets that signed tokens before and are still taken, while keys rotate"

@@ -14,7 +14,7 @@ from mien_shared.settings import SecretList, ServiceSettings, weakness
 class GatewaySettings(ServiceSettings):
     """What the gateway alone needs to know."""
 
-    port: int = Field(8080, ge=0, le=65535)
+    port: int = Field(8080, ge=0, le=65535, description="Page, REST API, uplink, probes and metrics")
     public_url: str = Field("http://127.0.0.1:8080", description="Where clients find this gateway; uplink_url's base")
     signaling_url: str = Field("http://127.0.0.1:8081", description="Where clients find signaling; whep_url's base")
     web_root: Path | None = Field(None, description="A folder with index.html and what it loads; unset: no page")

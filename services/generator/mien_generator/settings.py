@@ -13,11 +13,11 @@ from mien_shared.settings import ServiceSettings
 class GeneratorSettings(ServiceSettings):
     """Read from MIEN_<FIELD>; see ServiceSettings for what every service has."""
 
-    port: int = Field(8082, ge=0, le=65535)
-    engine: Literal["warp", "fomm"] = "warp"
+    port: int = Field(8082, ge=0, le=65535, description="Probes and metrics; nothing else")
+    engine: Literal["warp", "fomm"] = Field("warp", description="warp, or fomm with torch and MIEN_WEIGHTS")
     weights: Path | None = Field(None, description="safetensors of the fomm engine, made by `mien model import`")
     device: str = Field("cpu", description="Where the fomm engine runs: cpu, cuda, cuda:1, ...")
-    face_size: Literal[256, 384] = 384
+    face_size: Literal[256, 384] = Field(384, description="Side of the faces that fomm makes: 256 or 384")
     capacity: int = Field(8, ge=1, description="Sessions this generator takes before it refuses more")
     max_batch: int = Field(16, ge=1, description="Faces made in one run of the device")
     drain_s: float = Field(20.0, ge=0, description="How long SIGTERM waits for other generators to take the sessions")
