@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import compile_path
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,18 @@ def unavailable(code: str, detail: str, retry_after_s: int = 2) -> Problem:
     return Problem(503, code, detail, {"Retry-After": str(retry_after_s)})
 
 
+def _methods(app: FastAPI, path: str) -> list[str]:
+    """All methods that the API has for a path. The router's own 405 names those of one route (RFC 9110, 10.2.1)."""
+    return sorted(
+        {
+            method.upper()
+            for template, methods in app.openapi()["paths"].items()
+            if compile_path(template)[0].fullmatch(path)
+            for method in methods
+        }
+    )
+
+
 def install(app: FastAPI) -> None:
     """Make every error of this application a problem document."""
 
@@ -56,10 +69,13 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, Problem)
         return error.response()
 
-    async def on_http(_: Request, error: Exception) -> Response:
+    async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
-        return Problem(error.status_code, code, str(error.detail), dict(error.headers or {})).response()
+        headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _methods(app, request.url.path)):
+            headers["Allow"] = ", ".join(methods)
+        return Problem(error.status_code, code, str(error.detail), headers).response()
 
     async def on_validation(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)

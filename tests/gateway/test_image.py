@@ -143,6 +143,13 @@ def test_a_header_alone_is_truncated() -> None:
     assert refusal(b"\xff\xd8\xff\xe0")[0] is Refusal.TRUNCATED
 
 
+def test_a_colour_profile_of_nothing() -> None:
+    data = encoded(quadrants(), "PNG")
+    empty = b"iCCP"
+    chunk = struct.pack(">I", 0) + empty + struct.pack(">I", zlib.crc32(empty))
+    assert refusal(data[:33] + chunk + data[33:]) == (Refusal.TRUNCATED, "the picture is damaged or cut short")
+
+
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_animated_pictures(kind: str) -> None:
     data = encoded(quadrants(), kind, save_all=True, append_images=[quadrants().rotate(180)], duration=100)

@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms
 
 from mien_gateway.portrait_contract import PictureRefused, Refusal
 
@@ -19,6 +19,20 @@ RgbPicture = NDArray[np.uint8]
 LONGEST_SIDE = 2560
 
 _FORMATS = ("JPEG", "PNG", "WEBP")
+#: Damaged files make Pillow raise whatever its next operation on them happens to raise.
+_PILLOW_RAISES = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+)
 _ORIENTATION_TAG = 0x0112  # Exif 2.3, section 4.6.4
 _ORIENTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -69,7 +83,7 @@ def decode(data: bytes, max_pixels: int) -> RgbPicture:
         image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
     except MemoryError as error:
         raise PictureRefused(Refusal.TOO_MUCH_MEMORY, "the picture needs more memory than a picture may") from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+    except _PILLOW_RAISES as error:
         raise _damaged() from error
     if turn is not None:
         image = image.transpose(turn)
@@ -84,7 +98,7 @@ def _open(data: bytes) -> Image.Image:
             return Image.open(io.BytesIO(data), formats=_FORMATS)
         except Image.DecompressionBombError as error:
             raise PictureRefused(Refusal.TOO_MANY_PIXELS, "the picture has far more pixels than are taken") from error
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        except _PILLOW_RAISES as error:
             raise _unidentified(data) from error
 
 
@@ -104,7 +118,7 @@ def _damaged() -> PictureRefused:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except (OSError, SyntaxError, ValueError, TypeError, struct.error):
+    except _PILLOW_RAISES:
         return 1  # broken metadata spoils no picture
 
 

@@ -165,6 +165,7 @@ _AWAY = "`redis-unavailable`; come back after Retry-After"
     status_code=201,
     dependencies=[API_KEY],
     responses=answers(
+        s400="`bad-request`: the body cannot be read",
         s401=_KEY_401,
         s404="`avatar-not-found`",
         s503="`full`, `no-generator`, `redis-unavailable`, `avatar-store-unavailable`; come back after Retry-After",
@@ -211,7 +212,12 @@ async def delete(session_id: str, request: Request, sessions: Here, gate: Gate) 
         await sessions.end(session_id)
 
 
-@router.get("/ice-servers", dependencies=[TOKEN], responses=answers(s401=_TOKEN_401, s403=_TOKEN_403))
+@router.get(
+    "/ice-servers",
+    dependencies=[TOKEN],
+    openapi_extra={"security": [{}]},
+    responses=answers(s401=_TOKEN_401, s403=_TOKEN_403),
+)
 async def ice_servers(request: Request, sessions: Here, gate: Gate) -> IceServers:
     """STUN and TURN servers. Those with credentials are for bearers of a session's token, and for anyone where the
     deployment is open; TURN's are made for this answer and lapse by themselves."""
