@@ -7,6 +7,7 @@
 #   make compose-up   the whole system in containers, with docker-compose; make compose-down ends it
 #   make trial   the same, built, looked at from outside, broken and taken down (root and Docker)
 #   make load    speakers and viewers until the picture suffers, then the stress test (docs/load.md)
+#   make audit   known vulnerabilities in what constraints.txt pins, where a database of them can be reached
 #   make landmarks   the landmark tool's own environment, for `mien send`
 
 PYTHON ?= python3.11
@@ -19,7 +20,7 @@ INTERPRETER := $(shell command -v $(PYTHON) || command -v python3)
 COMPOSE := $(shell command -v docker-compose || echo docker compose)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo up test check bench load secrets compose-up compose-down trial landmarks clean
+.PHONY: demo up test check bench load secrets compose-up compose-down trial audit landmarks clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.runtime
@@ -59,10 +60,13 @@ compose-down:
 trial: $(VENV)/.dev
 	$(BIN)/python tests/deploy/compose_trial.py $(ARGS)
 
+audit: .venv-audit/.installed
+	@.venv-audit/bin/python tools/audit.py
+
 landmarks: .venv-landmarks/.installed
 
 clean:
-	rm -rf $(VENV) .venv-landmarks .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache var
+	rm -rf $(VENV) .venv-landmarks .venv-audit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache var
 
 $(VENV)/bin/python:
 	@$(INTERPRETER) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -77,6 +81,11 @@ $(VENV)/.runtime: $(VENV)/bin/python constraints.txt $(addsuffix /pyproject.toml
 # What tests and checks want on top, torch for the network's parity tests among it.
 $(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
 	$(PIP) -c constraints.txt -r requirements-dev.txt
+	@touch $@
+
+.venv-audit/.installed:
+	$(INTERPRETER) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	@touch $@
 
 .venv-landmarks/.installed: tools/landmarks/pyproject.toml

@@ -1,0 +1,66 @@
+"""Known vulnerabilities in what constraints.txt pins, by pip-audit: `make audit`.
+
+Status 0 when there are none, 1 when there are. Where no database of them can be reached nothing is known, which is said
+and is no failure: pip-audit itself reports "no known vulnerabilities" when it has looked nothing up.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+PINS = Path(__file__).resolve().parents[1] / "constraints.txt"
+_SERVICES = ("pypi", "osv")
+_TIMEOUT_S = 300
+#: With a database at hand only our own, unpublished packages are unknown to it.
+_MIN_KNOWN_SHARE = 0.9
+
+
+def audit(service: str) -> tuple[list[dict[str, Any]] | None, str]:
+    """What a database says of every pin, None when it says nothing; and in that case why not."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        command = [sys.executable, "-m", "pip_audit", "--requirement", str(PINS), "--no-deps", "--disable-pip"]
+        command += ["--vulnerability-service", service, "--format", "json", "--output", str(report)]
+        try:
+            done = subprocess.run(
+                [*command, "--progress-spinner", "off"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return None, f"no answer within {_TIMEOUT_S} s"
+        if not report.is_file():
+            return None, (done.stderr.strip().splitlines() or ["pip-audit wrote no report"])[-1][:200]
+        pins: list[dict[str, Any]] = json.loads(report.read_text())["dependencies"]
+    known = [pin for pin in pins if "skip_reason" not in pin]
+    if len(known) < _MIN_KNOWN_SHARE * len(pins):
+        return None, f"it knows {len(known)} of {len(pins)} packages"
+    return known, ""
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+def main() -> int:
+    reasons = []
+    for service in _SERVICES:
+        known, reason = audit(service)
+        if known is None:
+            reasons.append(f"{service}: {reason}")
+            continue
+        found = [(pin, vulnerability) for pin in known for vulnerability in pin["vulns"]]
+        for pin, vulnerability in found:
+            fixed = ", ".join(vulnerability["fix_versions"]) or "no version yet"
+            say(f"{pin['name']} {pin['version']}: {vulnerability['id']}, fixed in {fixed}")
+        say(f"audit: {len(known)} packages looked up in {service}, {len(found)} vulnerabilities")
+        return 1 if found else 0
+    say(f"audit skipped, no database of vulnerabilities can be reached here ({'; '.join(reasons)})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
