@@ -80,10 +80,12 @@ redis.call('PEXPIRE', KEYS[1], 60000)
 return 1
 """
 
-# Takes or renews slots, whatever the capacity. KEYS: slots. ARGV: ttl in ms, sessions.
+# Takes or renews slots, whatever the capacity, and frees what has lapsed. KEYS: slots. ARGV: ttl in ms, sessions.
 _KEEP_SLOTS = """
 local time = redis.call('TIME')
-local lapses = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[1]
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local lapses = now + ARGV[1]
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 for i = 2, #ARGV do redis.call('ZADD', KEYS[1], lapses, ARGV[i]) end
 redis.call('PEXPIRE', KEYS[1], 60000)
 """

@@ -178,3 +178,12 @@ async def test_a_generator_that_leaves_is_not_handed_its_own_session(registry: R
     assert await registry.owner("one") == "staying"
     assert await hand_over(registry, ONE, "leaving") is None, "it is not its holder's any more"
     assert await registry.taken_slots("leaving") == 0
+
+
+async def test_renewing_frees_the_slots_of_sessions_that_ended(registry: Registry) -> None:
+    await registry.heartbeat(GeneratorStatus(generator_id="g", capacity=4, sessions=1, engine="warp"))
+    assert await registry.reserve("g", "ended", capacity=4, ttl_ms=30)
+    assert await registry.hold("g", "one")
+    await asyncio.sleep(0.05)
+    await registry.renew("g", ["one"])
+    assert await registry.redis.zrange(keys.slots("g"), 0, -1) == [b"one"]
