@@ -51,6 +51,7 @@ class ServiceMetrics:
             buckets=LATENCY_BUCKETS_S,
             registry=self.registry,
         )
+        self._tasks = Gauge("mien_tasks", "Tasks of the event loop", registry=self.registry)
         self._redis_failures = Counter(
             "mien_redis_failures_total", "Redis calls that failed and were tried again later", registry=self.registry
         )
@@ -97,8 +98,9 @@ class ServiceMetrics:
         self._channel_lag.labels(channel).observe(max(0.0, seconds))
 
     async def watch_event_loop(self, clock: Clock) -> None:
-        """Measure the event loop's lag until cancelled."""
+        """Measure the event loop's lag, and how much it has to do, until cancelled."""
         while True:
+            self._tasks.set(len(asyncio.all_tasks()))
             before_s = clock.monotonic_s()
             await asyncio.sleep(_LAG_PROBE_INTERVAL_S)
             self._loop_lag.observe(max(0.0, clock.monotonic_s() - before_s - _LAG_PROBE_INTERVAL_S))

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import compile_path
 
@@ -82,6 +83,9 @@ def install(app: FastAPI) -> None:
         where = "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors())
         return Problem(422, "invalid-request", where).response()
 
+    async def on_disconnect(_: Request, __: Exception) -> Response:
+        return Response(status_code=400)  # whoever asked went before the body was there: nobody reads this
+
     async def on_crash(_: Request, error: Exception) -> Response:
         logger.error("request failed", exc_info=error)
         return Problem(500, "internal", "the service failed to answer; its log says why").response()
@@ -89,4 +93,5 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Problem, on_problem)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_validation)
+    app.add_exception_handler(ClientDisconnect, on_disconnect)
     app.add_exception_handler(Exception, on_crash)
