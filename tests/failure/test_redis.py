@@ -135,7 +135,7 @@ async def registry_keys(system: System) -> set[str]:
         return {
             name.decode()
             for name in await redis.keys("*")
-            if not name.endswith((b":inbox", b":control", b":video", b":stats"))
+            if not name.endswith((b":inbox", b":control", b":video", b":stats", b":viewers"))
         }
 
 

@@ -1,0 +1,67 @@
+"""Clients that come and go leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from e2e.system import System
+from failure.churn import CHURN_ENV, Churn, facts, held, lasting_keys
+from failure.eye import fps, watching
+from failure.stacks import Note, Run, bundled_face, setting
+
+pytestmark = pytest.mark.failure
+
+#: Connections that a pool has opened in a crowd and keeps. A leak would be one of each cycle of a kind: more than 11.
+_POOLED = 6
+
+
+async def settled(system: System, wanted: tuple[dict[str, float], set[str]]) -> None:
+    """Wait until viewers, uplinks, sessions, slots and Redis keys are what they were."""
+    deadline_s = time.monotonic() + 30
+    while True:
+        found = await facts(system), await lasting_keys(system)
+        if found == wanted:
+            await asyncio.sleep(2)  # what is closing yet
+            return
+        if time.monotonic() > deadline_s:
+            pytest.fail(f"left behind: {found[0]} instead of {wanted[0]}; keys {sorted(found[1] ^ wanted[1])}")
+        await asyncio.sleep(0.2)
+
+
+async def test_nothing_is_left_of_connect_and_abort(run_system: Run, note: Note) -> None:
+    cycles = round(setting("MIEN_FAILURE_CYCLES", 100))
+    async with (
+        run_system(generator_env=CHURN_ENV) as system,
+        system.call() as call,
+        Churn(system) as churn,
+        watching(call.session, await bundled_face(system)) as eye,
+    ):
+        wanted = await facts(system), await lasting_keys(system)
+        await churn.run(4 * len(churn.kinds))  # pools and threads that any work brings
+        await settled(system, wanted)
+        before = await held(system)
+        began_s = time.monotonic()
+        await churn.run(cycles)
+        took_s = time.monotonic() - began_s
+        await settled(system, wanted)
+        after = await held(system)
+        for name, then in before.items():
+            now = after[name]
+            print(name, then, now)
+            assert now.tasks <= then.tasks + 2, name
+            assert now.threads <= then.threads + 1, name
+            assert now.fds <= then.fds + _POOLED, name
+            assert now.sockets <= then.sockets + _POOLED, name
+        assert churn.refused == 0
+        assert system.stack.ended() == {}
+        assert eye.is_connected
+        seen = eye.since(began_s, began_s + took_s)
+    grown = {name: after[name].fds - before[name].fds for name in before}
+    note(
+        f"{cycles} connect-and-abort cycles of nine kinds",
+        f"the call goes on at {fps(seen):.0f} pictures a second; no task, thread, slot or Redis key is left, "
+        f"file descriptors {', '.join(f'{name} {count:+d}' for name, count in grown.items())}",
+        f"{took_s:.0f} s",
+    )
