@@ -169,15 +169,8 @@ async def _dropped(gateway: Sequence[str]) -> Counter[str]:
 
 def table(levels: Sequence[StressLevel]) -> str:
     """The levels as a Markdown table."""
-    head = [
-        "users",
-        "REST mean/p50/p95/p99 ms",
-        "uplink mean/p50/p95/p99 ms",
-        "calls/s",
-        "packets/s",
-        "delivered",
-        "errors",
-    ]
+    head = ["users", "REST mean/p50/p95/p99 ms", "uplink mean/p50/p95/p99 ms", "calls/s", "packets/s"]
+    head += ["delivered", "dropped", "errors"]
     services = sorted({name for level in levels for name in level.usage if not name.startswith("clients")})
     head += [*(f"{name} cores (MiB)" for name in services), "clients cores", "load average", "passed"]
     rows = []
