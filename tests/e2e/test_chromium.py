@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from e2e.system import System
 from playwright.async_api import Page
 
 from mien_client.api import MienClient
-from mien_client.demo import BUNDLED_AVATAR
+from mien_client.demo import BUNDLED_AVATAR, speaking_session
+from mien_client.launcher import Stack, StackOptions
+from mien_client.speaking import DEMO_TRACK, play
+from mien_client.track import MotionTrack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chromium]
 
@@ -89,6 +93,31 @@ async def test_the_page_asks_for_nothing_its_policy_forbids(system: System, page
         await reach(page, "playing")
         await asyncio.sleep(1)
     assert complaints == []
+
+
+async def test_a_closed_deployment_shows_a_session_and_its_picture_to_those_with_its_token(page: Page) -> None:
+    api_key = secrets.token_urlsafe(32)
+    options = StackOptions(
+        gateway_port=0, signaling_port=0, generator_env={"MIEN_DEMO_OPEN": "false", "MIEN_API_KEYS": api_key}
+    )
+    async with (
+        Stack(options) as stack,
+        MienClient(stack.url, api_key) as mien,
+        speaking_session(mien, BUNDLED_AVATAR) as (session, uplink),
+    ):
+        await page.goto(stack.url)
+        await reach(page, "locked")
+        speaker = asyncio.create_task(play(MotionTrack.load(DEMO_TRACK), uplink))
+        await page.goto(f"{stack.url}/?again#session={session.session_id}&token={session.watch_token}")
+        await reach(page, "ready")
+        for picture in ("#stage-poster", "#sessions img"):
+            await page.wait_for_function(f"document.querySelector('{picture}').naturalWidth === 1280")
+            assert str(await page.get_attribute(picture, "src")).startswith("blob:")
+        assert session.watch_token not in page.url, "the token does not stay in the address bar"
+        await page.click("#play")
+        await reach(page, "playing")
+        speaker.cancel()
+        await asyncio.gather(speaker, return_exceptions=True)
 
 
 async def test_pictures_of_the_page(system: System, page: Page, tmp_path: Path) -> None:

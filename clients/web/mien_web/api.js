@@ -86,7 +86,39 @@ export async function getIceServers(token) {
   }
 }
 
-/** @param {string} avatarId */
-export function avatarPictureUrl(avatarId) {
-  return `/v1/avatars/${encodeURIComponent(avatarId)}/picture`;
+/** @type {Map<string, Promise<string|null>>} blobs of this page's life, few and small, by token and avatar */
+const pictures = new Map();
+
+/**
+ * An address of an avatar's picture for an `<img>`. A closed deployment asks for a token, which an `<img>` cannot send:
+ * there the picture is fetched, once, and the address is a blob's.
+ * @param {string} avatarId
+ * @param {string|null} token a watch token of a session that shows it; null where the deployment is open
+ * @returns {Promise<string|null>} null where the picture cannot be had
+ */
+export function avatarPicture(avatarId, token) {
+  const path = `/v1/avatars/${encodeURIComponent(avatarId)}/picture`;
+  if (token === null) return Promise.resolve(path);
+  const key = `${token} ${avatarId}`;
+  const known = pictures.get(key);
+  if (known !== undefined) return known;
+  const fetched = fetchPicture(path, token);
+  pictures.set(key, fetched);
+  void fetched.then((url) => url === null && pictures.delete(key)); // to be tried again when it is next asked for
+  return fetched;
+}
+
+/**
+ * @param {string} path
+ * @param {string} token
+ * @returns {Promise<string|null>}
+ */
+async function fetchPicture(path, token) {
+  try {
+    const headers = { Authorization: `Bearer ${token}` };
+    const response = await fetch(path, { headers, signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS) });
+    return response.ok ? URL.createObjectURL(await response.blob()) : null;
+  } catch {
+    return null;
+  }
 }

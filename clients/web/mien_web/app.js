@@ -73,6 +73,7 @@ function view() {
     state: pageState(),
     session: selected(),
     sessions,
+    token,
     otherLive: otherLive(),
     listing: access === "locked" ? "private" : access === "unknown" ? "unknown" : "known",
     reachable,

@@ -1,7 +1,7 @@
 // @ts-check
 /** The page's elements: one function per part, each bringing the document in line with a {@link View}. */
 
-import { avatarPictureUrl } from "./api.js";
+import { avatarPicture } from "./api.js";
 
 /** @typedef {import("./api.js").Session} Session */
 /** @typedef {import("./stats.js").PlaybackStats} PlaybackStats */
@@ -25,6 +25,7 @@ import { avatarPictureUrl } from "./api.js";
  * @property {PageState} state
  * @property {Session|null} session the selected one, while it is listed
  * @property {Session[]} sessions
+ * @property {string|null} token what opens the selected session in a closed deployment
  * @property {Session|null} otherLive
  * @property {"unknown"|"known"|"private"} listing whether the server tells its sessions
  * @property {boolean} reachable whether the server's API answers
@@ -45,7 +46,7 @@ const SPARK_SAMPLES = 60;
 export const byId = (id) => /** @type {T} */ (document.getElementById(id));
 
 /** @type {HTMLImageElement} */
-const poster = byId("stage-poster");
+const poster = /** @type {HTMLImageElement} */ (byId("stage-poster"));
 poster.addEventListener("load", () => (poster.hidden = false));
 
 /** A line of the last minute's values in a strip of 100 x 20 units. */
@@ -204,19 +205,31 @@ export function showPage(view, onSelect) {
   setText("action", action ?? "");
   show("action", action !== undefined);
 
-  showPoster(session);
+  showPoster(view);
   showCountdown(view);
   showSessions(view, onSelect);
   showStats(view);
 }
 
-/** @param {Session|null} session */
-function showPoster(session) {
-  const url = session === null ? null : avatarPictureUrl(session.avatar_id);
-  if (url === (poster.getAttribute("src") ?? null)) return;
+/** @param {View} view */
+function showPoster({ session, token }) {
+  const avatarId = session?.avatar_id ?? "";
+  if (avatarId === (poster.dataset.avatar ?? "")) return;
+  poster.dataset.avatar = avatarId;
   poster.hidden = true;
-  if (url === null) poster.removeAttribute("src");
-  else poster.src = url;
+  poster.removeAttribute("src");
+  if (session !== null) void showAvatar(poster, avatarId, token);
+}
+
+/**
+ * @param {HTMLImageElement} picture
+ * @param {string} avatarId
+ * @param {string|null} token
+ */
+async function showAvatar(picture, avatarId, token) {
+  picture.dataset.avatar = avatarId;
+  const url = await avatarPicture(avatarId, token);
+  if (url !== null && picture.dataset.avatar === avatarId) picture.src = url; // another may have been chosen meanwhile
 }
 
 /** Tells when the next try starts; call it a few times a second. @param {View} view */
@@ -232,7 +245,7 @@ export function showCountdown({ state, retryAtMs: atMs }) {
 const rows = new Map();
 
 /** @param {View} view @param {(sessionId: string) => void} onSelect */
-function showSessions({ sessions, session: selected, listing, reachable }, onSelect) {
+function showSessions({ sessions, session: selected, token, listing, reachable }, onSelect) {
   const list = byId("sessions");
   // Rows are kept and updated: replacing them would take the keyboard's focus away every two seconds.
   for (const [id, row] of rows) {
@@ -243,7 +256,7 @@ function showSessions({ sessions, session: selected, listing, reachable }, onSel
   sessions.forEach((session, index) => {
     let row = rows.get(session.session_id);
     if (row === undefined) {
-      row = createRow(session, onSelect);
+      row = createRow(session, token, onSelect);
       rows.set(session.session_id, row);
     }
     if (list.children[index] !== row) list.insertBefore(row, list.children[index] ?? null);
@@ -262,8 +275,8 @@ function showSessions({ sessions, session: selected, listing, reachable }, onSel
   show("side-note", note !== "");
 }
 
-/** @param {Session} session @param {(sessionId: string) => void} onSelect */
-function createRow(session, onSelect) {
+/** @param {Session} session @param {string|null} token @param {(sessionId: string) => void} onSelect */
+function createRow(session, token, onSelect) {
   const row = document.createElement("li");
   const button = element("button", "session");
   button.setAttribute("type", "button");
@@ -279,7 +292,7 @@ function createRow(session, onSelect) {
   picture.alt = "";
   picture.hidden = true;
   picture.addEventListener("load", () => (picture.hidden = false));
-  picture.src = avatarPictureUrl(session.avatar_id);
+  void showAvatar(picture, session.avatar_id, token);
   thumb.append(face, picture, element("span", "session-state"));
 
   const text = element("span", "session-text");
