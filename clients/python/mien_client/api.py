@@ -14,6 +14,8 @@ from mien_shared.messages import SessionStats
 from mien_shared.settings import IceServer
 
 _TIMEOUT_S = 20.0
+#: Servers close a connection that was idle for five seconds: a request must not meet one that is being closed.
+_IDLE_S = 3.0
 
 
 class MienError(Exception):
@@ -73,7 +75,11 @@ class MienClient:
 
     def __init__(self, base_url: str, api_key: str | None = None) -> None:
         self._http = httpx.AsyncClient(
-            base_url=base_url, headers=authorization(api_key), timeout=_TIMEOUT_S, trust_env=False
+            base_url=base_url,
+            headers=authorization(api_key),
+            timeout=_TIMEOUT_S,
+            limits=httpx.Limits(keepalive_expiry=_IDLE_S),
+            trust_env=False,
         )
 
     async def upload_avatar(self, picture: Path) -> Avatar:
