@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from struct import Struct
 from typing import Protocol
@@ -29,6 +30,7 @@ from aiortc.rtp import (
     AnyRtcpPacket,
     HeaderExtensions,
     RtcpPsfbPacket,
+    RtcpReceiverInfo,
     RtcpRrPacket,
     RtcpRtpfbPacket,
     RtcpSrPacket,
@@ -55,8 +57,12 @@ _STARTED, _EXITED = "_RTCRtpSender__rtp_started", "_RTCRtpSender__rtp_exited"
 _EXTENSIONS, _MID = "_RTCRtpSender__rtp_header_extensions_map", "_RTCRtpSender__mid"
 _NTP, _TIMESTAMP = "_RTCRtpSender__ntp_timestamp", "_RTCRtpSender__rtp_timestamp"
 _PACKETS, _BYTES = "_RTCRtpSender__packet_count", "_RTCRtpSender__octet_count"
-_HISTORY, _RTT = "_RTCRtpSender__rtp_history", "_RTCRtpSender__rtt"
-_FIELDS = (_STARTED, _EXITED, _EXTENSIONS, _MID, _NTP, _TIMESTAMP, _PACKETS, _BYTES, _HISTORY, _RTT)
+_HISTORY = "_RTCRtpSender__rtp_history"
+_LSR, _LSR_TIME = "_RTCRtpSender__lsr", "_RTCRtpSender__lsr_time"
+_FIELDS = (_STARTED, _EXITED, _EXTENSIONS, _MID, _NTP, _TIMESTAMP, _PACKETS, _BYTES, _HISTORY, _LSR, _LSR_TIME)
+
+#: A longer round trip is none: the clock was set between a sender's report and the answer to it.
+_LONGEST_RTT_S = 10.0
 
 # RTP's fixed header (RFC 3550, section 5.1) and that of its extension.
 _HEADER, _EXTENSION_HEADER = Struct("!BBHLL"), Struct("!HH")
@@ -200,7 +206,7 @@ def install(
         if isinstance(packet, RtcpRrPacket | RtcpSrPacket):
             for report in packet.reports:
                 if report.ssrc == sender._ssrc:
-                    feedback.on_report(report.fraction_lost / 256, getattr(sender, _RTT))
+                    feedback.on_report(report.fraction_lost / 256, _round_trip_s(sender, report))
         elif isinstance(packet, RtcpRtpfbPacket) and packet.fmt == RTCP_RTPFB_NACK:
             feedback.on_nack(len(packet.lost))
         elif isinstance(packet, RtcpPsfbPacket) and packet.fmt == RTCP_PSFB_APP:
@@ -215,6 +221,17 @@ def install(
     sender._retransmit = packets.retransmit
     sender._send_keyframe = feedback.on_keyframe_wanted
     sender._handle_rtcp_packet = handle_rtcp
+
+
+def _round_trip_s(sender: RTCRtpSender, report: RtcpReceiverInfo) -> float | None:
+    """What a receiver report says of the round trip (RFC 3550, section 6.4.1); None where it answers no report of ours.
+
+    aiortc's own figure is smoothed, so that a clock that was set stays in it for a minute.
+    """
+    if not report.dlsr or report.lsr != getattr(sender, _LSR):
+        return None
+    round_trip_s = time.time() - getattr(sender, _LSR_TIME) - report.dlsr / 65536
+    return round_trip_s if 0 <= round_trip_s <= _LONGEST_RTT_S else None
 
 
 def end_consent_checks_with(peer: RTCPeerConnection) -> None:
