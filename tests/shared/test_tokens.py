@@ -87,11 +87,8 @@ def test_bearer(header: str | None, token: str | None) -> None:
 
 
 def test_clocks_may_differ_a_little() -> None:
-    for now_s in (time.time() - 60 - LEEWAY_S / 2, time.time() + LEEWAY_S / 2):
-        ISSUED.check(ISSUED.issue("s1", SPEAKER_GRANTS, lifetime_s=60, now_s=now_s), "s1", Grant.WATCH)
-    early = ISSUED.issue("s1", SPEAKER_GRANTS, now_s=time.time() + 2 * LEEWAY_S)
-    with pytest.raises(TokenError, match=r"^the token is not valid here$"):
-        ISSUED.check(early, "s1", Grant.WATCH)
+    now_s = time.time() - 60 - LEEWAY_S / 2
+    ISSUED.check(ISSUED.issue("s1", SPEAKER_GRANTS, lifetime_s=60, now_s=now_s), "s1", Grant.WATCH)
 
 
 def test_a_replaced_key_s_tokens_live_on_until_it_is_taken_out() -> None:
@@ -128,3 +125,8 @@ def test_a_key_s_name_tells_nothing_of_it() -> None:
 @pytest.mark.parametrize("token", ["", "x", "a.b.c", "é.é.é", "." * 5000])
 def test_what_is_no_token_names_no_session(token: str) -> None:
     assert claimed_session(token) == ""
+
+
+def test_a_signer_whose_clock_is_an_hour_off_signs_tokens_that_hold() -> None:
+    for off_s in (3600, -3600):
+        ISSUED.check(ISSUED.issue("s1", [Grant.WATCH], now_s=time.time() + off_s), "s1", Grant.WATCH)
