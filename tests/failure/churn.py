@@ -45,7 +45,7 @@ class Churn:
     def __init__(self, system: System) -> None:
         self._system = system
         self._mien = MienClient(system.stack.url)
-        self._http = httpx.AsyncClient(trust_env=False, timeout=20.0)
+        self._http = httpx.AsyncClient(trust_env=False, timeout=20.0, limits=httpx.Limits(max_keepalive_connections=0))
         self._offer = ""
         self._target: Session | None = None
         self.refused = 0
