@@ -1,6 +1,7 @@
 # Each target sets up what it needs: Python 3.11 and a C library are enough.
 #   make demo    a talking avatar on http://127.0.0.1:8080
 #   make test    every test that can run here
+#   make failure what a viewer sees while services, Redis, disk, clock and network break
 #   make check   what must pass before a commit, in under a minute
 #   make up      the services without the demo's speaker
 #   make bench   our figures beside what a user would have instead
@@ -20,7 +21,7 @@ INTERPRETER := $(shell command -v $(PYTHON) || command -v python3)
 COMPOSE := $(shell command -v docker-compose || echo docker compose)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo up test check bench load secrets compose-up compose-down trial audit landmarks clean
+.PHONY: demo up test failure check bench load secrets compose-up compose-down trial audit landmarks clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.runtime
@@ -38,6 +39,11 @@ check: $(VENV)/.dev
 
 test: $(VENV)/.dev
 	$(BIN)/pytest $(ARGS)
+
+# What a viewer sees while things break, in full length (about ten minutes); the table goes to var/failure-report.md.
+failure: $(VENV)/.dev
+	MIEN_FAILURE_FULL=1 MIEN_FAILURE_REPORT=var/failure-report MIEN_FAILURE_REDIS_S=60 MIEN_FAILURE_CYCLES=1000 \
+	  MIEN_FAILURE_NETWORK_S=20 $(BIN)/pytest -m failure tests/failure $(ARGS)
 
 bench: $(VENV)/.runtime
 	$(BIN)/mien bench encode

@@ -53,7 +53,7 @@ def report() -> Report:
 def note(request: pytest.FixtureRequest, report: Report) -> Note:
     def write(fault: str, seen: str, lasted: str) -> None:
         name = request.node.name
-        selector = name.replace("[", " and ").replace("]", "").replace("-", " and ")
+        selector = name.replace("[", " and ").replace("]", "")
         row = Row(fault, seen, lasted, f"make failure ARGS='-k \"{selector}\"'")
         report.add(f"{Path(str(request.node.fspath)).stem}/{name}", row)
 

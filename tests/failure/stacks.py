@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
+import pytest
 from e2e.system import System
 
 from mien_client.api import MienClient, Session
@@ -17,6 +18,10 @@ from mien_shared.avatars import FaceBox
 Run = Callable[..., AbstractAsyncContextManager[System]]
 #: Note what the running test saw: fault, what the viewer saw, how long.
 Note = Callable[[str, str, str], None]
+
+
+#: What `make test` leaves to `make failure`, which takes its time.
+full_only = pytest.mark.skipif("MIEN_FAILURE_FULL" not in os.environ, reason="takes its time: only in `make failure`")
 
 
 def setting(name: str, default: float) -> float:

@@ -18,7 +18,7 @@ import pytest_asyncio
 from e2e.system import Call, System
 from failure.eye import Sight, fps, longest_freeze_s, longest_gap_s
 from failure.lossy_link import HOST, LinkImpossible, LossyLink
-from failure.stacks import Note, Run, bundled_face, setting
+from failure.stacks import Note, Run, bundled_face, full_only, setting
 
 pytestmark = pytest.mark.failure
 
@@ -58,7 +58,10 @@ async def remote_viewer(system: System, call: Call, link: LossyLink) -> AsyncIte
 
 
 # 10 % is beyond what is promised; its row says what it looks like all the same.
-@pytest.mark.parametrize(("loss_percent", "least_fps", "longest_s"), [(5, 20.0, 1.0), (10, 5.0, 5.0)])
+@pytest.mark.parametrize(
+    ("loss_percent", "least_fps", "longest_s"),
+    [pytest.param(5, 20.0, 1.0, id="5-percent"), pytest.param(10, 5.0, 5.0, id="10-percent", marks=full_only)],
+)
 async def test_a_network_that_loses_and_delays(
     run_system: Run, note: Note, link: LossyLink, loss_percent: int, least_fps: float, longest_s: float
 ) -> None:

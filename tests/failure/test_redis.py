@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from e2e.system import System
 from failure.eye import fps, longest_freeze_s, watching
-from failure.stacks import Note, Run, all_ready, bundled_face, setting
+from failure.stacks import Note, Run, all_ready, bundled_face, full_only, setting
 
 from mien_client.api import MienClient, MienError
 from mien_client.demo import BUNDLED_AVATAR
@@ -57,7 +57,7 @@ def server_pid(redis: EmbeddedRedis) -> int:
     raise LookupError("redis-server is not running")
 
 
-@pytest.mark.parametrize("outage", [stopped, hanging])
+@pytest.mark.parametrize("outage", [stopped, pytest.param(hanging, marks=full_only)])
 async def test_redis_away(
     run_system: Run, note: Note, outage: Callable[[EmbeddedRedis], AbstractAsyncContextManager[None]]
 ) -> None:
