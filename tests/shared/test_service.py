@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from pydantic import BaseModel
+from starlette.types import Message
 
 from mien_shared import tracing
 from mien_shared.logs import JsonFormatter
@@ -98,6 +99,32 @@ async def test_every_error_is_a_problem_document(
 async def test_what_is_not_there_is_a_problem_too(client: httpx.AsyncClient) -> None:
     assert (await client.get("/nowhere")).json()["type"] == "urn:mien:problem:not-found"
     assert (await client.get("/things")).json()["type"] == "urn:mien:problem:method-not-allowed"
+
+
+async def test_a_client_that_goes_before_its_body_is_there_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    app = service()
+
+    @app.post("/raw")
+    async def raw(request: Request) -> int:
+        return len(await request.body())
+
+    got: list[Message] = [
+        {"type": "http.request", "body": b"half", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    messages = iter(got)
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return next(messages)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/raw", "query_string": b"", "headers": [], "app": app}
+    await app(scope, receive, send)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert sent[0]["status"] == 400
 
 
 def test_a_log_line_is_one_json_object_with_its_fields() -> None:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
+from aiortc.rtp import RtcpReceiverInfo, RtcpRrPacket
 
 from mien_signaling import passthrough
+from mien_signaling.fanout import PacketisedFrame
 from mien_signaling.passthrough import HookPointMissing, PassthroughTrack, check_hook_points, h264_preferences
 
 
@@ -68,3 +72,40 @@ def test_a_field_under_another_name_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(passthrough, "_FIELDS", ("_RTCRtpSender__moved",))
     with pytest.raises(HookPointMissing, match="RTCRtpSender has no field _RTCRtpSender__moved"):
         check_hook_points()
+
+
+class Heard:
+    """What a receiver said."""
+
+    def __init__(self) -> None:
+        self.round_trips_s: list[float | None] = []
+
+    def on_keyframe_wanted(self) -> None: ...
+
+    def on_nack(self, packets: int) -> None: ...
+
+    def on_report(self, loss: float, rtt_s: float | None) -> None:
+        self.round_trips_s.append(rtt_s)
+
+    def on_remb(self, bitrate_bps: int) -> None: ...
+
+
+async def test_a_round_trip_is_that_of_the_last_report_and_none_when_the_clock_was_set_meanwhile() -> None:
+    peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    sender = peer.addTransceiver(PassthroughTrack(), direction="sendonly").sender
+    heard = Heard()
+
+    async def no_frame() -> PacketisedFrame:
+        raise AssertionError("nothing is sent here")
+
+    passthrough.install(sender, no_frame, heard)
+    sender._RTCRtpSender__lsr = 77
+    held_s = 0.5
+    for sent_ago_s, lsr in ((held_s + 0.1, 77), (held_s + 3600, 77), (held_s - 3600, 77), (held_s + 0.1, 76)):
+        sender._RTCRtpSender__lsr_time = time.time() - sent_ago_s
+        info = RtcpReceiverInfo(sender._ssrc, 0, 0, 0, 0, lsr, int(held_s * 65536))
+        await sender._handle_rtcp_packet(RtcpRrPacket(ssrc=1, reports=[info]))
+    await peer.close()
+    first, *others = heard.round_trips_s
+    assert first == pytest.approx(0.1, abs=0.05)
+    assert others == [None, None, None]
