@@ -1,7 +1,7 @@
 """A speaker and a viewer as the compose trial wants them: real clients, on their own network, knowing one address.
 
-MIEN_API_KEY is an operator's. Prints one JSON object a line: {"event": "first-frame"}, then, at the end or on SIGTERM,
-{"event": "report"}.
+MIEN_API_KEY is an operator's. Prints one JSON object a line: {"event": "first-frame"} with what another viewer needs,
+then, at the end or on SIGTERM, {"event": "report"}.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mien_client.api import MienClient
+from mien_client.api import MienClient, Session
 from mien_client.demo import avatar_of, speaking_session
 from mien_client.recording import ViewReport
 from mien_client.speaking import DEMO_TRACK, play
@@ -35,12 +35,12 @@ def say(event: str, **fields: object) -> None:
     sys.stdout.flush()
 
 
-async def watch(viewer: Viewer, report: ViewReport, changes: list[float]) -> None:
+async def watch(viewer: Viewer, session: Session, report: ViewReport, changes: list[float]) -> None:
     """Count pictures, and by how much (mean absolute difference, of 255) each differs from the one before."""
     before: np.ndarray[tuple[int, ...], np.dtype[np.int16]] | None = None
     async for frame in viewer.frames():
         if not changes:
-            say("first-frame")
+            say("first-frame", session_id=session.session_id, watch_token=session.watch_token)
         report.add(frame)
         small = frame.picture.reformat(_WIDTH, _HEIGHT, format="gray").to_ndarray().astype(np.int16)
         changes.append(0.0 if before is None else float(np.abs(small - before).mean()))
@@ -63,7 +63,7 @@ async def main(origin: str, avatar: str, seconds: float, relay: str | None) -> N
             joining_s = time.monotonic()
             async with Viewer(session.whep_url, session.watch_token, ice_servers) as viewer:
                 joined_s = time.monotonic() - joining_s
-                watching = asyncio.create_task(watch(viewer, report, changes))
+                watching = asyncio.create_task(watch(viewer, session, report, changes))
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), seconds)
                 lost = watching.done()
