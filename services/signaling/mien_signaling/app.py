@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from mien_shared.bus import keep_trying, open_redis, ping, redis_url
 from mien_shared.clock import Clock, SystemClock
-from mien_shared.edge import SecurityHeaders
+from mien_shared.edge import BodyLimit, SecurityHeaders
 from mien_shared.service import Readiness, create_service
 from mien_signaling import passthrough, whep
 from mien_signaling.audience import Audience
@@ -49,6 +49,7 @@ def create_app(settings: SignalingSettings, clock: Clock | None = None) -> FastA
                 await redis.aclose()
 
     app = create_service("signaling", metrics, run)
+    app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
     app.add_middleware(whep.CrossOrigin, origins=settings.cors_origins, metrics=metrics)
     app.add_middleware(SecurityHeaders)
     return app

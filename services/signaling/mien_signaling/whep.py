@@ -44,18 +44,19 @@ _TOKEN = Depends(HTTPBearer(scheme_name="Session token", description="One that g
 _REFUSALS = {
     "s401": "`token-missing`, `token-invalid`",
     "s403": "`not-granted`: a token of another session, or without this grant",
+    "s408": "`body-timeout`",
+    "s413": "`body-too-large`",
     "s429": "`too-many-requests`; come back after Retry-After",
 }
 _SESSION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class Doorkeeper:
-    """Who may ask, how often, and with how much."""
+    """Who may ask, how often, and with what."""
 
     def __init__(self, settings: SignalingSettings, clock: Clock) -> None:
         self._issuer = TokenIssuer.of(settings)
         self._demo_open = settings.demo_open
-        self._max_body_bytes = settings.max_body_bytes
         self._clock = clock
         self._limiters = {
             "POST": RateLimiter(settings.joins_per_minute),
@@ -88,18 +89,11 @@ class Doorkeeper:
             raise Problem(401, "token-invalid", str(error), challenge) from error
 
     async def text(self, request: Request, media_type: str, accept_header: str) -> str:
-        """The body, if it is of that type (415), not too long (413) and UTF-8 (400)."""
+        """The body, if it is of that type (415) and UTF-8 (400)."""
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != media_type:
             raise Problem(415, "wrong-media-type", f"the body must be {media_type}", {accept_header: media_type})
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > self._max_body_bytes:
-                # The rest is not read, so this connection cannot be used for another request.
-                detail = f"the body is longer than {self._max_body_bytes} bytes"
-                raise Problem(413, "body-too-large", detail, {"Connection": "close"})
         try:
-            return body.decode()
+            return (await request.body()).decode()
         except UnicodeDecodeError as error:
             raise Problem(400, "unreadable", "the body is not UTF-8") from error
 
@@ -182,7 +176,6 @@ def routes(audience: Audience, settings: SignalingSettings, clock: Clock) -> API
                 s400="`unreadable`, `unreadable-offer`",
                 s404="`unknown-session`",
                 s409="`no-publication`; come back after Retry-After",
-                s413="`body-too-large`",
                 s415="`wrong-media-type`",
                 s422="`unacceptable-offer`",
                 s503="`full`, `redis-away`; come back after Retry-After",
@@ -202,7 +195,6 @@ def routes(audience: Audience, settings: SignalingSettings, clock: Clock) -> API
             s400="`unreadable`, `bad-fragment`",
             s404="`unknown-viewer`",
             s412="`no-such-etag`",
-            s413="`body-too-large`",
             s415="`wrong-media-type`",
             s422="`ice-restart-unsupported`",
         ),
