@@ -18,10 +18,17 @@ Handler = Callable[[ServerConnection], Awaitable[None]]
 
 
 @asynccontextmanager
-async def server(handler: Handler, refuse: HTTPStatus | None = None) -> AsyncIterator[str]:
+async def server(handler: Handler, refuse: HTTPStatus | None = None, times: int | None = None) -> AsyncIterator[str]:
+    """Refuses so many handshakes, or all."""
+    left = times
+
     def check(connection: ServerConnection, request: Request) -> Response | None:
+        nonlocal left
         assert request.headers["Authorization"] == "Bearer secret"
-        return connection.respond(refuse, "no") if refuse else None
+        if refuse is None or left == 0:
+            return None
+        left = None if left is None else left - 1
+        return connection.respond(refuse, "no")
 
     async with serve(handler, "127.0.0.1", 0, process_request=check) as listening:
         port = next(iter(listening.sockets)).getsockname()[1]
@@ -83,6 +90,15 @@ async def test_a_refused_uplink_says_so_at_once() -> None:
         with pytest.raises(UplinkClosed, match=r"^the uplink was refused with 403$"):
             async with Uplink(url, "secret"):
                 pass
+
+
+@pytest.mark.parametrize("refusal", [HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE])
+async def test_an_uplink_that_is_to_come_back_does(refusal: HTTPStatus) -> None:
+    async def handler(connection: ServerConnection) -> None:
+        await connection.wait_closed()
+
+    async with server(handler, refusal, times=2) as url, Uplink(url, "secret") as uplink:
+        assert uplink.reconnects == 2
 
 
 async def test_an_uplink_closed_for_good_is_not_opened_again() -> None:

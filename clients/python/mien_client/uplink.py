@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from http import HTTPStatus
 from types import TracebackType
 from typing import Self
 
@@ -79,7 +80,7 @@ class Uplink:
                     wait_s = _FIRST_WAIT_S
                     await self._send_all(socket)
             except InvalidStatus as error:
-                if error.response.status_code < 500:
+                if error.response.status_code < 500 and error.response.status_code != HTTPStatus.TOO_MANY_REQUESTS:
                     raise UplinkClosed(f"the uplink was refused with {error.response.status_code}") from error
             except ConnectionClosed as error:
                 if error.rcvd is not None and error.rcvd.code in _FINAL_CODES:
