@@ -19,6 +19,8 @@ from mien_shared.avatars import FaceBox
 
 #: A picture is another one when a pixel of its face differs by so many levels of 256; coding alone changes less.
 _DISTINCT_LEVELS = 6
+#: Pictures a second of a call that goes on, also on a machine that has much else to do.
+LEAST_FPS = 5
 _STEP = 3  # pixels looked at, each way
 
 

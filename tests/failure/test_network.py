@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 from e2e.system import Call, System
-from failure.eye import Sight, fps, longest_freeze_s, longest_gap_s
+from failure.eye import LEAST_FPS, Sight, fps, longest_freeze_s, longest_gap_s
 from failure.lossy_link import HOST, LinkImpossible, LossyLink
 from failure.stacks import Note, Run, bundled_face, full_only, setting
 
@@ -92,7 +92,7 @@ async def test_a_network_that_loses_and_delays(
     assert nacks > 0, "what was lost is asked for again"
     assert fps(during) >= least_fps
     assert freeze_s <= longest_s
-    assert fps(after) > 15
+    assert fps(after) > LEAST_FPS
     assert longest_freeze_s(after, after[-1].at_s) < 0.5
     note(
         f"a network with {loss_percent} % loss and 50 ms jitter (round trip 120 ms, both ways)",
