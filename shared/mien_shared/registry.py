@@ -246,7 +246,7 @@ class Registry:
                 await self._renew(keys=names, args=[generator_id, LEASE_TTL_MS], client=pipe)
             found = [Renewal(answer.decode()) for answer in await pipe.execute()]
         renewals = dict(zip(session_ids, found, strict=True))
-        ours = [session_id for session_id, renewal in renewals.items() if renewal is not Renewal.TAKEN_OVER]
+        ours = [name for name, renewal in renewals.items() if renewal in {Renewal.HELD, Renewal.UNRECORDED}]
         if ours:
             await self._keep_slots(keys=[keys.slots(generator_id)], args=[RESERVATION_MS, *ours])
         return renewals

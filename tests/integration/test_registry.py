@@ -180,6 +180,16 @@ async def test_a_generator_that_leaves_is_not_handed_its_own_session(registry: R
     assert await registry.taken_slots("leaving") == 0
 
 
+async def test_renewing_does_not_take_an_ended_session_s_slot_again(registry: Registry) -> None:
+    assert await registry.reserve("g", "one", capacity=4)
+    await registry.keep_alive(ONE)
+    assert await registry.hold("g", "one")
+    await registry.end_session("one")
+    await registry.free_slot("g", "one")
+    assert await registry.renew("g", ["one"]) == {"one": Renewal.ENDED}
+    assert await registry.taken_slots("g") == 0
+
+
 async def test_renewing_frees_the_slots_of_sessions_that_ended(registry: Registry) -> None:
     await registry.heartbeat(GeneratorStatus(generator_id="g", capacity=4, sessions=1, engine="warp"))
     assert await registry.reserve("g", "ended", capacity=4, ttl_ms=30)

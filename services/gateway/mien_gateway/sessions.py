@@ -140,6 +140,7 @@ class Sessions:
         owner = await self.registry.owner(session_id)
         await self.registry.end_session(session_id)
         if owner is not None:
+            await self.registry.free_slot(owner, session_id)
             await send_control(self.registry.redis, owner, StopSession(session_id=session_id))
         self.uplinks.end(session_id)
 
