@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ class Churn:
         self._http = httpx.AsyncClient(trust_env=False, timeout=20.0, limits=httpx.Limits(max_keepalive_connections=0))
         self._offer = ""
         self._target: Session | None = None
-        self.refused = 0
+        self.refused: Counter[str] = Counter()
         self.kinds: list[Callable[[], Awaitable[None]]] = [
             self.offer_then_nothing,
             self.offer_then_leave,
@@ -87,8 +88,8 @@ class Churn:
             for turn in turns:
                 try:
                     await self.kinds[turn % len(self.kinds)]()
-                except MienError:
-                    self.refused += 1
+                except MienError as error:
+                    self.refused[str(error)] += 1
 
         async with asyncio.TaskGroup() as group:
             for _ in range(at_once):

@@ -59,7 +59,7 @@ async def test_nothing_is_left_of_connect_and_abort(run_system: Run, note: Note)
             assert now.threads <= then.threads + _THREADS, name
             assert now.fds <= then.fds + _CHANCE, name
             assert now.pooled <= _POOL, name
-        assert churn.refused == 0
+        assert not churn.refused
         for name in before:
             log = (system.stack.folder / f"{name}.log").read_text()
             assert '"level": "ERROR"' not in log, f"{name} takes a client that goes for an error of its own"
