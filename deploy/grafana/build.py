@@ -390,6 +390,13 @@ CALLS = Dashboard(
                     limit=0.1,
                 ),
                 Panel(
+                    "Event loop tasks",
+                    "short",
+                    (Query("sum by (job) (mien_tasks)", "{{job}}"),),
+                    "A number that only grows is a leak.",
+                    width=6,
+                ),
+                Panel(
                     "CPU",
                     "percentunit",
                     (Query(rate("process_cpu_seconds_total", "job", 'job=~"mien-.+"'), "{{job}}"),),

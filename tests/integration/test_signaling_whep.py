@@ -401,8 +401,8 @@ async def test_a_hundred_connects_and_aborts_leave_nothing_behind(start: Start) 
     for state in ("connecting", "connected"):
         assert await metric(client, f'mien_viewers{{state="{state}"}}') == 0
     gc.collect()
-    # A connection to Redis may have been added to the pool, and a keep-alive to HTTP.
+    # Connections to Redis may have been added to the pool, and keep-alives to HTTP: a few, not one for each cycle.
     assert len(asyncio.all_tasks()) <= tasks
-    assert len(os.listdir("/proc/self/fd")) <= files + 3
+    assert len(os.listdir("/proc/self/fd")) <= files + 10
     alive = [thing for thing in gc.get_objects() if type(thing).__name__ in {"Viewer", "Broadcast"}]
     assert alive == []
