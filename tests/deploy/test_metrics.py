@@ -33,7 +33,7 @@ SERVICES = ("gateway", "generator", "signaling")
 _PROMETHEUS_OWN = {"up", "ALERTS"}
 _UNITS = ("_seconds", "_bytes", "_ratio", "_bits_per_second", "_info", "_ready", "_up")
 #: Plain counts of things name the thing.
-_THINGS = ("_sessions", "_viewers", "_uplinks")
+_THINGS = ("_sessions", "_viewers", "_uplinks", "_tasks")
 _LABELS = {
     *("result", "reason", "code", "status", "method", "state", "stage", "channel", "tier", "motion"),
     *("service", "version", "revision", "engine", "encoder", "le"),
