@@ -189,7 +189,7 @@ def test_one_range_of_media_ports_in_every_place() -> None:
     assert signaling["ports"] == [f"{first}-{last}:{first}-{last}/udp"]
     assert int(signaling["environment"]["MIEN_MAX_VIEWERS"]) <= 0.9 * (last - first + 1)
     assert last < 30000, "above are the host's own ephemeral ports, and Kubernetes' NodePorts"
-    decision = (ROOT / "docs/decisions/0008-media-ports.md").read_text()
+    decision = (ROOT / "docs/decisions/0007-media-ports.md").read_text()
     assert f"`{first} {last}`" in decision
     assert f"MIEN_MAX_VIEWERS={signaling['environment']['MIEN_MAX_VIEWERS']}" in decision
     relay = [int(turn_setting(name)[0]) for name in ("min-port", "max-port")]
