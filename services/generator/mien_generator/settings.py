@@ -18,7 +18,7 @@ class GeneratorSettings(ServiceSettings):
     weights: Path | None = Field(None, description="safetensors of the fomm engine, made by `mien model import`")
     device: str = Field("cpu", description="Where the fomm engine runs: cpu, cuda, cuda:1, ...")
     face_size: Literal[256, 384] = Field(384, description="Side of the faces that fomm makes: 256 or 384")
-    capacity: int = Field(8, ge=1, description="Sessions this generator takes before it refuses more")
+    capacity: int = Field(6, ge=1, description="Sessions this generator takes; 6 is what warp holds on one core")
     max_batch: int = Field(16, ge=1, description="Faces made in one run of the device")
     drain_s: float = Field(20.0, ge=0, description="How long SIGTERM waits for other generators to take the sessions")
     fps: int = Field(30, ge=5, le=60, description="Frame rate of the default motion, and the most of any session")
