@@ -7,17 +7,17 @@ import itertools
 import threading
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import av
 import numpy as np
 import pytest
 
 from mien_generator.engine import Engine
-from mien_generator.face.contract import AvatarFace, RgbArray
+from mien_generator.face.contract import AvatarFace, FaceRequest, RgbArray
 from mien_generator.face.warp import WarpFace, WarpGenerator
 from mien_generator.frame.compositor import Compositor, CropBox
-from mien_generator.h264.encoder import H264Encoder
+from mien_generator.h264.encoder import EncodedPicture, EncoderError, H264Encoder
 from mien_generator.h264.keyframes import KeyframePolicy
 from mien_generator.metrics import GeneratorMetrics
 from mien_generator.pipeline import Pipeline
@@ -198,6 +198,53 @@ async def test_a_session_that_leaves_harms_no_other(
     ended = "mien_generator_sessions_ended_total"
     counts = [metrics.registry.get_sample_value(ended, {"reason": reason}) for reason in ("stopped", "expired")]
     assert counts == [1, 0], "it ended once, and nobody did not"
+
+
+class FailingEncoder(H264Encoder):
+    """Breaks with its fifth frame, as a codec may."""
+
+    frames = 0
+
+    def encode(self, frame: av.VideoFrame, pts_90k: int, force_idr: bool = False) -> EncodedPicture:
+        self.frames += 1
+        if self.frames >= 5:
+            raise EncoderError("libx264 failed on a frame")
+        return super().encode(frame, pts_90k, force_idr)
+
+
+async def test_a_session_whose_encoder_fails_costs_no_other_a_frame(
+    engine: Engine[WarpFace], published: Published
+) -> None:
+    def failing() -> GeneratorSession[WarpFace]:
+        session = session_of("green")
+        session.encoder = FailingEncoder()
+        return session
+
+    await engine.add(lambda: session_of("red"))
+    await engine.add(failing)
+    await published.until(lambda: {record.session_id for record in engine.records()} == {"red"})
+    assert len(published.frames["green"]) == 4
+    count = len(published.frames["red"])
+    await published.until(lambda: len(published.frames["red"]) >= count + 10)
+    assert engine.failure is None
+
+
+class FailingFaces(WarpGenerator):
+    """A device that is lost."""
+
+    def animate(self, requests: Sequence[FaceRequest[WarpFace]]) -> list[RgbArray]:
+        raise RuntimeError("the device is lost")
+
+
+async def test_a_device_that_is_lost_is_said_and_holds_no_session(published: Published) -> None:
+    clock, metrics = SystemClock(), GeneratorMetrics()
+    engine = Engine(Pipeline(FailingFaces(), clock, metrics, published), clock, metrics, fps=30, max_batch=8)
+    engine.start()
+    await engine.add(lambda: session_of("red"))
+    await published.until(lambda: engine.failure is not None)
+    assert engine.failure == "the device thread has failed: the device is lost"
+    await published.until(lambda: engine.records() == [])
+    await asyncio.to_thread(engine.close)
 
 
 async def test_a_session_that_cannot_be_built_says_why_and_nothing_else_stops(

@@ -119,6 +119,8 @@ class Generator:
                 await self._beat()
 
     async def _beat(self) -> None:
+        if self._engine.failure:  # without a device there is nothing to hold a session with: others claim them all
+            return
         sessions = self._engine.records()
         await self._registry.heartbeat(
             GeneratorStatus(

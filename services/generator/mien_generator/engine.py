@@ -151,5 +151,7 @@ class Engine(Generic[P]):
         for job in jobs:
             job()
         if batch.due:
-            self._pipeline.run([entry for entry in batch.due if entry[0].session_id in self._sessions])
+            due = [entry for entry in batch.due if entry[0].session_id in self._sessions]
+            for session_id in self._pipeline.run(due):
+                self._remove(session_id, "failed")  # its lease lapses, and whoever claims it begins anew
         return True

@@ -141,5 +141,5 @@ class GeneratorMetrics(ServiceMetrics):
         self._starts.labels("failed").inc()
 
     def session_ended(self, reason: str) -> None:
-        """`reason`: stopped, taken_over, drained, expired or shutdown."""
+        """`reason`: stopped, taken_over, drained, expired, failed or shutdown."""
         self._ended.labels(reason).inc()

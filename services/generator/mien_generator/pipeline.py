@@ -8,17 +8,20 @@ session by session. Nothing waits in here and nothing is kept between two calls 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from mien_generator.face.contract import FaceGenerator, FaceRequest, PreparedFace
+from mien_generator.face.contract import FaceGenerator, FaceRequest, PreparedFace, RgbArray
 from mien_generator.metrics import GeneratorMetrics
 from mien_generator.motion.speaker import UnusableMotion
 from mien_generator.session import DrivenFace, GeneratorSession
 from mien_shared.clock import Clock, to_90k
 from mien_shared.messages import EncodedFrame
 from mien_shared.trace import FrameTrace, insert_trace
+
+logger = logging.getLogger(__name__)
 
 P = TypeVar("P", bound=PreparedFace)
 
@@ -37,28 +40,35 @@ class Pipeline(Generic[P]):
         # Media time is Unix time, so that it goes on at another generator, but a clock that is set must not bend it.
         self._media_origin_s = clock.unix_s() - clock.monotonic_s()
 
-    def run(self, due: Sequence[tuple[GeneratorSession[P], float]]) -> None:
-        """One frame for each (session, when it was due)."""
+    def run(self, due: Sequence[tuple[GeneratorSession[P], float]]) -> list[str]:
+        """One frame for each (session, when it was due); the ids of sessions whose own part in it failed."""
         started_s, started_unix_s = self._clock.monotonic_s(), self._clock.unix_s()
         driven = [(session, motion) for session, due_s in due if (motion := self._motion(session, started_s, due_s))]
         faces = self.faces.animate([FaceRequest(session.prepared, motion.driving) for session, motion in driven])
         self._metrics.batch(len(driven))
         face_s = self._clock.monotonic_s() - started_s
+        failed = []
         for (session, motion), face in zip(driven, faces, strict=True):
-            composing_s = self._clock.monotonic_s()
-            picture = session.compositor.compose(face)
-            encoding_s = self._clock.monotonic_s()
-            pts_90k = to_90k(self._media_origin_s + encoding_s)
-            encoded = session.encode(picture, pts_90k, encoding_s)
-            times = StageTimes(
-                wait_s=motion.waited_s(started_unix_s),
-                face_s=face_s,
-                compose_s=encoding_s - composing_s,
-                encode_s=self._clock.monotonic_s() - encoding_s,
-            )
-            frame = session.number(insert_trace(encoded.data, _trace(motion, times)), encoded.is_idr, pts_90k)
-            self._publish(session.session_id, frame)
-            self._measure(session, motion, frame, times)
+            try:
+                self._finish(session, motion, face, motion.waited_s(started_unix_s), face_s)
+            except Exception:  # a session's boundary: the others' frames are due all the same
+                logger.exception("a session's frame failed")
+                failed.append(session.session_id)
+        return failed
+
+    def _finish(
+        self, session: GeneratorSession[P], motion: DrivenFace, face: RgbArray, wait_s: float, face_s: float
+    ) -> None:
+        """Stages three to five for one session."""
+        composing_s = self._clock.monotonic_s()
+        picture = session.compositor.compose(face)
+        encoding_s = self._clock.monotonic_s()
+        pts_90k = to_90k(self._media_origin_s + encoding_s)
+        encoded = session.encode(picture, pts_90k, encoding_s)
+        times = StageTimes(wait_s, face_s, encoding_s - composing_s, self._clock.monotonic_s() - encoding_s)
+        frame = session.number(insert_trace(encoded.data, _trace(motion, times)), encoded.is_idr, pts_90k)
+        self._publish(session.session_id, frame)
+        self._measure(session, motion, frame, times)
 
     def _motion(self, session: GeneratorSession[P], now_s: float, due_s: float) -> DrivenFace | None:
         try:
