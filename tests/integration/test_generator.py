@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 
 from mien_generator.app import create_app
 from mien_generator.engines import make_faces
+from mien_generator.face.fomm.config import FommConfig, GeneratorConfig, HourglassConfig, KeypointDetectorConfig
 from mien_generator.settings import GeneratorSettings
 from mien_shared.avatars import AvatarRecord, AvatarStore, FaceBox
 from mien_shared.channels import MotionForwarder, VideoSubscription, send_control
@@ -198,6 +199,48 @@ async def test_an_engine_that_cannot_run_here_stays_unready_and_says_why(
             assert answer.status_code == 503
             assert reason in answer.json()["reasons"]["engine"]
             assert (await http.get("/livez")).status_code == 200
+
+
+@pytest.fixture
+def small_weights(tmp_path: Path) -> Path:
+    """The whole network at a few channels, untrained."""
+    pytest.importorskip("torch", reason="the fomm engine needs torch")
+    from mien_generator.face.fomm.checkpoint import random_weights, write_weights
+
+    hourglass = HourglassConfig(block_expansion=8, max_features=24, num_blocks=3)
+    config = FommConfig(
+        KeypointDetectorConfig(block_expansion=4, max_features=16, num_blocks=2),
+        GeneratorConfig(
+            block_expansion=8, max_features=16, num_down_blocks=2, num_bottleneck_blocks=2, dense_motion=hourglass
+        ),
+    )
+    path = tmp_path / "small.safetensors"
+    write_weights(random_weights(config), path)
+    return path
+
+
+async def test_a_device_that_is_not_there_leaves_the_service_unready(
+    run_app: RunApp, settings: GeneratorSettings, small_weights: Path
+) -> None:
+    changed = settings.model_copy(update={"engine": "fomm", "weights": small_weights, "device": "cuda:99"})
+    url = await run_app(create_app(changed, make_faces))
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
+        assert "'cuda:99' is not there" in (await http.get("/readyz")).json()["reasons"]["engine"]
+
+
+async def test_a_session_on_the_network_itself(
+    run_app: RunApp, settings: GeneratorSettings, small_weights: Path, redis: Redis, avatar: str
+) -> None:
+    changed = settings.model_copy(update={"engine": "fomm", "weights": small_weights, "face_size": 256})
+    await run_app(create_app(changed, make_faces))
+    registry = Registry(redis)
+    gid = await generator_id(registry)
+    await place(registry, record("s1", avatar), gid)
+    assert len(await frames_of(redis, "s1", 5)) >= 5
+    async with asyncio.timeout(10):
+        while (stats := await registry.stats("s1")) is None:
+            await asyncio.sleep(0.05)
+    assert (stats.engine, stats.tier) == ("fomm", "fomm-256")
 
 
 async def test_a_generator_that_leaves_hands_its_sessions_over(

@@ -20,7 +20,12 @@ def make_faces(settings: GeneratorSettings) -> FaceGenerator[Any]:
     if settings.weights is None:
         raise EngineUnavailable("the fomm engine needs MIEN_WEIGHTS: make them with `mien model import`")
     try:
-        from mien_generator.face.fomm.generator import FommGenerator
+        from mien_generator.face.fomm.generator import DeviceMissing, FommGenerator
     except ImportError as error:
         raise EngineUnavailable("the fomm engine needs torch: pip install 'mien-generator[torch]'") from error
-    return FommGenerator.load(settings.weights, size=settings.face_size, device=settings.device)
+    try:
+        return FommGenerator.load(
+            settings.weights, size=settings.face_size, device=settings.device, precision=settings.precision
+        )
+    except DeviceMissing as error:
+        raise EngineUnavailable(str(error)) from error

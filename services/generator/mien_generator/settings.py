@@ -17,6 +17,9 @@ class GeneratorSettings(ServiceSettings):
     engine: Literal["warp", "fomm"] = Field("warp", description="warp, or fomm with torch and MIEN_WEIGHTS")
     weights: Path | None = Field(None, description="safetensors of the fomm engine, made by `mien model import`")
     device: str = Field("cpu", description="Where the fomm engine runs: cpu, cuda, cuda:1, ...")
+    precision: Literal["float32", "float16", "bfloat16"] = Field(
+        "float32", description="What fomm computes in; float16 or bfloat16 on a GPU"
+    )
     face_size: Literal[256, 384] = Field(384, description="Side of the faces that fomm makes: 256 or 384")
     capacity: int = Field(6, ge=1, description="Sessions this generator takes; 6 is what warp holds on one core")
     max_batch: int = Field(16, ge=1, description="Faces made in one run of the device")
