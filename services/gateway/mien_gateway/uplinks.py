@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from fastapi import APIRouter, WebSocket
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from mien_gateway.access import Access
 from mien_gateway.metrics import GatewayMetrics
@@ -174,7 +174,7 @@ async def _close_socket(socket: WebSocket, code: int, reason: str) -> None:
     try:
         async with asyncio.timeout(_CLOSE_TIMEOUT_S):
             await socket.close(code, reason)
-    except (TimeoutError, RuntimeError, OSError):
+    except (TimeoutError, RuntimeError, OSError, WebSocketDisconnect):
         pass  # the peer was gone already, or does not read; the server's pings see to that one
 
 
