@@ -1,4 +1,4 @@
-"""The command: `python -m mien_landmarks track|serve|draw|fit-mean`."""
+"""The command: `python -m mien_landmarks track|serve|draw|label|fit-mean`."""
 
 from __future__ import annotations
 
@@ -41,6 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fit.add_argument("clips", nargs="+", type=Path)
     fit.add_argument("-o", "--output", type=Path, required=True)
 
+    make_label = commands.add_parser("label", help="clips and stills as labelled crops, for training and evaluation")
+    make_label.add_argument("sources", nargs="+", type=Path)
+    make_label.add_argument("-o", "--output", type=Path, required=True, help="a folder; each source becomes one in it")
+    make_label.add_argument("--identity", help="who it is; the source's name unless given")
+    make_label.add_argument("--segment-frames", type=int, help="cut clips into sets of so many frames")
+
     chosen = parser.parse_args(arguments)
     if chosen.command == "serve":
         return serve.serve(absolute=chosen.absolute)
@@ -51,6 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from mien_landmarks.drawing import draw_clip
 
             draw_clip(chosen.clip, chosen.output, chosen.every)
+        elif chosen.command == "label":
+            from mien_landmarks.label import label
+
+            for source in chosen.sources:
+                counts = label(
+                    source, chosen.output / source.stem, chosen.identity or source.stem, chosen.segment_frames
+                )
+                sys.stderr.write(f"{source.name}: {counts} frames\n")
         else:
             write_mean_face(chosen.clips, chosen.output)
     except (track.TrackError, av.FFmpegError, OSError) as error:

@@ -52,6 +52,14 @@ class ClipFace:
 
 def faces_of(clip: Path) -> Iterator[ClipFace]:
     """Every frame of a video file, with its face. Raises av.FFmpegError for what is no video."""
+    for rgb, time_s, landmarks in pictures_of(clip):
+        del rgb
+        yield ClipFace(time_s, landmarks)
+
+
+def pictures_of(clip: Path) -> Iterator[tuple[NDArray[np.uint8], float, Array | None]]:
+    """Every frame of a video file as (H, W, 3) RGB, with its time in seconds and its face, as faces_of."""
     with FaceMesh() as mesh, av.open(str(clip)) as container:
         for frame in container.decode(video=0):
-            yield ClipFace(float(frame.time or 0.0), mesh.find(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)))
+            rgb = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+            yield rgb, float(frame.time or 0.0), mesh.find(rgb)
