@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ def _published() -> dict[str, Any]:
     return json.loads(FULL_WIDTH.to_json())  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("config", [HALF_WIDTH, FULL_WIDTH])
+@pytest.mark.parametrize("config", [HALF_WIDTH, FULL_WIDTH, replace(HALF_WIDTH, pixel_centres=True)])
 def test_json_round_trip(config: FommConfig) -> None:
     assert FommConfig.from_json(config.to_json()) == config
 

@@ -94,3 +94,11 @@ def test_sampling_keeps_half_precision_but_not_its_coordinates() -> None:
     assert exact == pytest.approx(0.32, abs=0.01)
     assert sampled.dtype == torch.bfloat16
     assert sampled.item() == pytest.approx(exact, abs=2e-3)
+
+
+def test_on_pixel_centres_motion_at_rest_is_the_identity() -> None:
+    picture = torch.rand(1, 3, 6, 10)
+    centres = coordinate_grid(6, 10, CPU, pixel_centres=True)[None]
+    torch.testing.assert_close(sample(picture, centres), picture)
+    published = coordinate_grid(6, 10, CPU)[None]
+    assert (sample(picture, published) - picture).abs().max() > 0.1  # black leaks in at the border

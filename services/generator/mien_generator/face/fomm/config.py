@@ -47,12 +47,18 @@ class GeneratorConfig:
 
 @dataclass(frozen=True, slots=True)
 class FommConfig:
-    """A whole model: keypoint detector and generator."""
+    """A whole model: keypoint detector and generator.
+
+    pixel_centres: where coordinates -1 and 1 lie. False, as published: on the centres of the corner pixels, while
+    sampling takes them for the picture's edges, so that nothing ever stays quite where it was. True: on the edges in
+    both, at every scale, so that motion at rest is the identity; it costs nothing, and weights are trained for one.
+    """
 
     keypoint_detector: KeypointDetectorConfig
     generator: GeneratorConfig
     num_keypoints: int = 10
     num_channels: int = 3
+    pixel_centres: bool = False
 
     @property
     def size_multiple(self) -> int:
@@ -82,7 +88,8 @@ class FommConfig:
                 "num_kp": self.num_keypoints,
                 "num_channels": self.num_channels,
                 "estimate_jacobian": True,
-            },
+            }
+            | ({"pixel_centres": True} if self.pixel_centres else {}),
             "kp_detector_params": asdict(self.keypoint_detector),
             "generator_params": generator | {"estimate_occlusion_map": True, "dense_motion_params": dense_motion},
         }
@@ -120,6 +127,7 @@ class FommConfig:
             ),
             num_keypoints=common.count("num_kp"),
             num_channels=common.count("num_channels"),
+            pixel_centres=common.flag("pixel_centres", default=False),
         )
 
 
@@ -153,6 +161,12 @@ class _Section:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
             raise ConfigError(f"model configuration: {self.name(key)} must be a number in (0, 1], not {value!r}")
         return float(value)
+
+    def flag(self, key: str, *, default: bool) -> bool:
+        value = self.values.get(key, default)
+        if not isinstance(value, bool):
+            raise ConfigError(f"model configuration: {self.name(key)} must be true or false, not {value!r}")
+        return value
 
     def require_flag(self, key: str, wanted: bool, *, default: bool) -> None:
         value = self.values.get(key, default)

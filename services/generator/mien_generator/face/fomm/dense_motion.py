@@ -63,6 +63,7 @@ class DenseMotionNetwork(nn.Module):
         super().__init__()
         hourglass = config.generator.dense_motion
         motions = config.num_keypoints + 1
+        self._pixel_centres = config.pixel_centres
         self.down = AntiAliasDownscale(config.num_channels, hourglass.scale_factor)
         self.hourglass = Hourglass(hourglass, motions * (config.num_channels + 1))
         self.mask = nn.Conv2d(self.hourglass.out_features, motions, 7, padding=3)
@@ -72,13 +73,13 @@ class DenseMotionNetwork(nn.Module):
         """picture: (B, 3, H, W) in [0, 1]."""
         small = self.down(picture)  # (B, 3, h, w)
         height, width = small.shape[2:]
-        grid = coordinate_grid(height, width, small.device)
+        grid = self._grid(height, width, small.device)
         background = sample(small, grid.expand(small.shape[0], height, width, 2))
         return DenseMotionSource(keypoints, small, background, keypoint_gaussians(keypoints.points, grid))
 
     def forward(self, source: DenseMotionSource, driving: KeypointTensors) -> DenseMotion:
         height, width = source.picture.shape[2:]
-        grid = coordinate_grid(height, width, source.picture.device)
+        grid = self._grid(height, width, source.picture.device)
         motions = sparse_motions(source.keypoints, driving, grid)  # (B, 1 + K, h, w, 2)
         keypoint_motions = motions[:, 1:]
         num_keypoints = keypoint_motions.shape[1]
@@ -97,3 +98,6 @@ class DenseMotionNetwork(nn.Module):
         mask = torch.softmax(self.mask(features).float(), dim=1)  # (B, 1 + K, h, w)
         deformation = (motions * mask[..., None]).sum(dim=1)  # (B, h, w, 2)
         return DenseMotion(deformation, mask, torch.sigmoid(self.occlusion(features)))
+
+    def _grid(self, height: int, width: int, device: torch.device) -> torch.Tensor:
+        return coordinate_grid(height, width, device, pixel_centres=self._pixel_centres)

@@ -48,10 +48,17 @@ class KeypointTensors:
         return [Keypoints(point, jacobian) for point, jacobian in zip(points, jacobians, strict=True)]
 
 
-def coordinate_grid(height: int, width: int, device: torch.device) -> torch.Tensor:
-    """(H, W, 2) float32 of (x, y), the corner pixels' centres at -1 and 1."""
+def coordinate_grid(height: int, width: int, device: torch.device, *, pixel_centres: bool = False) -> torch.Tensor:
+    """(H, W, 2) float32 of (x, y): where each pixel lies.
+
+    The corner pixels' centres are at -1 and 1 as published; with `pixel_centres` their outer edges are, and every
+    centre lies where `sample` reads it.
+    """
+    right, bottom = (1 - 1 / width, 1 - 1 / height) if pixel_centres else (1.0, 1.0)
     y, x = torch.meshgrid(
-        torch.linspace(-1, 1, height, device=device), torch.linspace(-1, 1, width, device=device), indexing="ij"
+        torch.linspace(-bottom, bottom, height, device=device),
+        torch.linspace(-right, right, width, device=device),
+        indexing="ij",
     )
     return torch.stack([x, y], dim=-1)
 
