@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mien_generator.motion.idle import DefaultMotion
 from mien_generator.motion.speaker import STALL_S, SpeakerMotion, UnusableMotion
 from mien_shared.motion import FaceKeypoint, Keypoints, MotionFlags, MotionPacket
 
@@ -143,10 +142,3 @@ def test_relative_jacobians_beyond_any_face_are_refused() -> None:
     speaker.push(MotionPacket(0, 0, thin, MotionFlags.ABSOLUTE), 0.0)
     with pytest.raises(UnusableMotion, match=r"^a relative Jacobian entry lies outside \[-8, 8\]$"):
         speaker.push(MotionPacket(1, 0, SOURCE, MotionFlags.ABSOLUTE), 0.03)
-
-
-def test_the_default_motion_begins_at_rest_and_is_the_same_every_time() -> None:
-    idle = DefaultMotion(SOURCE)
-    np.testing.assert_allclose(idle.at(0.0).points, 0, atol=1e-6)
-    np.testing.assert_allclose(idle.at(0.0).jacobians, Keypoints.at_rest().jacobians, atol=1e-6)
-    assert idle.at(12.34) == DefaultMotion(SOURCE).at(12.34)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mien_generator.motion.idle import DefaultMotion
+from mien_shared.default_motion import DefaultMotion, Ease
 from mien_shared.motion import MAX_JACOBIAN, Keypoints, MotionFlags, MotionPacket
 
 #: An uplink silent for so long has stalled.
@@ -42,10 +42,7 @@ class SpeakerMotion:
         self._packet: MotionPacket | None = None
         self._relative = Keypoints.at_rest()
         self._arrived_s = now_s
-        self._shown = Keypoints.at_rest()
-        self._ease_from = self._shown
-        self._ease_start_s = now_s
-        self._ease_length_s = 0.0
+        self._ease = Ease(now_s)
 
     @property
     def stalls_at_s(self) -> float:
@@ -59,7 +56,7 @@ class SpeakerMotion:
         """Take in the newest packet; raises UnusableMotion and keeps the one before if it carries no motion."""
         relative = self._relative_motion(packet)
         if self.is_idle(now_s) or packet.flags & MotionFlags.NEW_INITIAL_FRAME:
-            self._ease(now_s, _EASE_IN_S)
+            self._ease.begin(now_s, _EASE_IN_S)
         self._idle_since_s = None
         self._packet, self._relative, self._arrived_s = packet, relative, now_s
 
@@ -68,10 +65,9 @@ class SpeakerMotion:
         idle = self.is_idle(now_s)
         if idle and self._idle_since_s is None:
             self._idle_since_s = now_s
-            self._ease(now_s, _EASE_OUT_S)
+            self._ease.begin(now_s, _EASE_OUT_S)
         target = self._idle_motion.at(now_s - self._idle_since_s) if self._idle_since_s is not None else self._relative
-        self._shown = self._eased(target, now_s)
-        return ShownMotion(self._shown, self._packet, idle)
+        return ShownMotion(self._ease.show(target, now_s), self._packet, idle)
 
     def _relative_motion(self, packet: MotionPacket) -> Keypoints:
         if not packet.flags & MotionFlags.ABSOLUTE:
@@ -86,13 +82,3 @@ class SpeakerMotion:
         if np.abs(relative.jacobians).max() > MAX_JACOBIAN:
             raise UnusableMotion(f"a relative Jacobian entry lies outside [-{MAX_JACOBIAN:g}, {MAX_JACOBIAN:g}]")
         return relative
-
-    def _ease(self, now_s: float, length_s: float) -> None:
-        self._ease_from, self._ease_start_s, self._ease_length_s = self._shown, now_s, length_s
-
-    def _eased(self, target: Keypoints, now_s: float) -> Keypoints:
-        elapsed_s = now_s - self._ease_start_s
-        if elapsed_s >= self._ease_length_s:
-            return target
-        amount = elapsed_s / self._ease_length_s
-        return self._ease_from.blended(target, amount * amount * (3 - 2 * amount))
