@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
-from mien_generator.face.contract import AvatarFace, FaceGenerator, FaceRequest, P, RgbArray
+from mien_generator.face.contract import AvatarFace, FaceGenerator, FaceRequest, P, RgbArray, as_rgb
+from mien_generator.face.picture import scaled
 from mien_shared.motion import PACKET_BYTES, Keypoints, MotionFlags, MotionPacket, MotionPacketError
 
 _T = TypeVar("_T")
@@ -85,12 +86,6 @@ def read_picture(path: Path) -> RgbArray:
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
-def scaled(rgb: RgbArray, size: int) -> RgbArray:
-    """A square picture at `size` pixels."""
-    interpolation = cv2.INTER_AREA if rgb.shape[0] > size else cv2.INTER_LINEAR
-    return cv2.resize(rgb, (size, size), interpolation=interpolation)
-
-
 def clip_rate(path: Path) -> Fraction:
     """Frames a second of a clip."""
     try:
@@ -145,7 +140,7 @@ def animated(generator: FaceGenerator[P], avatar: AvatarFace, steps: Iterable[St
     prepared = generator.prepare(avatar)
     for batch in _batches(steps):
         faces = generator.animate([FaceRequest(prepared, step.driving) for step in batch])
-        yield from zip(batch, faces, strict=True)
+        yield from zip(batch, map(as_rgb, faces), strict=True)
 
 
 class ClipWriter:

@@ -23,10 +23,10 @@ from mien_generator.face.fomm.animation import (
     clip_rate,
     clip_steps,
     read_picture,
-    scaled,
     track_steps,
 )
 from mien_generator.face.fomm.config import WIDTHS, ConfigError, FommConfig, Width
+from mien_generator.face.picture import scaled
 from mien_shared.avatars import AvatarRecord
 from mien_shared.motion import Keypoints
 
