@@ -16,7 +16,8 @@ import pytest
 from mien_generator.engine import Engine
 from mien_generator.face.contract import AvatarFace, FaceRequest, RgbArray
 from mien_generator.face.warp import WarpFace, WarpGenerator
-from mien_generator.frame.compositor import Compositor, CropBox
+from mien_generator.frame.compositor import Compositor
+from mien_generator.frame.region import CropBox
 from mien_generator.h264.encoder import EncodedPicture, EncoderError, H264Encoder
 from mien_generator.h264.keyframes import KeyframePolicy
 from mien_generator.metrics import GeneratorMetrics

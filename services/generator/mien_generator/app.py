@@ -16,8 +16,9 @@ from fastapi import FastAPI
 
 from mien_generator.engine import Engine
 from mien_generator.engines import EngineUnavailable
-from mien_generator.face.contract import AvatarFace, FaceGenerator, RgbArray
-from mien_generator.frame.compositor import Compositor, CropBox
+from mien_generator.face.contract import AvatarFace, FaceGenerator, FaceRefused, RgbArray
+from mien_generator.frame.compositor import Compositor
+from mien_generator.frame.region import CropBox
 from mien_generator.h264.encoder import H264Encoder, NoEncoder, choose_encoder
 from mien_generator.h264.keyframes import KeyframePolicy
 from mien_generator.metrics import GeneratorMetrics
@@ -229,7 +230,7 @@ class Generator:
                     await self._engine.add(lambda: self._session(session, record, still))
             self._metrics.session_started(claimed, self._clock.monotonic_s() - ordered_s)
             logger.info("session started", extra={"engine": self._faces.name})
-        except (AvatarNotFound, AvatarStoreError, ValueError) as error:
+        except (AvatarNotFound, AvatarStoreError, FaceRefused, ValueError) as error:
             self._metrics.session_not_started()
             logger.warning("session not started", extra={"error": str(error)})
             self._refused_until_s[session.session_id] = self._clock.monotonic_s() + _REFUSED_S
@@ -240,11 +241,12 @@ class Generator:
     def _session(self, session: SessionRecord, record: AvatarRecord, still: RgbArray) -> GeneratorSession[Any]:
         box, source, now_s = record.face_box, record.source_keypoints(), self._clock.monotonic_s()
         crop = np.ascontiguousarray(still[box.y : box.y + box.size, box.x : box.x + box.size])
+        compositor = Compositor(still, CropBox(box.x, box.y, box.size))
         return GeneratorSession(
             session,
             source,
-            self._faces.prepare(AvatarFace(crop, source)),
-            Compositor(still, CropBox(box.x, box.y, box.size)),
+            self._faces.prepare(AvatarFace(crop, source, compositor.region)),
+            compositor,
             H264Encoder(self._encoder_name, self._settings.bitrate_bps),
             KeyframePolicy(),
             now_s,

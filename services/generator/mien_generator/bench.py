@@ -23,7 +23,8 @@ import numpy as np
 
 from mien_generator.face.contract import MAX_FACE_SIZE, AvatarFace, FaceRequest, RgbArray
 from mien_generator.face.warp import WarpGenerator
-from mien_generator.frame.compositor import FRAME_HEIGHT, FRAME_WIDTH, Compositor, CropBox
+from mien_generator.frame.compositor import Compositor
+from mien_generator.frame.region import FRAME_HEIGHT, FRAME_WIDTH, CropBox
 from mien_generator.h264.encoder import DEFAULT_BITRATE_BPS, FRAME_RATE, H264Encoder, choose_encoder
 from mien_shared.clock import VIDEO_CLOCK_HZ
 from mien_shared.motion import NUM_KEYPOINTS, FaceKeypoint, Keypoints

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from mien_generator.face.contract import FaceGenerator, FaceRequest, PreparedFace, RgbArray
+from mien_generator.face.contract import FaceGenerator, FacePicture, FaceRequest, PreparedFace
 from mien_generator.metrics import GeneratorMetrics
 from mien_generator.motion.speaker import UnusableMotion
 from mien_generator.session import DrivenFace, GeneratorSession
@@ -57,7 +57,7 @@ class Pipeline(Generic[P]):
         return failed
 
     def _finish(
-        self, session: GeneratorSession[P], motion: DrivenFace, face: RgbArray, wait_s: float, face_s: float
+        self, session: GeneratorSession[P], motion: DrivenFace, face: FacePicture, wait_s: float, face_s: float
     ) -> None:
         """Stages three to five for one session."""
         composing_s = self._clock.monotonic_s()

@@ -8,15 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mien_generator.face.contract import RgbArray
-from mien_generator.frame.compositor import (
-    FRAME_HEIGHT,
-    FRAME_WIDTH,
-    Compositor,
-    CropBox,
-    FrameShapeError,
-    border_mask,
-)
+from mien_generator.face.contract import RgbArray, YuvPatch
+from mien_generator.frame.compositor import Compositor
+from mien_generator.frame.region import FRAME_HEIGHT, FRAME_WIDTH, CropBox, FrameShapeError, PasteRegion, border_mask
 
 Yuv = NDArray[np.uint8]
 
@@ -142,3 +136,50 @@ def test_what_cannot_be_placed_is_refused(still: RgbArray, box: CropBox, message
 def test_a_face_that_is_none_is_refused(face: RgbArray) -> None:
     with pytest.raises(FrameShapeError, match=r"a face is \(S, S, 3\) uint8, not"):
         Compositor(STILL, CropBox(0, 0, 384)).compose(face)
+
+
+def patch_of(region: PasteRegion, face: RgbArray) -> YuvPatch:
+    """What a device engine returns: the same face, finished by other means than the compositor's."""
+    weight = np.zeros(region.shape, np.float32)
+    weight[region.crop] = border_mask(region.size)
+    placed = np.zeros_like(region.still)
+    placed[region.crop] = face
+    blended = weight[..., None] * placed + (1 - weight[..., None]) * region.still
+    yuv = cv2.cvtColor(np.round(blended).astype(np.uint8), cv2.COLOR_RGB2YUV_I420)
+    height, width = region.shape
+    u, v = yuv[height:].reshape(2, height // 2, width // 2)
+    return YuvPatch(yuv[:height], u, v)
+
+
+@pytest.mark.parametrize("box", [CropBox(448, 60, 384), CropBox(449, 60, 384), CropBox(896, 335, 383)])
+def test_a_patch_and_the_face_it_was_made_of_give_the_same_picture(box: CropBox) -> None:
+    face = a_face(box.size)
+    compositor = Compositor(STILL, box)
+    by_face = yuv_of(compositor.compose(face)).astype(int)
+    by_patch = yuv_of(compositor.compose(patch_of(compositor.region, face)))
+    assert np.abs(by_face - by_patch).max() <= 1  # rounding of the blend
+    assert np.mean(by_face != by_patch) < 0.01
+
+
+def test_a_patch_of_the_avatars_own_face_gives_the_still_picture_back() -> None:
+    box = CropBox(449, 61, 384)
+    compositor = Compositor(STILL, box)
+    compositor.compose(a_face(384))
+    patch = patch_of(compositor.region, crop_of(box))
+    np.testing.assert_array_equal(yuv_of(compositor.compose(patch)), STILL_YUV)
+
+
+def test_a_patch_of_another_picture_is_refused_and_changes_nothing() -> None:
+    box = CropBox(448, 60, 384)
+    compositor = Compositor(STILL, box)
+    other = Compositor(STILL, CropBox(449, 60, 384)).region
+    with pytest.raises(FrameShapeError, match=r"^a patch of this picture has planes of \(384, 384\) and \(192, 192\)"):
+        compositor.compose(patch_of(other, a_face(384)))
+    np.testing.assert_array_equal(yuv_of(compositor.compose(crop_of(box))), STILL_YUV)
+
+
+def test_the_region_is_the_crop_grown_to_even_pixels() -> None:
+    region = Compositor(STILL, CropBox(449, 60, 383)).region
+    assert (region.left, region.top, region.x, region.y, region.shape) == (448, 60, 1, 0, (384, 384))
+    np.testing.assert_array_equal(region.still, STILL[60:444, 448:832])
+    np.testing.assert_array_equal(region.still[region.crop], STILL[60:443, 449:832])

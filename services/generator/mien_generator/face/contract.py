@@ -9,6 +9,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mien_generator.frame.region import PasteRegion
 from mien_shared.motion import Keypoints
 
 RgbArray = NDArray[np.uint8]
@@ -17,16 +18,39 @@ RgbArray = NDArray[np.uint8]
 MAX_FACE_SIZE = 384
 
 
+class FaceRefused(RuntimeError):
+    """An avatar that the engine cannot take now, for want of memory or room; those it holds already go on."""
+
+
 @dataclass(frozen=True, slots=True)
 class AvatarFace:
     """The face crop of an avatar picture.
 
     rgb: (S, S, 3) uint8, the square crop at the picture's own resolution.
     keypoints: where the avatar's ten keypoints lie in that crop, [-1, 1].
+    region: where the face goes on in the still picture, for engines that paste it there themselves; None where RGB
+    faces are wanted. It must be the compositor's own.
     """
 
     rgb: RgbArray
     keypoints: Keypoints
+    region: PasteRegion | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class YuvPatch:
+    """A face scaled, feathered and converted for its avatar's PasteRegion: YUV 4:2:0, BT.601 limited range.
+
+    luma: (H, W) uint8 of the region's even height and width. u, v: (H/2, W/2) uint8.
+    """
+
+    luma: NDArray[np.uint8]
+    u: NDArray[np.uint8]
+    v: NDArray[np.uint8]
+
+
+#: What a generator makes: (size, size, 3) uint8 RGB, or a patch of the picture where the device finished it.
+FacePicture = RgbArray | YuvPatch
 
 
 class PreparedFace(Protocol):
@@ -54,10 +78,20 @@ class FaceGenerator(Protocol[P]):
     name: str
 
     def prepare(self, avatar: AvatarFace) -> P:
-        """Compute once what depends on the avatar alone."""
+        """Compute once what depends on the avatar alone. Raises FaceRefused; memory goes with what is returned."""
 
-    def animate(self, requests: Sequence[FaceRequest[P]]) -> list[RgbArray]:
-        """One (size, size, 3) uint8 RGB face for each request, in order. Runs on the device's owner thread."""
+    def animate(self, requests: Sequence[FaceRequest[P]]) -> Sequence[FacePicture]:
+        """One face for each request, in order, RGB wherever its avatar came without a region.
+
+        Runs on the device's owner thread.
+        """
 
     def close(self) -> None:
         """Give the device's memory back."""
+
+
+def as_rgb(face: FacePicture) -> RgbArray:
+    """The face of an avatar without a region, which every generator makes as RGB; raises TypeError for a patch."""
+    if isinstance(face, YuvPatch):
+        raise TypeError("a patch holds no RGB: prepare the avatar without a region")
+    return face
