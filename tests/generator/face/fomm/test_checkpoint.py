@@ -1,29 +1,19 @@
 from __future__ import annotations
 
-import json
 import pickle
-import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 pytest.importorskip("torch", reason="FOMM runs on torch")
 
-import safetensors.torch
 import torch
 
 from mien_generator.face.fomm.checkpoint import (
     FommWeights,
-    MismatchedWeights,
     NotACheckpoint,
-    NotAWeightsFile,
-    TamperedWeights,
-    TruncatedWeights,
-    UnknownWeightsVersion,
-    WeightsError,
     infer_config,
     random_weights,
     read_checkpoint,
@@ -31,6 +21,7 @@ from mien_generator.face.fomm.checkpoint import (
     write_weights,
 )
 from mien_generator.face.fomm.config import FULL_WIDTH, HALF_WIDTH, FommConfig
+from mien_generator.face.fomm.weights import MismatchedWeights, tensor_shapes
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +34,6 @@ def file(weights: FommWeights, tmp_path: Path) -> Path:
     path = tmp_path / "small.safetensors"
     write_weights(weights, path)
     return path
-
-
-def _edit_header(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
-    data = path.read_bytes()
-    (length,) = struct.unpack_from("<Q", data)
-    header = json.loads(data[8 : 8 + length])
-    edit(header)
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
 
 
 def _save_published(path: Path, weights: FommWeights, prefix: str = "") -> None:
@@ -69,21 +51,6 @@ def test_written_weights_read_back_the_same(weights: FommWeights, file: Path) ->
     assert loaded.tensors.keys() == weights.tensors.keys()
     for name, tensor in weights.tensors.items():
         assert torch.equal(loaded.tensors[name], tensor)
-
-
-def test_file_says_what_it_is(weights: FommWeights, file: Path) -> None:
-    with safetensors.safe_open(file, "pt") as opened:
-        metadata = opened.metadata()
-    assert metadata == {
-        "format": "mien-fomm",
-        "format_version": "1",
-        "config": weights.config.to_json(),
-        "sha256": weights.sha256,
-    }
-
-
-def test_writing_leaves_no_partial_file(file: Path) -> None:
-    assert list(file.parent.iterdir()) == [file]
 
 
 def test_networks_carry_the_weights_and_run_in_eval_mode(weights: FommWeights) -> None:
@@ -225,10 +192,14 @@ def test_a_configuration_of_another_width(weights: FommWeights, tmp_path: Path) 
         ),
         (
             lambda tensors: tensors.update({"generator.final.bias": torch.zeros(3, dtype=torch.int64)}),
-            "tensor generator.final.bias holds torch.int64, not floating-point numbers",
+            "tensor generator.final.bias holds int64, not float16 or float32 numbers",
+        ),
+        (
+            lambda tensors: tensors.update({"generator.final.bias": torch.zeros(3, dtype=torch.bfloat16)}),
+            "tensor generator.final.bias holds torch.bfloat16, not float16 or float32 numbers",
         ),
     ],
-    ids=["missing", "extra", "not finite", "integers"],
+    ids=["missing", "extra", "not finite", "integers", "bfloat16"],
 )
 def test_tensors_that_are_not_the_networks(
     weights: FommWeights, edit: Callable[[dict[str, torch.Tensor]], object], text: str
@@ -240,119 +211,40 @@ def test_tensors_that_are_not_the_networks(
     assert str(error.value) == text
 
 
-# --- the weights file -------------------------------------------------------------------------------------------------
+# --- without a keypoint detector --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n and more", struct.pack("<Q", 4) + b"nope" + b"tensors"])
-def test_what_is_no_weights_file(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "x.safetensors"
-    path.write_bytes(content)
-    with pytest.raises(NotAWeightsFile, match=r"^x.safetensors is not a safetensors file$"):
-        read_weights(path)
+def test_a_trained_generator_alone(weights: FommWeights, tmp_path: Path) -> None:
+    network = weights.generator()
+    alone = FommWeights.of_generator(weights.config, network.state_dict())
+    assert alone.config == replace(weights.config, keypoint_detector=None)
+    write_weights(alone.half(), tmp_path / "alone.safetensors")
+    loaded = read_weights(tmp_path / "alone.safetensors")
+    assert loaded.config == alone.config
+    assert {tensor.dtype for tensor in loaded.tensors.values()} == {torch.float16}
+    for name, tensor in loaded.generator().named_parameters():
+        torch.testing.assert_close(tensor, network.get_parameter(name), rtol=1e-3, atol=1e-6)
+    with pytest.raises(MismatchedWeights, match=r"^these weights have no keypoint detector$"):
+        loaded.keypoint_detector()
 
 
-def test_somebody_elses_safetensors_file(tmp_path: Path) -> None:
-    path = tmp_path / "x.safetensors"
-    safetensors.torch.save_file({"weight": torch.zeros(3)}, path)
-    with pytest.raises(NotAWeightsFile, match=r"^x.safetensors was not written by 'mien model import'$"):
-        read_weights(path)
+def test_random_weights_of_a_generator_alone(small_config: FommConfig) -> None:
+    alone = random_weights(replace(small_config, keypoint_detector=None))
+    assert not any(name.startswith("kp_detector.") for name in alone.tensors)
 
 
-@pytest.mark.parametrize(
-    ("keep", "text"),
-    [
-        (0, "small.safetensors ends after 0 bytes, inside its header"),
-        (5, "small.safetensors ends after 5 bytes, inside its header"),
-        (500, "small.safetensors ends after 500 bytes, inside its header"),
-    ],
-)
-def test_a_file_cut_in_its_header(file: Path, keep: int, text: str) -> None:
-    file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(TruncatedWeights) as error:
-        read_weights(file)
-    assert str(error.value) == text
+@pytest.mark.parametrize("config", [HALF_WIDTH, FULL_WIDTH, replace(HALF_WIDTH, keypoint_detector=None)])
+def test_shapes_without_torch_are_those_of_the_modules(config: FommConfig) -> None:
+    from mien_generator.face.fomm.keypoint_detector import KeypointDetector
+    from mien_generator.face.fomm.occlusion_generator import OcclusionAwareGenerator
 
-
-def test_a_file_cut_in_its_tensors(file: Path) -> None:
-    data = file.read_bytes()
-    file.write_bytes(data[:-1])
-    with pytest.raises(TruncatedWeights) as error:
-        read_weights(file)
-    assert str(error.value) == f"small.safetensors ends after {len(data) - 1} of {len(data)} bytes"
-
-
-def test_one_flipped_bit_in_a_tensor(file: Path) -> None:
-    data = bytearray(file.read_bytes())
-    data[-4] ^= 1  # the lowest mantissa bit of the last value
-    file.write_bytes(data)
-    with pytest.raises(TamperedWeights) as error:
-        read_weights(file)
-    assert str(error.value) == "small.safetensors: its contents do not match the sha256 that was written with them"
-
-
-def test_a_changed_configuration_that_still_fits(file: Path) -> None:
-    _edit_header(
-        file,
-        lambda header: header["__metadata__"].update(
-            config=header["__metadata__"]["config"].replace('"temperature":0.1', '"temperature":0.2')
-        ),
-    )
-    with pytest.raises(TamperedWeights):
-        read_weights(file)
-
-
-def test_a_file_without_its_digest(file: Path) -> None:
-    _edit_header(file, lambda header: header["__metadata__"].pop("sha256"))
-    with pytest.raises(TamperedWeights) as error:
-        read_weights(file)
-    assert str(error.value) == "small.safetensors: its metadata lacks the configuration or the sha256"
-
-
-def test_bytes_after_the_last_tensor(file: Path) -> None:
-    file.write_bytes(file.read_bytes() + b"more")
-    with pytest.raises(NotAWeightsFile, match=r"^small.safetensors is not a safetensors file: "):
-        read_weights(file)
-
-
-def test_a_later_format_version(file: Path) -> None:
-    _edit_header(file, lambda header: header["__metadata__"].update(format_version="2"))
-    with pytest.raises(UnknownWeightsVersion) as error:
-        read_weights(file)
-    assert str(error.value) == "small.safetensors has weights format version 2, only 1 is known"
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "text"),
-    [
-        (
-            '"block_expansion":8,"dense',
-            '"block_expansion":12,"dense',
-            "small.safetensors: tensor generator.first.conv.weight has shape (8, 3, 7, 7),"
-            " the configuration wants (12, 3, 7, 7)",
-        ),
-        (
-            '"num_kp":10',
-            '"num_kp":0',
-            "small.safetensors: model configuration: common_params.num_kp must be a whole number above 0, not 0",
-        ),
-    ],
-)
-def test_a_configuration_that_is_not_the_tensors(file: Path, old: str, new: str, text: str) -> None:
-    def edit(header: dict[str, Any]) -> None:
-        assert old in header["__metadata__"]["config"]
-        header["__metadata__"]["config"] = header["__metadata__"]["config"].replace(old, new)
-
-    _edit_header(file, edit)
-    with pytest.raises(MismatchedWeights) as error:
-        read_weights(file)
-    assert str(error.value) == text
-
-
-def test_a_missing_file_stays_an_os_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        read_weights(tmp_path / "nowhere.safetensors")
-
-
-def test_every_named_error_is_a_weights_error() -> None:
-    for error in (NotACheckpoint, NotAWeightsFile, UnknownWeightsVersion, TruncatedWeights, TamperedWeights):
-        assert issubclass(error, WeightsError)
+    with torch.device("meta"):
+        networks: dict[str, torch.nn.Module] = {"generator": OcclusionAwareGenerator(config)}
+        if config.keypoint_detector is not None:
+            networks["kp_detector"] = KeypointDetector(config)
+    assert tensor_shapes(config) == {
+        f"{prefix}.{name}": tuple(tensor.shape)
+        for prefix, network in networks.items()
+        for name, tensor in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }

@@ -34,6 +34,7 @@ def test_what_the_avatar_pays_once() -> None:
 def test_parts_add_up_to_every_parameter(small_config: FommConfig) -> None:
     weights, counted = random_weights(small_config), count(small_config, 128)
     assert counted.parameters == sum(tensor.numel() for tensor in weights.generator().parameters())
+    assert counted.keypoint_detector is not None
     assert counted.keypoint_detector.parameters == sum(
         tensor.numel() for tensor in weights.keypoint_detector().parameters()
     )

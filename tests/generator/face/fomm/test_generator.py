@@ -11,11 +11,12 @@ pytest.importorskip("torch", reason="FOMM runs on torch")
 import torch
 
 from mien_generator.face.contract import AvatarFace, FaceRequest
-from mien_generator.face.fomm.checkpoint import FommWeights, MismatchedWeights, random_weights, write_weights
+from mien_generator.face.fomm.checkpoint import FommWeights, random_weights, write_weights
 from mien_generator.face.fomm.config import ConfigError, FommConfig
 from mien_generator.face.fomm.first_order import KeypointTensors
 from mien_generator.face.fomm.generator import DeviceMissing, FommGenerator, FommKeypointFinder, PreparedFomm
 from mien_generator.face.fomm.occlusion_generator import OcclusionAwareGenerator
+from mien_generator.face.fomm.weights import MismatchedWeights
 from mien_shared.motion import NUM_KEYPOINTS, Keypoints
 
 SIZE = 64

@@ -1,26 +1,20 @@
-"""Weights of a First Order Motion Model: the published checkpoint in, a safetensors file out and back.
+"""Weights of a First Order Motion Model as torch takes them, and the published checkpoint that they may come from.
 
 A published `.pth.tar` is a pickle, so it is read once, by `mien model import`, and only with torch's weights-only
-reader. Everything that runs reads the safetensors file: a JSON header and raw tensors, nothing to execute.
+reader. Everything that runs reads the safetensors file (weights.py).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import pickle
-import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import nn
 
 from mien_generator.face.fomm.config import (
-    ConfigError,
     FommConfig,
     GeneratorConfig,
     HourglassConfig,
@@ -28,47 +22,19 @@ from mien_generator.face.fomm.config import (
 )
 from mien_generator.face.fomm.keypoint_detector import KeypointDetector
 from mien_generator.face.fomm.occlusion_generator import OcclusionAwareGenerator
-
-FORMAT = "mien-fomm"
-FORMAT_VERSION = 1
+from mien_generator.face.fomm.weights import Array, MismatchedWeights, StoredWeights, WeightsError
 
 Tensors = Mapping[str, torch.Tensor]
 
 _NETWORKS = ("generator", "kp_detector")
 #: A counter of training steps that batch normalisation keeps; inference never reads it.
 _TRAINING_COUNTER = "num_batches_tracked"
-#: The longest header that is still one of ours; a text file read as one claims exabytes.
-_MAX_HEADER_BYTES = 16 * 2**20
 #: What torch's weights-only reader raises for bytes that are no checkpoint.
 _UNREADABLE = (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, LookupError, AttributeError, TypeError)
 
 
-class WeightsError(ValueError):
-    """Weights that cannot be used; the text names the file and what is wrong with it."""
-
-
 class NotACheckpoint(WeightsError):
     """Not a checkpoint of the published format, or one that only unsafe unpickling would read."""
-
-
-class NotAWeightsFile(WeightsError):
-    """Not a safetensors file that `mien model import` wrote."""
-
-
-class UnknownWeightsVersion(WeightsError):
-    """Written by another version of `mien model import`."""
-
-
-class TruncatedWeights(WeightsError):
-    """The file ends before its tensors do."""
-
-
-class TamperedWeights(WeightsError):
-    """The file's contents are not those it was written with."""
-
-
-class MismatchedWeights(WeightsError):
-    """The tensors are not those of the network that the configuration describes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,17 +48,28 @@ class FommWeights:
     tensors: Tensors
 
     def __post_init__(self) -> None:
-        _check_fit(self.config, self.tensors)
+        self.stored()
+
+    @classmethod
+    def of_generator(cls, config: FommConfig, state: Tensors) -> FommWeights:
+        """From the state of a trained OcclusionAwareGenerator: weights without a keypoint detector."""
+        return cls(
+            replace(config, keypoint_detector=None),
+            {f"generator.{name}": tensor for name, tensor in state.items() if not name.endswith(_TRAINING_COUNTER)},
+        )
 
     @property
     def sha256(self) -> str:
         """Digest of configuration, names, types, shapes and values, in hexadecimal."""
-        digest = hashlib.sha256(self.config.to_json().encode())
-        for name in sorted(self.tensors):
-            tensor = self.tensors[name].contiguous()
-            digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return self.stored().sha256
+
+    def stored(self) -> StoredWeights:
+        """As they are kept; raises MismatchedWeights for types that numpy has no name for."""
+        return StoredWeights(self.config, {name: _array(name, tensor) for name, tensor in self.tensors.items()})
+
+    def half(self) -> FommWeights:
+        """The same in float16, as Mien ships them; raises MismatchedWeights for a value that float16 cannot hold."""
+        return FommWeights(self.config, {name: tensor.half() for name, tensor in self.tensors.items()})
 
     def generator(self) -> OcclusionAwareGenerator:
         """The generator with these weights, float32, in eval mode, on the CPU."""
@@ -101,7 +78,12 @@ class FommWeights:
         return network
 
     def keypoint_detector(self) -> KeypointDetector:
-        """The keypoint detector with these weights, float32, in eval mode, on the CPU."""
+        """The keypoint detector with these weights, float32, in eval mode, on the CPU.
+
+        Raises MismatchedWeights where they have none.
+        """
+        if self.config.keypoint_detector is None:
+            raise MismatchedWeights("these weights have no keypoint detector")
         network = KeypointDetector(self.config)
         self._load("kp_detector", network)
         return network
@@ -146,16 +128,18 @@ def random_weights(config: FommConfig, seed: int = 0) -> FommWeights:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        generator, detector = OcclusionAwareGenerator(config), KeypointDetector(config)
-        for module in (*generator.modules(), *detector.modules()):
+        networks: dict[str, nn.Module] = {"generator": OcclusionAwareGenerator(config)}
+        if config.keypoint_detector is not None:
+            networks["kp_detector"] = KeypointDetector(config)
+        for module in (module for network in networks.values() for module in network.modules()):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)  # torch's default fades to a flat grey over this many layers
             elif isinstance(module, nn.BatchNorm2d):
                 nn.init.normal_(module.running_mean, std=0.1)
                 nn.init.uniform_(module.running_var, 0.5, 1.5)
-        with torch.no_grad():
-            detector.jacobian.bias.copy_(torch.eye(2).flatten().repeat(config.num_keypoints))
-    networks: dict[str, nn.Module] = {"generator": generator, "kp_detector": detector}
+        if "kp_detector" in networks:
+            with torch.no_grad():
+                networks["kp_detector"].jacobian.bias.copy_(torch.eye(2).flatten().repeat(config.num_keypoints))
     return FommWeights(
         config,
         {
@@ -201,94 +185,21 @@ def infer_config(tensors: Tensors) -> FommConfig:
 
 def write_weights(weights: FommWeights, path: Path) -> None:
     """Write a safetensors file, in place of an older one only once it is whole."""
-    metadata = {
-        "format": FORMAT,
-        "format_version": str(FORMAT_VERSION),
-        "config": weights.config.to_json(),
-        "sha256": weights.sha256,
-    }
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(safetensors.torch.save(dict(weights.tensors), metadata))
-    os.replace(partial, path)
+    weights.stored().write(path)
 
 
-def read_weights(path: Path) -> FommWeights:
-    """Read what write_weights wrote.
+def read_weights(path: Path, sha256: str | None = None) -> FommWeights:
+    """Read what write_weights wrote; see StoredWeights.read."""
+    stored = StoredWeights.read(path, sha256)
+    return FommWeights(stored.config, {name: torch.from_numpy(array.copy()) for name, array in stored.arrays.items()})
 
-    Raises NotAWeightsFile, UnknownWeightsVersion, TruncatedWeights, TamperedWeights, MismatchedWeights, or OSError.
-    """
-    data = path.read_bytes()
-    metadata = _read_metadata(data, path.name)
+
+def _array(name: str, tensor: torch.Tensor) -> Array:
     try:
-        tensors = safetensors.torch.load(data)
-    except safetensors.SafetensorError as error:
-        raise NotAWeightsFile(f"{path.name} is not a safetensors file: {error}") from error
-    try:
-        weights = FommWeights(FommConfig.from_json(metadata["config"]), tensors)
-    except ConfigError as error:
-        raise MismatchedWeights(f"{path.name}: {error}") from error
-    except MismatchedWeights as error:
-        raise MismatchedWeights(f"{path.name}: {error}") from error
-    if weights.sha256 != metadata["sha256"]:
-        raise TamperedWeights(f"{path.name}: its contents do not match the sha256 that was written with them")
-    return weights
-
-
-def _read_metadata(data: bytes, name: str) -> dict[str, str]:
-    """Check a safetensors file's frame and give its metadata: a cut file is told apart from a wrong one."""
-    if len(data) < 8:
-        raise TruncatedWeights(f"{name} ends after {len(data)} bytes, inside its header")
-    (header_bytes,) = struct.unpack_from("<Q", data)
-    if header_bytes > _MAX_HEADER_BYTES:
-        raise NotAWeightsFile(f"{name} is not a safetensors file")
-    tensors_at = 8 + header_bytes
-    if len(data) < tensors_at:
-        raise TruncatedWeights(f"{name} ends after {len(data)} bytes, inside its header")
-    try:
-        header = json.loads(data[8:tensors_at])
-        metadata = header.pop("__metadata__", {})
-        whole_bytes = tensors_at + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    except (ValueError, AttributeError, TypeError, LookupError) as error:
-        raise NotAWeightsFile(f"{name} is not a safetensors file") from error
-    if metadata.get("format") != FORMAT:
-        raise NotAWeightsFile(f"{name} was not written by 'mien model import'")
-    if metadata.get("format_version") != str(FORMAT_VERSION):
-        raise UnknownWeightsVersion(
-            f"{name} has weights format version {metadata.get('format_version')}, only {FORMAT_VERSION} is known"
-        )
-    if not {"config", "sha256"} <= metadata.keys():
-        raise TamperedWeights(f"{name}: its metadata lacks the configuration or the sha256")
-    if len(data) < whole_bytes:
-        raise TruncatedWeights(f"{name} ends after {len(data)} of {whole_bytes} bytes")
-    return metadata
-
-
-def _check_fit(config: FommConfig, tensors: Tensors) -> None:
-    with torch.device("meta"):
-        networks: dict[str, nn.Module] = {
-            "generator": OcclusionAwareGenerator(config),
-            "kp_detector": KeypointDetector(config),
-        }
-    wanted = {
-        f"{prefix}.{name}": tuple(tensor.shape)
-        for prefix, network in networks.items()
-        for name, tensor in network.state_dict().items()
-        if not name.endswith(_TRAINING_COUNTER)
-    }
-    for name, shape in wanted.items():
-        if name not in tensors:
-            raise MismatchedWeights(f"tensor {name} is missing")
-        if tuple(tensors[name].shape) != shape:
-            raise MismatchedWeights(
-                f"tensor {name} has shape {tuple(tensors[name].shape)}, the configuration wants {shape}"
-            )
-    for name, tensor in tensors.items():
-        if name not in wanted:
-            raise MismatchedWeights(f"tensor {name} has no place in the configured network")
-        if not tensor.is_floating_point():
-            raise MismatchedWeights(f"tensor {name} holds {tensor.dtype}, not floating-point numbers")
-        if not torch.isfinite(tensor).all():
-            raise MismatchedWeights(f"tensor {name} holds a value that is not finite")
+        array: Array = tensor.detach().cpu().numpy()
+    except TypeError as error:  # bfloat16
+        raise MismatchedWeights(f"tensor {name} holds {tensor.dtype}, not float16 or float32 numbers") from error
+    return array
 
 
 def _shape(tensors: Tensors, name: str) -> tuple[int, ...]:

@@ -63,8 +63,9 @@ def model() -> None:
 def info(size: int, width: Width, weights: Path | None, as_json: bool) -> None:
     """Multiply-accumulates and parameters, counted on the real modules."""
     _require_torch()
-    from mien_generator.face.fomm.checkpoint import WeightsError, read_weights
+    from mien_generator.face.fomm.checkpoint import read_weights
     from mien_generator.face.fomm.count import count
+    from mien_generator.face.fomm.weights import WeightsError
 
     try:
         counted = count(read_weights(weights).config if weights else WIDTHS[width], size)
@@ -81,7 +82,8 @@ def info(size: int, width: Width, weights: Path | None, as_json: bool) -> None:
 def import_(checkpoint: Path, config: Path | None, out: Path) -> None:
     """Read a published CHECKPOINT (.pth.tar) once and write its weights as safetensors."""
     _require_torch()
-    from mien_generator.face.fomm.checkpoint import WeightsError, read_checkpoint, write_weights
+    from mien_generator.face.fomm.checkpoint import read_checkpoint, write_weights
+    from mien_generator.face.fomm.weights import WeightsError
 
     try:
         weights = read_checkpoint(checkpoint, FommConfig.from_json(config.read_bytes()) if config else None)
@@ -163,8 +165,9 @@ def _fomm_frames(
     if weights is None:
         raise AnimationError("the fomm engine needs --weights, a file that 'mien model import' wrote")
     _require_torch()
-    from mien_generator.face.fomm.checkpoint import WeightsError, read_weights
+    from mien_generator.face.fomm.checkpoint import read_weights
     from mien_generator.face.fomm.generator import DeviceMissing, FommGenerator, FommKeypointFinder
+    from mien_generator.face.fomm.weights import WeightsError
 
     try:
         loaded = read_weights(weights)
@@ -189,7 +192,7 @@ def _recorded_crop(record: AvatarRecord | None) -> Crop | None:
 
 
 def _require_torch() -> None:
-    if find_spec("torch") is None or find_spec("safetensors") is None:
+    if find_spec("torch") is None:
         raise TorchMissing
 
 
@@ -204,7 +207,7 @@ def _count_json(name: str, counted: ModelCount) -> dict[str, object]:
         "gmac": round(counted.macs / 1e9, 2),
         "mparameters": round(counted.parameters / 1e6, 2),
         "parts": [_part_json(part) for part in counted.generator],
-        "keypoint_detector": _part_json(counted.keypoint_detector),
+        "keypoint_detector": counted.keypoint_detector and _part_json(counted.keypoint_detector),
     }
 
 
@@ -225,6 +228,6 @@ def _count_table(name: str, counted: ModelCount) -> str:
             *(row(part.name, part.per, part.macs, part.parameters) for part in counted.generator),
             row("generator", "", counted.macs, counted.parameters),
             row("  of it per frame", "", counted.macs_per_frame, None),
-            row(f"{detector.name} (apart)", detector.per, detector.macs, detector.parameters),
+            *([row(f"{detector.name} (apart)", detector.per, detector.macs, detector.parameters)] if detector else []),
         ]
     )

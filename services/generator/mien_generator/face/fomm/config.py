@@ -47,14 +47,15 @@ class GeneratorConfig:
 
 @dataclass(frozen=True, slots=True)
 class FommConfig:
-    """A whole model: keypoint detector and generator.
+    """A whole model: generator, and keypoint detector where it has one of its own.
 
+    keypoint_detector: None where keypoints come from elsewhere, as Mien's own weights want them (the encoder K).
     pixel_centres: where coordinates -1 and 1 lie. False, as published: on the centres of the corner pixels, while
     sampling takes them for the picture's edges, so that nothing ever stays quite where it was. True: on the edges in
     both, at every scale, so that motion at rest is the identity; it costs nothing, and weights are trained for one.
     """
 
-    keypoint_detector: KeypointDetectorConfig
+    keypoint_detector: KeypointDetectorConfig | None
     generator: GeneratorConfig
     num_keypoints: int = 10
     num_channels: int = 3
@@ -63,11 +64,11 @@ class FommConfig:
     @property
     def size_multiple(self) -> int:
         """Picture sides must be multiples of this many pixels, or hourglass and skip connections do not meet."""
-        generator, detector = self.generator, self.keypoint_detector
+        generator = self.generator
+        hourglasses = [each for each in (generator.dense_motion, self.keypoint_detector) if each is not None]
         return max(
             2**generator.num_down_blocks,
-            round(2**generator.dense_motion.num_blocks / generator.dense_motion.scale_factor),
-            round(2**detector.num_blocks / detector.scale_factor),
+            *(round(2**hourglass.num_blocks / hourglass.scale_factor) for hourglass in hourglasses),
         )
 
     def check_size(self, size: int) -> None:
@@ -81,6 +82,7 @@ class FommConfig:
 
     def to_published(self) -> dict[str, object]:
         """The nested form of the published configuration files (their `model_params`)."""
+        detector = {} if self.keypoint_detector is None else {"kp_detector_params": asdict(self.keypoint_detector)}
         generator = asdict(self.generator)
         dense_motion = generator.pop("dense_motion")
         return {
@@ -90,13 +92,15 @@ class FommConfig:
                 "estimate_jacobian": True,
             }
             | ({"pixel_centres": True} if self.pixel_centres else {}),
-            "kp_detector_params": asdict(self.keypoint_detector),
+            **detector,
             "generator_params": generator | {"estimate_occlusion_map": True, "dense_motion_params": dense_motion},
         }
 
     @classmethod
     def from_json(cls, text: str | bytes) -> FommConfig:
         """Read a published configuration written as JSON, with or without its outer `model_params`.
+
+        Without `kp_detector_params` it describes a generator alone.
 
         Raises ConfigError naming the field that is missing, of a wrong type, or asks for another architecture.
         """
@@ -108,16 +112,12 @@ class FommConfig:
         if "model_params" in root.values:
             root = root.section("model_params")
         common = root.section("common_params")
-        detector = root.section("kp_detector_params")
         generator = root.section("generator_params")
         dense_motion = generator.section("dense_motion_params")
         common.require_flag("estimate_jacobian", True, default=False)
         generator.require_flag("estimate_occlusion_map", True, default=False)
-        detector.require_flag("single_jacobian_map", False, default=False)
         return cls(
-            keypoint_detector=KeypointDetectorConfig(
-                **asdict(_hourglass(detector)), temperature=detector.number("temperature", default=0.1)
-            ),
+            keypoint_detector=_keypoint_detector(root) if "kp_detector_params" in root.values else None,
             generator=GeneratorConfig(
                 block_expansion=generator.count("block_expansion"),
                 max_features=generator.count("max_features"),
@@ -172,6 +172,14 @@ class _Section:
         value = self.values.get(key, default)
         if value is not wanted:
             raise ConfigError(f"model configuration: {self.name(key)} must be {wanted}, not {value!r}")
+
+
+def _keypoint_detector(root: _Section) -> KeypointDetectorConfig:
+    detector = root.section("kp_detector_params")
+    detector.require_flag("single_jacobian_map", False, default=False)
+    return KeypointDetectorConfig(
+        **asdict(_hourglass(detector)), temperature=detector.number("temperature", default=0.1)
+    )
 
 
 def _hourglass(section: _Section) -> HourglassConfig:

@@ -32,11 +32,11 @@ class PartCount:
 
 @dataclass(frozen=True, slots=True)
 class ModelCount:
-    """generator: its parts, in the order they run; keypoint_detector: apart."""
+    """generator: its parts, in the order they run; keypoint_detector: apart, None where the model has none."""
 
     size: int
     generator: tuple[PartCount, ...]
-    keypoint_detector: PartCount
+    keypoint_detector: PartCount | None
 
     @property
     def macs(self) -> int:
@@ -58,7 +58,7 @@ def count(config: FommConfig, size: int) -> ModelCount:
     """Count for one picture `size` pixels wide; raises ConfigError for a size the networks cannot take."""
     config.check_size(size)
     with torch.device("meta"), torch.inference_mode():
-        generator, detector = OcclusionAwareGenerator(config).eval(), KeypointDetector(config).eval()
+        generator = OcclusionAwareGenerator(config).eval()
         picture = torch.empty(1, config.num_channels, size, size)
         keypoints = KeypointTensors(torch.empty(1, config.num_keypoints, 2), torch.empty(1, config.num_keypoints, 2, 2))
         macs = _MacCounter(generator)
@@ -66,9 +66,6 @@ def count(config: FommConfig, size: int) -> ModelCount:
         per_avatar = macs.take()
         generator(source, keypoints)
         per_frame = macs.take()
-        detector_macs = _MacCounter(detector)
-        detector(picture)
-        per_picture = detector_macs.take()
         dense_motion = {name for name in per_frame if name.startswith("dense_motion_network.")}
         return ModelCount(
             size=size,
@@ -77,8 +74,16 @@ def count(config: FommConfig, size: int) -> ModelCount:
                 _part("dense motion", "frame", generator, per_frame, dense_motion),
                 _part("bottleneck and up blocks", "frame", generator, per_frame, set(per_frame) - dense_motion),
             ),
-            keypoint_detector=_part("keypoint detector", "picture", detector, per_picture, set(per_picture)),
+            keypoint_detector=None if config.keypoint_detector is None else _count_detector(config, picture),
         )
+
+
+def _count_detector(config: FommConfig, picture: torch.Tensor) -> PartCount:
+    detector = KeypointDetector(config).eval()
+    counter = _MacCounter(detector)
+    detector(picture)
+    macs = counter.take()
+    return _part("keypoint detector", "picture", detector, macs, set(macs))
 
 
 class _MacCounter:

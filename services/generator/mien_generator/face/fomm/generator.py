@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from mien_generator.face.contract import MAX_FACE_SIZE, AvatarFace, FaceRequest, RgbArray
-from mien_generator.face.fomm.checkpoint import FommWeights, MismatchedWeights, read_weights
+from mien_generator.face.fomm.checkpoint import FommWeights, read_weights
 from mien_generator.face.fomm.first_order import KeypointTensors
 from mien_generator.face.fomm.occlusion_generator import GeneratorSource, OcclusionAwareGenerator
+from mien_generator.face.fomm.weights import MismatchedWeights
 from mien_generator.face.picture import scaled
 from mien_shared.motion import NUM_KEYPOINTS, Keypoints
 

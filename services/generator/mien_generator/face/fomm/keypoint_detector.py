@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from mien_generator.face.fomm.blocks import AntiAliasDownscale
-from mien_generator.face.fomm.config import FommConfig
+from mien_generator.face.fomm.config import ConfigError, FommConfig
 from mien_generator.face.fomm.first_order import KeypointTensors, coordinate_grid
 from mien_generator.face.fomm.hourglass import Hourglass
 
@@ -17,6 +17,8 @@ class KeypointDetector(nn.Module):
     def __init__(self, config: FommConfig) -> None:
         super().__init__()
         detector = config.keypoint_detector
+        if detector is None:
+            raise ConfigError("this model has no keypoint detector")
         self.temperature = detector.temperature
         self.down = AntiAliasDownscale(config.num_channels, detector.scale_factor)
         self.predictor = Hourglass(detector, config.num_channels)
