@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mien_gateway.crop import CropWish
+from mien_encoder.crop import CropWish
 from mien_gateway.picture import Placement, choose_window, compose
 from mien_shared.avatars import PICTURE_HEIGHT, PICTURE_WIDTH
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from mien_gateway.crop import FIVE_LANDMARKS
-from mien_gateway.face_finder import FaceFinder
+from mien_encoder.crop import FIVE_LANDMARKS
+from mien_encoder.finder import FaceFinder
 from mien_gateway.portrait import make_portrait
 from mien_gateway.portrait_contract import PictureRefused, Refusal
 from mien_shared.motion import FaceKeypoint

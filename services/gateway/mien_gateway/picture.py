@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from mien_gateway.crop import CropWish, Face
+from mien_encoder.crop import CropWish, Face
 from mien_gateway.image import RgbPicture
 from mien_shared.avatars import PICTURE_HEIGHT, PICTURE_WIDTH
 

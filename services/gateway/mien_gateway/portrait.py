@@ -6,8 +6,8 @@ import io
 
 from PIL import Image
 
-from mien_gateway.crop import Face, crop_box, crop_wish, source_keypoints
-from mien_gateway.face_finder import FaceFinder
+from mien_encoder.crop import Face, crop_box, crop_wish, source_keypoints
+from mien_encoder.finder import FaceFinder
 from mien_gateway.image import RgbPicture, decode
 from mien_gateway.picture import choose_window, compose
 from mien_gateway.portrait_contract import PictureRefused, Portrait, Refusal

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import cv2
 
-from mien_gateway.face_finder import FaceFinder
+from mien_encoder.finder import FaceFinder
 from mien_gateway.portrait import make_portrait
 from mien_gateway.portrait_contract import LENGTH, Answer, PictureRefused, Refusal
 

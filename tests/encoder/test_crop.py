@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mien_gateway.crop import (
+from mien_encoder.crop import (
     FIVE_LANDMARKS,
     MIN_CROP_SIZE,
     TEN_KEYPOINTS,

@@ -1,4 +1,4 @@
-"""From a found face to its crop box and to the ten keypoints of the avatar. Pure geometry.
+"""From a found face to its crop box and to its ten keypoints by layout. Pure geometry.
 
 The constants below were measured once on 43 portraits with both MTCNN and MediaPipe's Face Mesh, grouped into ten
 keypoints and framed as tools/landmarks does it: medians over the portraits, made symmetric. They are in crop
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +17,7 @@ from mien_shared.avatars import PICTURE_HEIGHT, PICTURE_WIDTH, FaceBox
 from mien_shared.motion import NUM_KEYPOINTS, FaceKeypoint, Keypoints
 
 Points = NDArray[np.float64]
+RgbArray = NDArray[np.uint8]
 
 #: The framing of every crop, of clips and avatars alike: its side in face heights (hairline to chin), and how far
 #: below its top the face's centre lies, in sides.
@@ -90,6 +92,72 @@ class CropWish:
     side: float
 
 
+@dataclass(frozen=True, slots=True)
+class CropSquare:
+    """Where a crop lies in a picture, in its pixels and fractions of them; it may reach beyond the picture's edges."""
+
+    x: float
+    y: float
+    size: float
+
+    @classmethod
+    def around(cls, wish: CropWish) -> CropSquare:
+        """The square that was wished for."""
+        return cls(wish.centre_x - wish.side / 2, wish.centre_y - wish.side / 2, wish.side)
+
+    def to_crop(self, points: NDArray[np.floating]) -> Points:
+        """(..., 2) pixels of the picture to crop coordinates: the square spans [-1, 1]."""
+        return np.asarray((points - (self.x, self.y)) * (2 / self.size) - 1, np.float64)
+
+    def to_picture(self, points: NDArray[np.floating]) -> Points:
+        """(..., 2) crop coordinates to pixels of the picture."""
+        return np.asarray((points + 1.0) * (self.size / 2) + (self.x, self.y), np.float64)
+
+    def towards(self, other: CropSquare, amount: float) -> CropSquare:
+        """Part of the way to another square: 0 stays, 1 is there."""
+        return CropSquare(
+            self.x + amount * (other.x - self.x),
+            self.y + amount * (other.y - self.y),
+            self.size + amount * (other.size - self.size),
+        )
+
+
+def cut(rgb: RgbArray, square: CropSquare, size: int) -> RgbArray:
+    """The square as (size, size, 3); what lies beyond the picture repeats its edge.
+
+    A square that is larger than `size` is averaged, never sampled: small networks see aliasing as motion.
+    """
+    scale = size / square.size
+    if scale < 1:
+        # Twice the wanted detail is kept and the sub-pixel shift taken from that, so that both steps stay cheap.
+        step = max(1, int(1 / scale))
+        left, top = int(np.floor(square.x)), int(np.floor(square.y))
+        side = (int(np.ceil(square.size)) + step) // step * step + step
+        window = _window(rgb, left, top, side)
+        small = cv2.resize(window, (side // step, side // step), interpolation=cv2.INTER_AREA)
+        rgb, square = small, CropSquare((square.x - left) / step, (square.y - top) / step, square.size / step)
+        scale = size / square.size
+    # Pixel centres lie at half coordinates: the crop's pixel i shows what is at (i + 0.5) / scale - 0.5 of the square.
+    shift = 0.5 / scale - 0.5
+    matrix = np.array([[1 / scale, 0, square.x + shift], [0, 1 / scale, square.y + shift]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(rgb, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+
+
+def _window(rgb: RgbArray, left: int, top: int, side: int) -> RgbArray:
+    """`side` pixels square of the picture from (left, top), its edges repeated beyond it."""
+    height, width = rgb.shape[:2]
+    x0, y0 = min(max(left, 0), width - 1), min(max(top, 0), height - 1)
+    x1, y1 = max(min(left + side, width), x0 + 1), max(min(top + side, height), y0 + 1)
+    inside = rgb[y0:y1, x0:x1]
+    before_y, before_x = max(y0 - top, 0), max(x0 - left, 0)
+    after_y, after_x = max(top + side - y1, 0), max(left + side - x1, 0)
+    if not (before_x or before_y or after_x or after_y):
+        return inside
+    padded = cv2.copyMakeBorder(inside, before_y, after_y, before_x, after_x, cv2.BORDER_REPLICATE)
+    return np.asarray(padded[:side, :side], np.uint8)
+
+
 def crop_wish(face: Face) -> CropWish:
     """The square around a face by the framing convention."""
     side = CROP_SIDE_IN_FACE_HEIGHTS * FACE_HEIGHT_IN_BOX * face.height
@@ -123,7 +191,7 @@ def source_keypoints(face: Face, box: FaceBox) -> Keypoints:
     0.036 of a crop's half side.
     """
     found = (face.landmarks - (box.x, box.y)) * (2 / box.size) - 1
-    matrix, offset = _similarity(FIVE_LANDMARKS, found)
+    matrix, offset = similarity(FIVE_LANDMARKS, found)
     points = np.array([TEN_KEYPOINTS[keypoint] for keypoint in FaceKeypoint]) @ matrix.T + offset
     left_over = found - (FIVE_LANDMARKS @ matrix.T + offset)
     for keypoint, landmark in _OWN_LANDMARK.items():
@@ -132,7 +200,7 @@ def source_keypoints(face: Face, box: FaceBox) -> Keypoints:
     return Keypoints(points.astype(np.float32), jacobians.astype(np.float32))
 
 
-def _similarity(source: Points, target: Points) -> tuple[Points, Points]:
+def similarity(source: Points, target: Points) -> tuple[Points, Points]:
     """The rotation, scale and shift that best take `source` to `target`, both (N, 2), in the least-squares sense."""
     source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
     s, t = source - source_mean, target - target_mean

@@ -1,0 +1,147 @@
+"""A face found once and then followed from its own keypoints, in a crop that keeps still while the face does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mien_encoder.crop import TEN_KEYPOINTS, CropSquare, Points, RgbArray, crop_wish, cut, similarity
+from mien_encoder.finder import FaceFinder
+from mien_encoder.keypoints import CROP_SIZE, KeypointEncoder
+from mien_shared.motion import FaceKeypoint, Keypoints
+
+#: Presence at which a face that was lost counts as found, and below which one that is followed counts as lost.
+FOUND_PRESENCE = 0.6
+LOST_PRESENCE = 0.3
+#: Below LOST_PRESENCE for this long: a hand across the face, a blur. Until then its last keypoints stand.
+LOST_AFTER_S = 0.15
+#: How often MTCNN looks while there is no face: it costs tens of milliseconds.
+SEARCH_INTERVAL_S = 0.4
+
+#: The box follows only what leaves this zone, in parts of its size: a talking head never does.
+SHIFT_DEAD_ZONE = 0.1
+SCALE_DEAD_ZONE = 0.12
+#: Once it moves, the box goes to where the face is, smoothly: the share of the way that is left after a second.
+_LEFT_AFTER_S = 0.02
+#: It stops when this near, in parts of its size.
+_ARRIVED = 0.01
+#: A smaller crop holds no face that could be told apart.
+_SMALLEST_BOX_PX = 32.0
+
+_LAYOUT: Points = np.array([TEN_KEYPOINTS[keypoint] for keypoint in FaceKeypoint])
+#: The keypoints that neither speech nor a blink moves much: what the box follows.
+_STEADY = [
+    FaceKeypoint.LEFT_BROW,
+    FaceKeypoint.RIGHT_BROW,
+    FaceKeypoint.LEFT_EYE,
+    FaceKeypoint.RIGHT_EYE,
+    FaceKeypoint.NOSE,
+    FaceKeypoint.UPPER_LIP,
+    FaceKeypoint.LEFT_CHEEK,
+    FaceKeypoint.RIGHT_CHEEK,
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedFace:
+    """One frame's face. keypoints: in the coordinates of `box`, the crop in the picture's pixels. presence: 0 to 1."""
+
+    keypoints: Keypoints
+    box: CropSquare
+    presence: float
+
+
+def framing_of(keypoints: Keypoints, box: CropSquare) -> CropSquare:
+    """The crop that the framing convention gives a face whose keypoints lie so in `box`.
+
+    A similarity takes the measured layout to the steady keypoints; where it takes the crop's centre and half side is
+    the new crop. Rotation is left out: crops are upright.
+    """
+    found = keypoints.points[_STEADY].astype(np.float64)
+    matrix, offset = similarity(_LAYOUT[_STEADY], found)
+    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    centre = box.to_picture(offset)
+    size = box.size * scale
+    return CropSquare(float(centre[0] - size / 2), float(centre[1] - size / 2), size)
+
+
+class FaceTracker:
+    """Follows the largest face of a moving picture. Not for two threads at a time."""
+
+    def __init__(self, encoder: KeypointEncoder, finder: FaceFinder) -> None:
+        self._encoder = encoder
+        self._finder = finder
+        self._box: CropSquare | None = None
+        self._moving = False
+        self._last: TrackedFace | None = None
+        self._seen_at_s = 0.0
+        self._looked_at_s = float("-inf")
+
+    def find(self, rgb: RgbArray, time_s: float) -> TrackedFace | None:
+        """The face in the next picture, (H, W, 3) RGB, captured at time_s on a clock that does not run back.
+
+        None while there is no face. A face that cannot be seen for a moment keeps its last keypoints, with the low
+        presence that was found.
+        """
+        if self._box is None or self._last is None:
+            return self._search(rgb, time_s)
+        seen = self._encoder.encode(cut(rgb, self._box, CROP_SIZE))
+        if seen.presence < LOST_PRESENCE:
+            if time_s - self._seen_at_s <= LOST_AFTER_S:
+                return replace(self._last, presence=seen.presence)
+            self._box = self._last = None
+            return self._search(rgb, time_s)
+        face = TrackedFace(seen.keypoints, self._box, seen.presence)
+        self._follow(face, time_s - self._seen_at_s, rgb.shape[1], rgb.shape[0])
+        self._last, self._seen_at_s = face, time_s
+        return face
+
+    def _search(self, rgb: RgbArray, time_s: float) -> TrackedFace | None:
+        if time_s - self._looked_at_s < SEARCH_INTERVAL_S:
+            return None
+        self._looked_at_s = time_s
+        for face in self._finder.find(rgb):  # largest first
+            tracked = self._looked_at_closely(rgb, CropSquare.around(crop_wish(face)))
+            if tracked is not None:
+                self._box, self._last, self._seen_at_s, self._moving = tracked.box, tracked, time_s, False
+                return tracked
+        return None
+
+    def _looked_at_closely(self, rgb: RgbArray, box: CropSquare) -> TrackedFace | None:
+        """A found face in the crop that its own keypoints ask for: MTCNN's box is uncertain by a tenth of its size."""
+        first = self._encoder.encode(cut(rgb, box, CROP_SIZE))
+        if first.presence < FOUND_PRESENCE:
+            return None
+        box = framing_of(first.keypoints, box)
+        if not _holds_picture(box, rgb.shape[1], rgb.shape[0]):
+            return None
+        seen = self._encoder.encode(cut(rgb, box, CROP_SIZE))
+        return TrackedFace(seen.keypoints, box, seen.presence) if seen.presence >= FOUND_PRESENCE else None
+
+    def _follow(self, face: TrackedFace, elapsed_s: float, width: int, height: int) -> None:
+        """Where the next picture's crop lies."""
+        target = framing_of(face.keypoints, face.box)
+        box = face.box
+        shift = (
+            max(
+                abs(target.x + target.size / 2 - box.x - box.size / 2),
+                abs(target.y + target.size / 2 - box.y - box.size / 2),
+            )
+            / box.size
+        )
+        growth = abs(float(np.log(target.size / box.size)))
+        if shift > SHIFT_DEAD_ZONE or growth > SCALE_DEAD_ZONE:
+            self._moving = True
+        elif shift < _ARRIVED and growth < _ARRIVED:
+            self._moving = False
+        if self._moving:
+            box = box.towards(target, 1 - _LEFT_AFTER_S ** max(elapsed_s, 0.0))
+        self._box = box if _holds_picture(box, width, height) else None
+
+
+def _holds_picture(box: CropSquare, width: int, height: int) -> bool:
+    """Whether a crop is large enough, no larger than a picture full of face needs, and its centre in the picture."""
+    centre_x, centre_y = box.x + box.size / 2, box.y + box.size / 2
+    fits = _SMALLEST_BOX_PX <= box.size <= 2 * max(width, height)
+    return fits and 0 <= centre_x <= width and 0 <= centre_y <= height
