@@ -7,7 +7,6 @@ import pytest
 
 from mien_landmarks.track import (
     Motion,
-    OneEuro,
     TrackError,
     joined,
     keypoints_at,
@@ -32,7 +31,7 @@ def ramp(frames: int, step: float, start: float = 0.0) -> Motion:
     return motion
 
 
-class TestOneEuro:
+class TestSmoothed:
     def test_steadies_a_face_at_rest(self) -> None:
         noise = np.random.default_rng(4).normal(scale=0.003, size=(90, NUM_KEYPOINTS, 6))
         times_s = [i / 30 for i in range(90)]
@@ -45,11 +44,6 @@ class TestOneEuro:
         lid = smoothed(motion, [i / 30 for i in range(30)])[:, 2, 5]
         assert lid.min() < 0.2
         assert lid[20] > 0.9
-
-    def test_time_that_stands_still_starts_afresh(self) -> None:
-        euro = OneEuro()
-        euro.filter(np.zeros(3), 1.0)
-        np.testing.assert_array_equal(euro.filter(np.ones(3), 1.0), np.ones(3))
 
 
 class TestResampled:

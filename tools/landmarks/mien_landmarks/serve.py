@@ -24,8 +24,9 @@ from typing import BinaryIO
 import numpy as np
 
 from mien_landmarks.geometry import Array, CropBox, crop_box_of, keypoints_of, motion_since, strain
-from mien_landmarks.track import OneEuro, keypoints_at, motion_of
+from mien_landmarks.track import keypoints_at, motion_of
 from mien_shared.motion import PACKET_BYTES, Keypoints, MotionFlags, MotionPacket
+from mien_shared.smoothing import OneEuro
 
 HEADER = struct.Struct("<HHI")
 NO_FACE = bytes(PACKET_BYTES)

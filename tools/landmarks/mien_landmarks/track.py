@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mien_landmarks.geometry import motion_since
 from mien_shared.motion import NUM_KEYPOINTS, Keypoints, MotionFlags, MotionPacket
+from mien_shared.smoothing import OneEuro
 
 FRAMES_PER_SECOND = 30
 
@@ -33,38 +34,6 @@ def keypoints_at(motion: Motion, frame: int) -> Keypoints:
     """One frame of a motion as Keypoints."""
     values = motion[frame].astype(np.float32)
     return Keypoints(values[:, :2], values[:, 2:].reshape(NUM_KEYPOINTS, 2, 2))
-
-
-class OneEuro:
-    """One-Euro filter (Casiez, Roussel and Vogel 2012) over a whole array: steady at rest, quick when things move.
-
-    min_cutoff_hz: the cutoff at rest. beta: how much the cutoff rises, in Hz, for a speed of one unit a second.
-    """
-
-    def __init__(self, min_cutoff_hz: float = 3.0, beta: float = 6.0, speed_cutoff_hz: float = 3.0) -> None:
-        self._min_cutoff_hz, self._beta, self._speed_cutoff_hz = min_cutoff_hz, beta, speed_cutoff_hz
-        self._value: NDArray[np.float64] | None = None
-        self._speed: NDArray[np.float64] | None = None
-        self._time_s = 0.0
-
-    def filter(self, value: NDArray[np.float64], time_s: float) -> NDArray[np.float64]:
-        """The smoothed value; a time that does not advance starts the filter afresh."""
-        elapsed_s = time_s - self._time_s
-        self._time_s = time_s
-        if self._value is None or self._speed is None or elapsed_s <= 0:
-            self._value, self._speed = value.copy(), np.zeros_like(value)
-            return value
-        speed = (value - self._value) / elapsed_s
-        self._speed = self._speed + _share(self._speed_cutoff_hz, elapsed_s) * (speed - self._speed)
-        cutoff_hz = self._min_cutoff_hz + self._beta * np.abs(self._speed)
-        self._value = self._value + _share(cutoff_hz, elapsed_s) * (value - self._value)
-        return self._value
-
-
-def _share(cutoff_hz: NDArray[np.float64] | float, elapsed_s: float) -> NDArray[np.float64]:
-    """The newest sample's share in a first-order low pass."""
-    turns = 2 * np.pi * np.asarray(cutoff_hz) * elapsed_s
-    return np.asarray(turns / (turns + 1))
 
 
 def smoothed(motion: Motion, times_s: Sequence[float]) -> Motion:
