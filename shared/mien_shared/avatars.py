@@ -38,6 +38,10 @@ class FaceBox(BaseModel):
     size: int = Field(ge=64)
 
 
+#: One keypoint as JSON has it: x, y, j00, j01, j10, j11.
+KeypointRow = tuple[float, float, float, float, float, float]
+
+
 class AvatarRecord(BaseModel):
     """What is known of an avatar beside its picture.
 
@@ -50,9 +54,7 @@ class AvatarRecord(BaseModel):
     width: int
     height: int
     face_box: FaceBox
-    keypoints: list[tuple[float, float, float, float, float, float]] = Field(
-        min_length=NUM_KEYPOINTS, max_length=NUM_KEYPOINTS
-    )
+    keypoints: list[KeypointRow] = Field(min_length=NUM_KEYPOINTS, max_length=NUM_KEYPOINTS)
 
     def source_keypoints(self) -> Keypoints:
         """The avatar's own ten keypoints in its crop."""

@@ -7,10 +7,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from mien_shared.avatars import FaceBox
+from mien_shared.avatars import FaceBox, KeypointRow
 from mien_shared.messages import SessionStats
+from mien_shared.motion import NUM_KEYPOINTS, Keypoints
 from mien_shared.settings import IceServer
 
 _TIMEOUT_S = 20.0
@@ -36,12 +37,20 @@ class Unreachable(Exception):
 
 
 class Avatar(BaseModel):
-    """A stored avatar; the face box is in the 1280x720 still picture."""
+    """A stored avatar; the face box is in the 1280x720 still picture.
+
+    keypoints: ten rows of x, y, j00, j01, j10, j11 in that box, [-1, 1].
+    """
 
     avatar_id: str
     width: int
     height: int
     face_box: FaceBox
+    keypoints: list[KeypointRow] = Field(min_length=NUM_KEYPOINTS, max_length=NUM_KEYPOINTS)
+
+    def source_keypoints(self) -> Keypoints:
+        """The avatar's own ten keypoints in its crop."""
+        return Keypoints.from_rows(self.keypoints)
 
 
 class Session(BaseModel):

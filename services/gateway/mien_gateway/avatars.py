@@ -21,7 +21,7 @@ from mien_gateway.metrics import GatewayMetrics
 from mien_gateway.portrait_contract import PictureRefused, Portrait, Refusal
 from mien_gateway.portrait_process import PortraitFailed, PortraitProcess
 from mien_gateway.settings import GatewaySettings
-from mien_shared.avatars import AvatarNotFound, AvatarRecord, AvatarStore, AvatarStoreError, FaceBox
+from mien_shared.avatars import AvatarNotFound, AvatarRecord, AvatarStore, AvatarStoreError, FaceBox, KeypointRow
 from mien_shared.clock import Clock
 from mien_shared.documents import redis_problems
 from mien_shared.hang_up import HangUp
@@ -69,16 +69,21 @@ _UPLOAD_SCHEMA = {
 
 
 class Avatar(BaseModel):
-    """An avatar as the API shows it; the face box is in the 1280x720 still picture."""
+    """An avatar as the API shows it; the face box is in the 1280x720 still picture.
+
+    keypoints: ten rows of x, y, j00, j01, j10, j11 in that box, [-1, 1]: the source pose, which a sender takes its
+    initial frame close to.
+    """
 
     avatar_id: str
     width: int
     height: int
     face_box: FaceBox
+    keypoints: list[KeypointRow]
 
     @classmethod
     def of(cls, record: AvatarRecord) -> Avatar:
-        return cls(avatar_id=record.avatar_id, width=record.width, height=record.height, face_box=record.face_box)
+        return cls(**record.model_dump())
 
 
 class Avatars:
