@@ -42,8 +42,9 @@ POLICY = JudgementPolicy()
 
 def turned(amount: float, of: Keypoints = SPEAKER) -> Keypoints:
     """A face turned to the side, 1 about as far as one can: features move over, and are seen narrower."""
-    points = of.points + (0.3 * amount, 0)
-    return Keypoints(points.astype(np.float32), of.jacobians @ np.diag([1 - 0.5 * amount, 1]).astype(np.float32))
+    points = of.points.copy()
+    points[:, 0] += np.float32(0.3 * amount)
+    return Keypoints(points, of.jacobians @ np.diag([1 - 0.5 * amount, 1]).astype(np.float32))
 
 
 def blinking(of: Keypoints = SPEAKER) -> Keypoints:
