@@ -3,10 +3,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pytest
@@ -16,12 +14,9 @@ pytest.importorskip("torch", reason="FOMM runs on torch")
 
 import torch
 
-from mien_generator.face.fomm.animation import ClipWriter, read_picture
 from mien_generator.face.fomm.checkpoint import random_weights, read_weights, write_weights
 from mien_generator.face.fomm.cli import model
 from mien_generator.face.fomm.config import FommConfig
-from mien_shared.avatars import AvatarRecord, FaceBox
-from mien_shared.motion import Keypoints, MotionPacket
 
 
 @pytest.fixture
@@ -39,32 +34,8 @@ def picture(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def clip(tmp_path: Path) -> Path:
-    path = tmp_path / "driving.mp4"
-    noise = np.random.default_rng(0).integers(0, 256, (3, 120, 160, 3), np.uint8)
-    with ClipWriter(path, Fraction(25)) as writer:
-        for frame in noise:
-            writer.write(frame)
-    return path
-
-
-@pytest.fixture
-def track(tmp_path: Path) -> Path:
-    path = tmp_path / "speech.motion"
-    motions = [Keypoints.at_rest() for _ in range(4)]
-    motions[2].points[:] = 0.1
-    path.write_bytes(b"".join(MotionPacket(i, 33 * i, motion).pack() for i, motion in enumerate(motions)))
-    return path
-
-
 def _mien_model(*arguments: object) -> Result:
     return CliRunner().invoke(model, [str(argument) for argument in arguments])
-
-
-def _frames(path: Path) -> list[np.ndarray]:
-    with av.open(str(path)) as container:
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
 def _without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +88,7 @@ def test_info_at_a_size_that_does_not_fit() -> None:
 
 def test_the_command_group_imports_without_torch() -> None:
     code = (
-        "import sys; sys.modules['torch'] = sys.modules['safetensors'] = None\n"
+        "import sys; sys.modules['torch'] = None\n"
         "from mien_generator.face.fomm.cli import model\n"
         "model(['--help'])"
     )
@@ -127,14 +98,13 @@ def test_the_command_group_imports_without_torch() -> None:
 
 
 def test_a_command_that_needs_torch_says_how_to_get_it(
-    monkeypatch: pytest.MonkeyPatch, weights: Path, picture: Path, clip: Path, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, weights: Path, tmp_path: Path
 ) -> None:
     _without_torch(monkeypatch)
     out = tmp_path / "out"
     for command in (
         ["info"],
         ["import", weights, "--out", out],
-        ["animate", "--source", picture, "--driving", clip, "--weights", weights, "--out", out],
     ):
         result = _mien_model(*command)
         assert result.exit_code == 1
@@ -170,101 +140,3 @@ def test_import_refuses_a_configuration_that_is_none(picture: Path, tmp_path: Pa
     (tmp_path / "c.json").write_text("{}")
     result = _mien_model("import", picture, "--config", tmp_path / "c.json", "--out", tmp_path / "out.safetensors")
     assert result.stderr == "Error: model configuration: common_params is missing\n"
-
-
-# --- animate ----------------------------------------------------------------------------------------------------------
-
-
-def test_animate_shows_source_driving_and_result(weights: Path, picture: Path, clip: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out.mp4"
-    result = _mien_model(
-        "animate", "--source", picture, "--driving", clip, "--weights", weights, "--size", 256, "--out", out
-    )
-    assert result.exit_code == 0, result.output
-    assert result.stdout == f"{out}: 3 frames, 25 a second\n"
-    frames = _frames(out)
-    assert [frame.shape for frame in frames] == [(256, 768, 3)] * 3
-    source = read_picture(picture)[:, 50:350]
-    shown = cv2.resize(source, (256, 256), interpolation=cv2.INTER_AREA)
-    assert np.abs(frames[0][:, :256].astype(int) - shown).mean() < 3
-
-
-def test_animate_result_only(weights: Path, picture: Path, clip: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out.mp4"
-    options = ["--weights", weights, "--size", 256, "--out", out, "--result-only", "--crop", "10,20,200"]
-    assert _mien_model("animate", "--source", picture, "--driving", clip, *options).exit_code == 0
-    assert _frames(out)[0].shape == (256, 256, 3)
-
-
-def test_animate_warp_moves_the_picture_by_a_track(picture: Path, track: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out.mp4"
-    options = ["--engine", "warp", "--size", 256, "--out", out]
-    result = _mien_model("animate", "--source", picture, "--driving", track, *options)
-    assert result.exit_code == 0, result.output
-    frames = _frames(out)
-    assert [frame.shape for frame in frames] == [(256, 512, 3)] * 4
-    at_rest = np.abs(frames[0][:, :256].astype(int) - frames[0][:, 256:]).mean()
-    assert at_rest < 2, "a track at rest shows the source itself"
-
-
-def test_animate_warp_takes_crop_and_keypoints_of_a_stored_avatar(picture: Path, track: Path, tmp_path: Path) -> None:
-    framed = [(0.1 * k - 0.5, 0.0, 1.0, 0.0, 0.0, 1.0) for k in range(10)]
-    box = FaceBox(x=100, y=50, size=200)
-    record = AvatarRecord(avatar_id="a", width=400, height=300, face_box=box, keypoints=framed)
-    (tmp_path / "record.json").write_text(record.model_dump_json())
-    out = tmp_path / "out.mp4"
-    arguments = ["animate", "--source", picture, "--driving", track, "--engine", "warp", "--size", 256, "--out", out]
-    assert _mien_model(*arguments, "--record", tmp_path / "record.json").exit_code == 0
-    recorded = _frames(out)
-    shown = cv2.resize(read_picture(picture)[50:250, 100:300], (256, 256), interpolation=cv2.INTER_LINEAR)
-    assert np.abs(recorded[0][:, :256].astype(int) - shown).mean() < 3
-
-    assert _mien_model(*arguments, "--crop", "100,50,200").exit_code == 0
-    framed_face = _frames(out)
-    apart = np.abs(recorded[2].astype(int) - framed_face[2])
-    assert apart[:, :256].max() < 10, "the same crop, but for the coding"
-    assert apart[:, 256:].max() > 30, "moved about other keypoints"
-
-
-def test_animate_refuses_what_does_not_go_together(
-    weights: Path, picture: Path, clip: Path, track: Path, tmp_path: Path
-) -> None:
-    out, elsewhere = tmp_path / "out.mp4", tmp_path / "nowhere" / "out.mp4"
-    base = ["animate", "--source", picture]
-    cases: list[tuple[list[object], str]] = [
-        (
-            ["--driving", track, "--weights", weights, "--out", out],
-            "the fomm engine is driven by a clip: a motion track's keypoints are not its own",
-        ),
-        (["--driving", clip, "--out", out], "the fomm engine needs --weights, a file that 'mien model import' wrote"),
-        (
-            ["--driving", clip, "--engine", "warp", "--out", out],
-            "the warp engine is driven by a motion track (.motion), not by driving.mp4",
-        ),
-        (["--driving", picture, "--weights", picture, "--out", out], "source.png is not a safetensors file"),
-        (
-            ["--driving", clip, "--weights", weights, "--crop", "0,0,301", "--out", out],
-            "crop 0,0,301 does not lie in a picture of 400x300",
-        ),
-        (
-            ["--driving", clip, "--weights", weights, "--driving-crop", "0,0,121", "--out", out],
-            "crop 0,0,121 does not lie in a picture of 160x120",
-        ),
-        (
-            ["--driving", clip, "--weights", weights, "--device", "cuda:99", "--out", out],
-            f"device 'cuda:99' is not there: torch sees {torch.cuda.device_count()} CUDA devices",
-        ),
-        (
-            ["--driving", clip, "--weights", weights, "--out", elsewhere],
-            f"[Errno 2] No such file or directory: '{elsewhere}'",
-        ),
-        (
-            ["--driving", track, "--engine", "warp", "--record", track, "--out", out],
-            "speech.motion is no avatar's record",
-        ),
-    ]
-    for options, text in cases:
-        result = _mien_model(*base, *options)
-        assert result.exit_code == 1, result.output
-        assert result.stderr == f"Error: {text}\n"
-        assert not out.exists()
