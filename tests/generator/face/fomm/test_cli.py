@@ -87,11 +87,7 @@ def test_info_at_a_size_that_does_not_fit() -> None:
 
 
 def test_the_command_group_imports_without_torch() -> None:
-    code = (
-        "import sys; sys.modules['torch'] = None\n"
-        "from mien_generator.face.fomm.cli import model\n"
-        "model(['--help'])"
-    )
+    code = "import sys; sys.modules['torch'] = None\nfrom mien_generator.face.fomm.cli import model\nmodel(['--help'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "animate" in done.stdout

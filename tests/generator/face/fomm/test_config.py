@@ -13,7 +13,9 @@ def _published() -> dict[str, Any]:
     return json.loads(FULL_WIDTH.to_json())  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("config", [HALF_WIDTH, FULL_WIDTH, replace(HALF_WIDTH, pixel_centres=True)])
+@pytest.mark.parametrize(
+    "config", [HALF_WIDTH, FULL_WIDTH, replace(HALF_WIDTH, pixel_centres=True, source_residual=True)]
+)
 def test_json_round_trip(config: FommConfig) -> None:
     assert FommConfig.from_json(config.to_json()) == config
 

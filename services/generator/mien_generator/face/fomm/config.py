@@ -60,6 +60,7 @@ class FommConfig:
     num_keypoints: int = 10
     num_channels: int = 3
     pixel_centres: bool = False
+    source_residual: bool = False
 
     @property
     def size_multiple(self) -> int:
@@ -91,7 +92,7 @@ class FommConfig:
                 "num_channels": self.num_channels,
                 "estimate_jacobian": True,
             }
-            | ({"pixel_centres": True} if self.pixel_centres else {}),
+            | {name: True for name in ("pixel_centres", "source_residual") if getattr(self, name)},
             **detector,
             "generator_params": generator | {"estimate_occlusion_map": True, "dense_motion_params": dense_motion},
         }
@@ -128,6 +129,7 @@ class FommConfig:
             num_keypoints=common.count("num_kp"),
             num_channels=common.count("num_channels"),
             pixel_centres=common.flag("pixel_centres", default=False),
+            source_residual=common.flag("source_residual", default=False),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -19,18 +19,22 @@ from mien_generator.face.fomm.first_order import KeypointTensors, sample
 class GeneratorSource:
     """Everything that depends on the source alone.
 
-    features: (B, C, H/4, W/4) with two down blocks.
+    features: (B, C, H/4, W/4) with two down blocks. residual: (B, 3, H, W) float32, what the network loses of the source
+    at rest; None in a model without.
     """
 
     features: torch.Tensor
     dense_motion: DenseMotionSource
+    residual: torch.Tensor | None = None
 
     @classmethod
     def stack(cls, sources: Sequence[GeneratorSource]) -> GeneratorSource:
         """One batch of several."""
+        residuals = [each.residual for each in sources if each.residual is not None]
         return cls(
             torch.cat([each.features for each in sources]),
             DenseMotionSource.stack([each.dense_motion for each in sources]),
+            torch.cat(residuals) if residuals else None,
         )
 
 
@@ -49,6 +53,7 @@ class OcclusionAwareGenerator(nn.Module):
         super().__init__()
         generator = config.generator
         depth = generator.num_down_blocks
+        self._source_residual = config.source_residual
         widths = [min(generator.max_features, generator.block_expansion * 2**level) for level in range(depth + 1)]
         self.dense_motion_network = DenseMotionNetwork(config)
         self.first = SameBlock(config.num_channels, widths[0], kernel_size=7)
@@ -64,7 +69,12 @@ class OcclusionAwareGenerator(nn.Module):
         features = self.first(picture)  # (B, C, H, W)
         for block in self.down_blocks:
             features = block(features)
-        return GeneratorSource(features, self.dense_motion_network.prepare(picture, keypoints))
+        source = GeneratorSource(features, self.dense_motion_network.prepare(picture, keypoints))
+        if not self._source_residual:
+            return source
+        with torch.no_grad():  # training takes it for a part of the picture, not of the network
+            residual = picture.float() - self(source, keypoints).prediction
+        return replace(source, residual=residual)
 
     def forward(self, source: GeneratorSource, driving: KeypointTensors) -> GeneratedFace:
         motion = self.dense_motion_network(source.dense_motion, driving)
@@ -74,7 +84,12 @@ class OcclusionAwareGenerator(nn.Module):
         x = self.bottleneck(x)
         for block in self.up_blocks:
             x = block(x)
-        return GeneratedFace(torch.sigmoid(self.final(x)), motion)  # (B, 3, H, W)
+        prediction = torch.sigmoid(self.final(x).float())  # (B, 3, H, W)
+        if source.residual is not None:
+            height, width = source.residual.shape[2:]
+            moved = sample(source.residual, deformation_at(motion, height, width))
+            prediction = (prediction + moved * resized(motion.occlusion_map.float(), height, width)).clamp(0, 1)
+        return GeneratedFace(prediction, motion)
 
 
 def deformation_at(motion: DenseMotion, height: int, width: int) -> torch.Tensor:
