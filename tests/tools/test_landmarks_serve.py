@@ -95,6 +95,14 @@ class TestLiveMotion:
             settled = live.packet(FACE + np.array([30, 0]), 33 * i)
         np.testing.assert_allclose(settled.keypoints.points, before.keypoints.points, atol=0.01)
 
+    def test_unsmoothed_every_frame_stands_for_itself(self) -> None:
+        smoothed, unsmoothed = LiveMotion(absolute=True), LiveMotion(absolute=True, smoothed=False)
+        for live in (smoothed, unsmoothed):
+            live.packet(FACE, 0)
+        shut = unsmoothed.packet(blinking(), 33).keypoints.jacobians[EYES[0], 1, 1]
+        assert shut == pytest.approx(0.1, abs=0.02)
+        assert smoothed.packet(blinking(), 33).keypoints.jacobians[EYES[0], 1, 1] > shut + 0.05
+
     def test_after_a_second_without_a_face_all_begins_anew(self) -> None:
         live = LiveMotion()
         live.packet(FACE, 0)

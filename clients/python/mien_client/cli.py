@@ -14,17 +14,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from av.error import FFmpegError
 
 from mien_client import watching
 from mien_client.api import MienError, Unreachable
 from mien_client.demo import BUNDLED_AVATAR, DemoOptions, run_demo
+from mien_client.landmarks import LandmarksError
 from mien_client.launcher import LaunchError, Stack, StackOptions
-from mien_client.live import LandmarksError
+from mien_client.live import SendOptions
 from mien_client.live import send as send_source
+from mien_client.outgoing import SMOOTHING
 from mien_client.speaking import DEMO_TRACK
 from mien_client.track import MotionTrackError
 from mien_client.uplink import UplinkClosed
 from mien_client.viewer import WhepError
+from mien_encoder.keypoints import EncoderFileError
 from mien_shared.embedded_redis import EmbeddedRedisError
 from mien_shared.motion import MotionPacketError
 
@@ -33,6 +37,8 @@ T = TypeVar("T")
 #: What a user can do something about: shown as one line, without a traceback.
 _KNOWN_ERRORS = (
     EmbeddedRedisError,
+    EncoderFileError,
+    FFmpegError,
     FileNotFoundError,
     LandmarksError,
     LaunchError,
@@ -170,9 +176,28 @@ def up(data: Path, port: int, signaling_port: int, engine: str, weights: Path | 
     help="An operator's, where the service asks for one. Better in MIEN_API_KEY: others see a command's arguments.",
 )
 @click.option("--loop", is_flag=True, help="Send a clip over and over.")
-def send(source: str, avatar: str, url: str, api_key: str | None, loop: bool) -> None:
+@click.option(
+    "--tracker",
+    type=click.Choice(["encoder", "landmarks"]),
+    default="encoder",
+    show_default=True,
+    help="What finds the keypoints; landmarks: the tool that `make landmarks` installs.",
+)
+@click.option("--smoothing", type=click.Choice(list(SMOOTHING)), default="one-euro", show_default=True)
+@click.option("--no-judgement", is_flag=True, help="Send extreme poses too, instead of a default motion.")
+def send(
+    source: str,
+    avatar: str,
+    url: str,
+    api_key: str | None,
+    loop: bool,
+    tracker: str,
+    smoothing: str,
+    no_judgement: bool,
+) -> None:
     """Speak: send the face in SOURCE, a clip, a .motion track, or `camera`."""
-    run(send_source(source, avatar, url, api_key, loop, _say))
+    options = SendOptions(source, avatar, url, api_key, loop, tracker, smoothing, judged=not no_judgement)
+    run(send_source(options, _say))
 
 
 @main.command()

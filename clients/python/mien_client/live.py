@@ -1,159 +1,180 @@
-"""`mien send`: a real face in a clip or before a camera, found by the landmark tool, sent as motion.
-
-The landmark tool (tools/landmarks) has an environment of its own and runs as a child process; its protocol stands in
-its serve.py: a picture in, a motion packet or "no face" out.
-"""
+"""`mien send`: a real face in a clip or before a camera becomes motion, and only motion leaves this machine."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import struct
+import random
 import time
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Protocol
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
 from mien_client.api import MienClient, Session
-from mien_client.demo import avatar_of, speaking_session
+from mien_client.demo import BUNDLED_AVATAR, avatar_of, speaking_session
+from mien_client.landmarks import LandmarkTool
+from mien_client.outgoing import OutgoingMotion
 from mien_client.speaking import capture_clock_ms, play
 from mien_client.track import MotionTrack
-from mien_client.uplink import Uplink
-from mien_shared.motion import PACKET_BYTES, MotionPacket
+from mien_encoder.finder import FaceFinder
+from mien_encoder.keypoints import KeypointEncoder
+from mien_encoder.tracker import FaceTracker
+from mien_shared.motion import Keypoints, MotionPacket
 
-#: Where `make landmarks` puts the tool's environment, seen from a checkout.
-_ENVIRONMENT = Path(__file__).parents[3] / ".venv-landmarks"
-_QUESTION = struct.Struct("<HHI")
-_NO_FACE = bytes(PACKET_BYTES)
-#: Longest side of the pictures that the tool is asked about; landmarks want no more.
-_LONGEST_SIDE = 640
+#: Longest side of the pictures that faces are looked for in.
+_LONGEST_SIDE = 1280
+#: A clip's picture whose turn was so long ago is passed over: newest wins.
+_TOO_LATE_S = 0.1
 
 RgbArray = NDArray[np.uint8]
 
 
-class LandmarksError(RuntimeError):
-    """The landmark tool is not installed, or ended by itself."""
+@dataclass(frozen=True)
+class SendOptions:
+    """What to send, and how.
+
+    source: a clip, a .motion track, or `camera`. tracker: `encoder` or `landmarks`. smoothing: a name of
+    outgoing.SMOOTHING. judged: whether extreme poses are replaced.
+    """
+
+    source: str
+    avatar: str = BUNDLED_AVATAR
+    url: str = "http://127.0.0.1:8080"
+    api_key: str | None = None
+    loop: bool = False
+    tracker: str = "encoder"
+    smoothing: str = "one-euro"
+    judged: bool = True
 
 
-class LandmarkTool:
-    """The landmark tool as a child process; an async context manager."""
+class KeypointFinder(Protocol):
+    """Finds one face's keypoints in picture after picture, off the event loop."""
+
+    async def find(self, rgb: RgbArray, time_s: float) -> Keypoints | None:
+        """The keypoints of the face in a picture, (H, W, 3), in its crop; None where there is no face."""
+
+
+class EncoderFinder:
+    """The encoder K, following one face, in a thread."""
 
     def __init__(self) -> None:
-        self._python = Path(os.environ.get("MIEN_LANDMARKS_PYTHON", _ENVIRONMENT / "bin" / "python"))
-        self._process: asyncio.subprocess.Process | None = None
+        self._tracker = FaceTracker(KeypointEncoder(), FaceFinder())
 
-    async def __aenter__(self) -> Self:
-        if not self._python.exists():
-            raise LandmarksError(
-                "the landmark tool is not installed: run `make landmarks`, or name its Python in MIEN_LANDMARKS_PYTHON"
-            )
-        self._process = await asyncio.create_subprocess_exec(
-            str(self._python),
-            "-m",
-            "mien_landmarks",
-            "serve",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        return self
-
-    async def find(self, rgb: RgbArray, capture_ms: int) -> MotionPacket | None:
-        """The motion of the face in a picture, (H, W, 3) uint8; None where there is no face."""
-        assert self._process is not None and self._process.stdin is not None and self._process.stdout is not None
-        height, width = rgb.shape[:2]
-        try:
-            self._process.stdin.write(_QUESTION.pack(width, height, capture_ms) + rgb.tobytes())
-            await self._process.stdin.drain()
-            answer = await self._process.stdout.readexactly(PACKET_BYTES)
-        except (asyncio.IncompleteReadError, ConnectionError) as error:
-            raise LandmarksError("the landmark tool ended by itself") from error
-        return None if answer == _NO_FACE else MotionPacket.unpack(answer)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._process is not None and self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            async with asyncio.timeout(1.0):
-                await self._process.wait()
-        except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
+    async def find(self, rgb: RgbArray, time_s: float) -> Keypoints | None:
+        face = await asyncio.to_thread(self._tracker.find, rgb, time_s)
+        return None if face is None else face.keypoints
 
 
-async def send(source: str, avatar: str, url: str, api_key: str | None, loop: bool, say: Callable[[str], None]) -> None:
-    """Send a clip, a .motion track, or the `camera`; returns when the source ends, a track and a camera never do."""
-    if source.endswith(".motion"):
-        track = MotionTrack.load(Path(source))
-        async with (
-            MienClient(url, api_key) as mien,
-            speaking_session(mien, await avatar_of(mien, avatar)) as (session, uplink),
-        ):
-            say(f"Speaking at {_page(url, session, api_key)}; Ctrl-C ends it.")
+async def send(options: SendOptions, say: Callable[[str], None]) -> None:
+    """Send what a source shows; returns when the source ends, which a track and a camera never do.
+
+    Raises what the API, the uplink, a track, a tracker's files or FFmpeg have to complain about.
+    """
+    track = MotionTrack.load(Path(options.source)) if options.source.endswith(".motion") else None
+    async with contextlib.AsyncExitStack() as stack:
+        finder = None if track else await _finder(options.tracker, stack)
+        mien = await stack.enter_async_context(MienClient(options.url, options.api_key))
+        avatar = await mien.avatar(await avatar_of(mien, options.avatar))
+        session, uplink = await stack.enter_async_context(speaking_session(mien, avatar.avatar_id))
+        say(f"Speaking at {_page(options, session)}; Ctrl-C ends it.")
+        if track is not None:
             await play(track, uplink)
-    async with (
-        LandmarkTool() as tool,
-        MienClient(url, api_key) as mien,
-        speaking_session(mien, await avatar_of(mien, avatar)) as (session, uplink),
-    ):
-        say(f"Speaking at {_page(url, session, api_key)}; Ctrl-C ends it.")
-        faces = await _send_pictures(pictures(source, loop), tool, uplink)
-        say(f"Sent {uplink.sent} packets; a face was found in {faces[0]} of {faces[1]} pictures.")
+        assert finder is not None  # a track is played without end
+        seed = random.getrandbits(16)
+        motion = OutgoingMotion(avatar.source_keypoints(), options.smoothing, judged=options.judged, seed=seed)
+        pictures = Pictures(options.source, options.loop)
+        try:
+            await speak(pictures, finder, motion, uplink.push)
+        finally:
+            say(f"Sent {uplink.sent} packets: {motion.account()}; {pictures.late} pictures passed over.")
 
 
-def _page(url: str, session: Session, api_key: str | None) -> str:
+async def _finder(tracker: str, stack: contextlib.AsyncExitStack) -> KeypointFinder:
+    if tracker == "landmarks":
+        return await stack.enter_async_context(LandmarkTool())
+    return await asyncio.to_thread(EncoderFinder)
+
+
+def _page(options: SendOptions, session: Session) -> str:
     """Where the session is watched; with the token that watches it, where an API key was needed to make it."""
-    token = f"&token={session.watch_token}" if api_key else ""
-    return f"{url}/#session={session.session_id}{token}"
+    token = f"&token={session.watch_token}" if options.api_key else ""
+    return f"{options.url}/#session={session.session_id}{token}"
 
 
-async def _send_pictures(source: AsyncIterator[RgbArray], tool: LandmarkTool, uplink: Uplink) -> tuple[int, int]:
-    """Pictures to packets; (pictures with a face, pictures). Without a face nothing is sent, which is a stall."""
-    found = asked = 0
-    async for rgb in source:
-        packet = await tool.find(rgb, capture_clock_ms())
-        asked += 1
-        if packet is not None:
-            found += 1
-            uplink.push(packet)
-    return found, asked
+async def speak(
+    pictures: Pictures, finder: KeypointFinder, motion: OutgoingMotion, push: Callable[[MotionPacket], None]
+) -> None:
+    """Every picture to a packet, with a face in it or without: a face that is lost is no stall."""
+    async for picture in pictures:
+        capture_ms = capture_clock_ms()
+        rgb = await asyncio.to_thread(_rgb, picture.frame)
+        found = await finder.find(rgb, picture.time_s)
+        push(motion.packet(found, picture.time_s, capture_ms))
 
 
-async def pictures(source: str, loop: bool) -> AsyncIterator[RgbArray]:
-    """RGB pictures of a clip at its own pace, over and over if asked, or of the first camera as they come."""
-    live = source == "camera"
-    while True:
-        start_s = time.monotonic()
-        with contextlib.closing(_decoded(source)) as decoded:
-            while (entry := await asyncio.to_thread(next, decoded, None)) is not None:
-                at_s, rgb = entry
-                behind_s = time.monotonic() - start_s - at_s
-                if not live and behind_s < 0:
-                    await asyncio.sleep(-behind_s)
-                yield rgb
-        if live or not loop:
-            return
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture whose turn it is. time_s: when that was, monotonic."""
+
+    time_s: float
+    frame: av.VideoFrame
 
 
-def _decoded(source: str) -> Generator[tuple[float, RgbArray], None, None]:
-    """(seconds from the start, picture) of everything in a source, scaled down to what landmarks want."""
+class Pictures:
+    """The pictures of a clip at its own pace, over and over if asked, or of the first camera as they come.
+
+    Counts in `late` the pictures of a clip that were passed over because whoever takes them is too slow.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        loop: bool = False,
+        clock_s: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._source = source
+        self._loop = loop
+        self._clock_s = clock_s
+        self._sleep = sleep
+        self.late = 0
+
+    async def __aiter__(self) -> AsyncIterator[Picture]:
+        live = self._source == "camera"
+        while True:
+            start_s = self._clock_s()
+            with contextlib.closing(_decoded(self._source)) as decoded:
+                while (entry := await asyncio.to_thread(next, decoded, None)) is not None:
+                    at_s, frame = entry
+                    now_s = self._clock_s()
+                    due_s = now_s if live else start_s + at_s
+                    if now_s - due_s > _TOO_LATE_S:
+                        self.late += 1
+                        continue
+                    await self._sleep(max(0.0, due_s - now_s))
+                    yield Picture(due_s, frame)
+            if live or not self._loop:
+                return
+
+
+def _decoded(source: str) -> Generator[tuple[float, av.VideoFrame], None, None]:
+    """(seconds from the start, picture) of everything in a source."""
     if source == "camera":
         opened = av.open("/dev/video0", format="v4l2", options={"framerate": "30", "video_size": "640x480"})
     else:
         opened = av.open(source)
     with opened as container:
         for frame in container.decode(video=0):
-            scale = min(1.0, _LONGEST_SIDE / max(frame.width, frame.height))
-            width, height = round(frame.width * scale), round(frame.height * scale)
-            yield (
-                frame.time or 0.0,
-                frame.to_ndarray(format="rgb24", width=width, height=height).astype(np.uint8, copy=False),
-            )
+            yield frame.time or 0.0, frame
+
+
+def _rgb(frame: av.VideoFrame) -> RgbArray:
+    """(H, W, 3), no side longer than faces are looked for in."""
+    scale = min(1.0, _LONGEST_SIDE / max(frame.width, frame.height))
+    width, height = round(frame.width * scale), round(frame.height * scale)
+    return frame.to_ndarray(format="rgb24", width=width, height=height).astype(np.uint8, copy=False)

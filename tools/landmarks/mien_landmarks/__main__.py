@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     make_stream = commands.add_parser("serve", help="pictures on stdin, motion packets on stdout")
     make_stream.add_argument("--absolute", action="store_true")
+    make_stream.add_argument("--unsmoothed", action="store_true", help="every frame for itself")
 
     draw = commands.add_parser("draw", help="a clip with its keypoints and Jacobians drawn over it, to look at")
     draw.add_argument("clip", type=Path)
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     chosen = parser.parse_args(arguments)
     if chosen.command == "serve":
-        return serve.serve(absolute=chosen.absolute)
+        return serve.serve(absolute=chosen.absolute, smoothed=not chosen.unsmoothed)
     try:
         if chosen.command == "track":
             write_track(chosen.clips, chosen.output, absolute=chosen.absolute, ease_s=chosen.ease_s, loop=chosen.loop)

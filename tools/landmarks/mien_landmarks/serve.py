@@ -11,7 +11,7 @@ and a line on stderr. Nothing else is ever written to stdout.
 Motion is relative to an initial frame, the most neutral of the first two seconds with a face: while a better one may
 still come, a packet that changes it carries the flag NEW_INITIAL_FRAME (the first does). With --absolute every packet
 holds keypoints in the crop instead, flagged ABSOLUTE. The crop follows the face slowly, within several seconds; it is
-chosen anew when the face was away for a second.
+chosen anew when the face was away for a second. With --unsmoothed every frame stands for itself; whoever asks smooths.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ class ProtocolError(ValueError):
 class LiveMotion:
     """Landmarks of one frame after another to motion packets; no picture, no stream, no clock but the sender's."""
 
-    def __init__(self, *, absolute: bool = False) -> None:
+    def __init__(self, *, absolute: bool = False, smoothed: bool = True) -> None:
         self._absolute = absolute
+        self._smoothed = smoothed
         self._sequence = 0
         self._last_ms: int | None = None
         self._box: CropBox | None = None
@@ -61,8 +62,9 @@ class LiveMotion:
         self._follow(crop_box_of(landmarks), capture_ms)
         assert self._box is not None
         framed = self._box.to_crop(landmarks)
-        smooth = self._euro.filter(motion_of([keypoints_of(framed)])[0], capture_ms / 1000)
-        keypoints = keypoints_at(smooth[None], 0)
+        keypoints = keypoints_of(framed)
+        if self._smoothed:
+            keypoints = keypoints_at(self._euro.filter(motion_of([keypoints])[0], capture_ms / 1000)[None], 0)
         flags = MotionFlags.ABSOLUTE
         if not self._absolute:
             flags = self._consider_initial(keypoints, strain(framed), capture_ms)
@@ -107,14 +109,14 @@ def read_question(source: BinaryIO) -> tuple[np.ndarray[tuple[int, ...], np.dtyp
     return np.frombuffer(pixels, np.uint8).reshape(height, width, 3), capture_ms
 
 
-def serve(*, absolute: bool) -> int:
+def serve(*, absolute: bool, smoothed: bool) -> int:
     """Answer on stdout what is asked on stdin until it ends; returns the exit status."""
     # Native libraries print where they like: what they print to descriptor 1 goes to stderr.
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     from mien_landmarks.mesh import FaceMesh
 
-    motion = LiveMotion(absolute=absolute)
+    motion = LiveMotion(absolute=absolute, smoothed=smoothed)
     with FaceMesh() as mesh, answers:
         try:
             while (question := read_question(sys.stdin.buffer)) is not None:
