@@ -62,6 +62,10 @@ class FommConfig:
     pixel_centres: bool = False
     source_residual: bool = False
 
+    def __post_init__(self) -> None:
+        if self.source_residual and not self.pixel_centres:
+            raise ConfigError("model configuration: source_residual wants pixel_centres: elsewhere nothing is at rest")
+
     @property
     def size_multiple(self) -> int:
         """Picture sides must be multiples of this many pixels, or hourglass and skip connections do not meet."""

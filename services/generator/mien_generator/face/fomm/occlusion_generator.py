@@ -12,15 +12,15 @@ from torch import nn
 from mien_generator.face.fomm.blocks import DownBlock, ResBlock, SameBlock, UpBlock
 from mien_generator.face.fomm.config import FommConfig
 from mien_generator.face.fomm.dense_motion import DenseMotion, DenseMotionNetwork, DenseMotionSource
-from mien_generator.face.fomm.first_order import KeypointTensors, sample
+from mien_generator.face.fomm.first_order import KeypointTensors, coordinate_grid, sample
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GeneratorSource:
     """Everything that depends on the source alone.
 
-    features: (B, C, H/4, W/4) with two down blocks. residual: (B, 3, H, W) float32, what the network loses of the source
-    at rest; None in a model without.
+    features: (B, C, H/4, W/4) with two down blocks.
+    residual: (B, 3, H, W) float32, what the network loses of the source at rest; None in a model without.
     """
 
     features: torch.Tensor
@@ -87,7 +87,7 @@ class OcclusionAwareGenerator(nn.Module):
         prediction = torch.sigmoid(self.final(x).float())  # (B, 3, H, W)
         if source.residual is not None:
             height, width = source.residual.shape[2:]
-            moved = sample(source.residual, deformation_at(motion, height, width))
+            moved = sample(source.residual, enlarged(motion.deformation, height, width))
             prediction = (prediction + moved * resized(motion.occlusion_map.float(), height, width)).clamp(0, 1)
         return GeneratedFace(prediction, motion)
 
@@ -95,6 +95,17 @@ class OcclusionAwareGenerator(nn.Module):
 def deformation_at(motion: DenseMotion, height: int, width: int) -> torch.Tensor:
     """The motion's deformation as a (B, height, width, 2) sampling grid."""
     return resized(motion.deformation.permute(0, 3, 1, 2), height, width).permute(0, 2, 3, 1)
+
+
+def enlarged(deformation: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """(B, h, w, 2) -> (B, height, width, 2) on pixel centres.
+
+    Its difference from rest is what is interpolated: the places themselves, held at the outermost centres, would pull
+    the picture's last pixels inward.
+    """
+    small = coordinate_grid(*deformation.shape[1:3], deformation.device, pixel_centres=True)
+    large = coordinate_grid(height, width, deformation.device, pixel_centres=True)
+    return large + resized((deformation - small).permute(0, 3, 1, 2), height, width).permute(0, 2, 3, 1)
 
 
 def resized(maps: torch.Tensor, height: int, width: int) -> torch.Tensor:
