@@ -10,9 +10,10 @@ entries), in crop coordinates. Relative motion is exactly (v_r - v_i, J_r J_i^-1
 bent away from its own picture, the source pose: nothing at rest, about 1.3 for a blink. A frame above the threshold
 tau is rejected: a generator asked for so much shows smears, and viewers see the default motion instead.
 
-**The initial frame** is the first one found, and from then on is replaced by each frame whose pose is clearly closer to
-the source pose. Closeness is L2 again, of the frame against the avatar's own keypoints, after moving and scaling the
-frame onto them: where a face lies in its crop, and how large, are no part of its pose.
+**The initial frame** is the first one found, and from then on is replaced by each frame that is clearly closer to the
+source pose: whose L2 against the avatar's own keypoints is smaller. Two people's proportions differ, so this distance
+is never 0, but it is least where the pose is the same; a face's place and size count in it too, for crops of clips
+and avatars are framed alike, and a face taken off its place would leave the avatar off its own ever after.
 
 Pure: no clock, no picture, no socket. docs/judgement.md says how tau was chosen; tests/shared/vectors holds vectors.
 """
@@ -24,7 +25,6 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mien_shared.default_motion import DefaultMotion, Ease
 from mien_shared.motion import MAX_COORDINATE, MAX_JACOBIAN, Keypoints, MotionFlags
@@ -101,28 +101,6 @@ def l2(motion: Keypoints, alpha: float = ALPHA, beta: float = BETA) -> float:
     return alpha * displacement + beta * deviation
 
 
-def distance_to_pose(frame: Keypoints, source: Keypoints, alpha: float = ALPHA, beta: float = BETA) -> float:
-    """How far a frame's pose is from the source pose: eq. 2 once position and size of the frame are the source's.
-
-    Infinite where all points of the frame coincide. Raises np.linalg.LinAlgError if a source Jacobian has no inverse.
-    """
-    points, size = _centred(frame)
-    source_points, source_size = _centred(source)
-    if size == 0:
-        return math.inf
-    scale = np.float64(source_size / size)
-    moved = scale * points - source_points
-    turned = scale * (frame.jacobians @ np.linalg.inv(source.jacobians))
-    return l2(Keypoints(moved.astype(np.float32), turned.astype(np.float32)), alpha, beta)
-
-
-def _centred(keypoints: Keypoints) -> tuple[NDArray[np.float64], float]:
-    """The points about their mean, and the root of the sum of their squares."""
-    points = keypoints.points.astype(np.float64)
-    points -= points.mean(axis=0)
-    return points, math.sqrt(float(np.square(points).sum()))
-
-
 class Judgement:
     """One sender's judgement: keypoints as found in, motion fit to be sent out, frame by frame.
 
@@ -176,7 +154,7 @@ class Judgement:
         if self._face_at_s is not None and time_s - self._face_at_s > self._policy.forget_s:
             self._initial = None
         self._face_at_s = time_s
-        distance = distance_to_pose(found, self._source, self._policy.alpha, self._policy.beta)
+        distance = l2(found.relative_to(self._source), self._policy.alpha, self._policy.beta)
         if self._initial is not None and distance >= self._policy.closer * self._initial_distance:
             return False
         self._initial, self._initial_distance = found, distance

@@ -16,7 +16,6 @@ from mien_shared.judgement import (
     JudgementPolicy,
     TimeRanBackwards,
     Verdict,
-    distance_to_pose,
     l2,
 )
 from mien_shared.motion import EYES, FaceKeypoint, Keypoints, MotionFlags, MotionPacket
@@ -89,20 +88,6 @@ def test_l2_is_equation_2() -> None:
 def test_a_blink_is_well_below_tau_and_a_turned_head_above() -> None:
     assert 1.0 < l2(blinking().relative_to(SPEAKER)) < 0.6 * TAU
     assert l2(turned(1.0).relative_to(SPEAKER)) > TAU
-
-
-class TestDistanceToPose:
-    def test_knows_nothing_of_place_and_size(self) -> None:
-        near = Keypoints((SOURCE.points * 1.5 + (0.2, -0.1)).astype(np.float32), SOURCE.jacobians * np.float32(1.5))
-        assert distance_to_pose(near, SOURCE) == pytest.approx(0, abs=1e-5)
-
-    def test_grows_with_what_is_not_the_source_pose(self) -> None:
-        neutral = distance_to_pose(SPEAKER, SOURCE)
-        assert distance_to_pose(blinking(), SOURCE) > neutral + 0.5
-        assert neutral < distance_to_pose(turned(0.3), SOURCE) < distance_to_pose(turned(0.8), SOURCE)
-
-    def test_a_face_in_one_point_is_infinitely_far(self) -> None:
-        assert distance_to_pose(Keypoints(SOURCE.points * 0, SOURCE.jacobians), SOURCE) == math.inf
 
 
 class TestInitialFrame:

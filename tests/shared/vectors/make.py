@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mien_shared.default_motion import DefaultMotion
-from mien_shared.judgement import Judgement, JudgementPolicy, distance_to_pose, l2
+from mien_shared.judgement import Judgement, JudgementPolicy, l2
 from mien_shared.motion import EYES, PACKET_BYTES, FloatArray, Keypoints, MotionPacket
 from mien_shared.smoothing import DeadZones, OneEuro, SavitzkyGolay, Smoother
 
@@ -92,19 +92,13 @@ def judgement_vectors() -> dict[str, Any]:
     return {"policy": asdict(policy), "seed": seed, "source": rounded(avatar().rows(), 4), "frames": frames}
 
 
-def measure_vectors() -> dict[str, Any]:
-    """L2 of motions, and the distances of faces to the source pose."""
-    faces = [rounded(rows, 4) for rows in speaker(0, 734)[::61]]
-    initial = read(faces[0])
-    motions = [rounded(read(face).relative_to(initial).rows(), 6) for face in faces]
+def l2_vectors() -> dict[str, Any]:
+    faces = [Keypoints.from_rows(rows) for rows in speaker(0, 734)[::61]]
+    motions = [rounded(face.relative_to(faces[0]).rows(), 6) for face in faces]
     return {
         "alpha": JudgementPolicy().alpha,
         "beta": JudgementPolicy().beta,
-        "source": rounded(avatar().rows(), 4),
         "l2": [{"motion": motion, "l2": round(l2(read(motion)), 6)} for motion in motions],
-        "distance_to_pose": [
-            {"frame": face, "distance": round(distance_to_pose(read(face), avatar()), 6)} for face in faces
-        ],
     }
 
 
@@ -143,7 +137,7 @@ def smoothing_vectors() -> dict[str, Any]:
 
 VECTORS = {
     "judgement.json": judgement_vectors,
-    "measures.json": measure_vectors,
+    "l2.json": l2_vectors,
     "default_motion.json": default_motion_vectors,
     "smoothing.json": smoothing_vectors,
 }
