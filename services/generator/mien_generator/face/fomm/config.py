@@ -10,6 +10,14 @@ from typing import Literal, cast
 Width = Literal["half", "full"]
 
 
+#: Variance of a keypoint's Gaussian in squared crop units ([-1, 1]); the published networks were trained with it.
+KEYPOINT_VARIANCE = 0.01
+
+#: What a singular Jacobian's determinant is taken for: far below what any face does, as an eye that closes to a tenth
+#: of its height has 0.1.
+SMALLEST_DETERMINANT = 1e-6
+
+
 class ConfigError(ValueError):
     """A model configuration that describes no network of this family; the text names the field."""
 

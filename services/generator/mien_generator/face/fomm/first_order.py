@@ -13,13 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from mien_generator.face.fomm.config import KEYPOINT_VARIANCE, SMALLEST_DETERMINANT
 from mien_shared.motion import Keypoints
-
-#: Variance of a keypoint's Gaussian in squared crop units ([-1, 1]); the published networks were trained with it.
-KEYPOINT_VARIANCE = 0.01
-
-#: Far below what any face does: an eye that closes to a tenth of its height has 0.1.
-SMALLEST_DETERMINANT = 1e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)

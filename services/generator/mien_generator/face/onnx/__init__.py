@@ -1,0 +1,1 @@
+"""FOMM's generator on ONNX Runtime: graphs without weights, weights from the safetensors file, no torch."""

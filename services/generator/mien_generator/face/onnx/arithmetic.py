@@ -1,0 +1,328 @@
+"""What convolutions compute in: float32, or 8-bit integers on ranges that were calibrated on real motion.
+
+Both offer the same operations on feature maps, so that a network is written once. Float maps are (B, C, H, W), the
+layout from which ONNX Runtime makes its own blocked one; integer maps are (B, H, W, C), the layout of its integer
+convolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from mien_generator.face.fomm.rewrite import BATCH_NORM_EPSILON, BatchNorm, phase_kernels
+from mien_generator.face.onnx.graph import CONTRIB, Graph
+from mien_shared.motion import FloatArray
+
+#: Lowest and highest value that a quantisation point holds; what lies beyond is clipped.
+Range = tuple[float, float]
+
+_BYTE_LEVELS = 255
+#: Activations are unsigned and weights signed: the one pairing that ONNX Runtime has fast kernels for on x86.
+_WEIGHT_LEVELS = 127
+_SMALLEST_SCALE = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Maps:
+    """Feature maps inside a graph.
+
+    stride: pixels of the picture from one cell to the next. point: what range integers of these maps stand for.
+    """
+
+    name: str
+    channels: int
+    stride: int
+    point: str
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Multiply-accumulates of a convolution at every cell that it makes, `stride` pixels of the picture apart."""
+
+    macs: int
+    stride: int
+
+
+class Arithmetic(Protocol):
+    """Operations on maps of one kind; every one appends to the graph. Weights are (Cout, Cin, kh, kw) float32."""
+
+    graph: Graph
+    work: list[Work]
+
+    def enter(self, maps: Maps) -> Maps:
+        """From float32 (B, C, H, W)."""
+
+    def leave(self, maps: Maps) -> Maps:
+        """To float32 (B, C, H, W)."""
+
+    def convolution(
+        self,
+        maps: Maps,
+        name: str,
+        weight: FloatArray,
+        bias: FloatArray,
+        point: str,
+        *,
+        relu: bool = True,
+        pads: tuple[int, int, int, int] | None = None,
+    ) -> Maps:
+        """pads: top, left, bottom, right; by default what keeps the size."""
+
+    def halved(self, maps: Maps) -> Maps:
+        """Means of 2x2 cells."""
+
+    def doubled(self, maps: Maps) -> Maps:
+        """Every cell four times."""
+
+    def interleaved(self, phases: Sequence[Maps]) -> Maps:
+        """Four maps as one of twice the side: phase 2p + q has the cells (2i + p, 2j + q)."""
+
+    def beside(self, maps: Sequence[Maps]) -> Maps:
+        """Channels of maps that share one point."""
+
+    def stream(self, maps: Maps) -> Maps:
+        """What residual blocks add to, from float32 (B, C, H, W); it stays float32, or every rounding would add up."""
+
+    def normalised(self, stream: Maps, name: str, norm: BatchNorm, point: str) -> Maps:
+        """ReLU of a stream, normalised."""
+
+    def added(self, stream: Maps, maps: Maps) -> Maps:
+        """A stream with what a block made."""
+
+    def ended(self, stream: Maps, point: str) -> Maps:
+        """Maps from a stream."""
+
+
+def phases(
+    arithmetic: Arithmetic, maps: Maps, name: str, weight: FloatArray, bias: FloatArray, point: str
+) -> list[Maps]:
+    """A 3x3 convolution and ReLU of the doubled maps, as four 2x2 convolutions of the maps themselves (rewrite.py)."""
+    kernels = phase_kernels(weight)
+    return [
+        arithmetic.convolution(maps, f"{name}.{p}{q}", kernels[p, q], bias, point, pads=(1 - p, 1 - q, p, q))
+        for p in range(2)
+        for q in range(2)
+    ]
+
+
+class FloatArithmetic:
+    """float32."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.work: list[Work] = []
+        #: Every map that integers would round, at a point: what calibration looks at.
+        self.observed: list[Maps] = []
+
+    def enter(self, maps: Maps) -> Maps:
+        return self._observed(maps)
+
+    def leave(self, maps: Maps) -> Maps:
+        return maps
+
+    def convolution(
+        self,
+        maps: Maps,
+        name: str,
+        weight: FloatArray,
+        bias: FloatArray,
+        point: str,
+        *,
+        relu: bool = True,
+        pads: tuple[int, int, int, int] | None = None,
+    ) -> Maps:
+        graph = self.graph
+        self.work.append(Work(weight.size, maps.stride))
+        value = graph.op(
+            "Conv",
+            maps.name,
+            graph.parameter(f"{name}.weight", weight),
+            graph.parameter(f"{name}.bias", bias),
+            pads=_pads(weight, pads),
+            kernel_shape=list(weight.shape[2:]),
+        )
+        return self._observed(Maps(graph.op("Relu", value) if relu else value, weight.shape[0], maps.stride, point))
+
+    def halved(self, maps: Maps) -> Maps:
+        value = self.graph.op("AveragePool", maps.name, kernel_shape=[2, 2], strides=[2, 2])
+        return Maps(value, maps.channels, maps.stride * 2, maps.point)
+
+    def doubled(self, maps: Maps) -> Maps:
+        value = self.graph.op(
+            "Resize",
+            maps.name,
+            "",
+            self.graph.constant([1, 1, 2, 2]),
+            mode="nearest",
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+        )
+        return Maps(value, maps.channels, maps.stride // 2, maps.point)
+
+    def interleaved(self, phases: Sequence[Maps]) -> Maps:
+        together = self.beside(phases)
+        value = self.graph.op("DepthToSpace", together.name, blocksize=2, mode="DCR")
+        return Maps(value, phases[0].channels, together.stride // 2, together.point)
+
+    def beside(self, maps: Sequence[Maps]) -> Maps:
+        value = self.graph.op("Concat", *(each.name for each in maps), axis=1)
+        return Maps(value, sum(each.channels for each in maps), maps[0].stride, maps[0].point)
+
+    def stream(self, maps: Maps) -> Maps:
+        return maps
+
+    def normalised(self, stream: Maps, name: str, norm: BatchNorm, point: str) -> Maps:
+        # ONNX Runtime runs this operator in its blocked layout; a product and a sum would make it change layouts.
+        statistics = zip(
+            ("gamma", "beta", "mean", "variance"), (norm.gamma, norm.beta, norm.mean, norm.variance), strict=True
+        )
+        value = self.graph.op(
+            "BatchNormalization",
+            stream.name,
+            *(self.graph.parameter(f"{name}.{part}", values) for part, values in statistics),
+            epsilon=BATCH_NORM_EPSILON,
+        )
+        return self._observed(Maps(self.graph.op("Relu", value), stream.channels, stream.stride, point))
+
+    def added(self, stream: Maps, maps: Maps) -> Maps:
+        return Maps(self.graph.op("Add", stream.name, maps.name), stream.channels, stream.stride, stream.point)
+
+    def ended(self, stream: Maps, point: str) -> Maps:
+        return self._observed(Maps(stream.name, stream.channels, stream.stride, point))
+
+    def _observed(self, maps: Maps) -> Maps:
+        if maps.point:
+            self.observed.append(maps)
+        return maps
+
+
+class IntegerArithmetic:
+    """Unsigned 8-bit maps with one scale and zero for each point; signed 8-bit weights with a scale for each filter.
+
+    ranges: for every point. Those that begin at zero clip negative values, which is ReLU.
+    """
+
+    def __init__(self, graph: Graph, ranges: Mapping[str, Range], work: list[Work]) -> None:
+        self.graph = graph
+        self.work = work
+        self._ranges = ranges
+
+    def enter(self, maps: Maps) -> Maps:
+        value = self.graph.op("QuantizeLinear", maps.name, *self._scale_and_zero(maps.point))
+        return self._with(maps, self.graph.op("Transpose", value, perm=[0, 2, 3, 1]))
+
+    def leave(self, maps: Maps) -> Maps:
+        value = self.graph.op("Transpose", maps.name, perm=[0, 3, 1, 2])
+        return self._with(maps, self.graph.op("DequantizeLinear", value, *self._scale_and_zero(maps.point)))
+
+    def convolution(
+        self,
+        maps: Maps,
+        name: str,
+        weight: FloatArray,
+        bias: FloatArray,
+        point: str,
+        *,
+        relu: bool = True,
+        pads: tuple[int, int, int, int] | None = None,
+    ) -> Maps:
+        graph = self.graph
+        self.work.append(Work(weight.size, maps.stride))
+        if relu and _quantisation(self._ranges[point])[1] != 0:
+            raise ValueError(f"the range of {point} reaches below zero: integers would not clip what ReLU clips")
+        largest = np.abs(weight).max(axis=(1, 2, 3))
+        scales = np.maximum(largest / _WEIGHT_LEVELS, _SMALLEST_SCALE).astype(np.float32)
+        integers = np.rint(weight / scales[:, None, None, None]).astype(np.int8)
+        # A convolution's sums count in steps of the input's scale times the filter's.
+        steps = np.rint(bias / (_quantisation(self._ranges[maps.point])[0] * scales.astype(np.float64)))
+        value = graph.op(
+            "QLinearConv",
+            maps.name,
+            *self._scale_and_zero(maps.point),
+            graph.parameter(f"{name}.weight", integers),
+            graph.parameter(f"{name}.scale", scales),
+            graph.constant(np.zeros(len(scales)), np.int8),
+            *self._scale_and_zero(point),
+            graph.parameter(f"{name}.bias", steps.astype(np.int32)),
+            domain=CONTRIB,
+            channels_last=1,
+            pads=_pads(weight, pads),
+            kernel_shape=list(weight.shape[2:]),
+        )
+        return Maps(value, weight.shape[0], maps.stride, point)
+
+    def halved(self, maps: Maps) -> Maps:
+        scale_and_zero = self._scale_and_zero(maps.point)
+        value = self.graph.op(
+            "QLinearAveragePool",
+            maps.name,
+            *scale_and_zero,
+            *scale_and_zero,
+            domain=CONTRIB,
+            channels_last=1,
+            kernel_shape=[2, 2],
+            strides=[2, 2],
+        )
+        return Maps(value, maps.channels, maps.stride * 2, maps.point)
+
+    def doubled(self, maps: Maps) -> Maps:
+        value = self.interleaved([maps] * 4).name
+        return Maps(value, maps.channels, maps.stride // 2, maps.point)
+
+    def interleaved(self, phases: Sequence[Maps]) -> Maps:
+        # Columns meet as channels, rows as halves of a longer row: with the channels last both are plain copies.
+        graph, channels = self.graph, phases[0].channels
+        rows = [graph.op("Concat", left.name, right.name, axis=3) for left, right in (phases[:2], phases[2:])]
+        # (B, H, 1, 2 * W * C) each
+        pairs = graph.op("Concat", *(graph.op("Reshape", row, graph.integers(0, 0, 1, -1)) for row in rows), axis=2)
+        shape = graph.op("Mul", graph.op("Shape", phases[0].name), graph.integers(1, 2, 2, 1))
+        return Maps(graph.op("Reshape", pairs, shape), channels, phases[0].stride // 2, phases[0].point)
+
+    def beside(self, maps: Sequence[Maps]) -> Maps:
+        value = self.graph.op("Concat", *(each.name for each in maps), axis=3)
+        return Maps(value, sum(each.channels for each in maps), maps[0].stride, maps[0].point)
+
+    def stream(self, maps: Maps) -> Maps:
+        return self._with(maps, self.graph.op("Transpose", maps.name, perm=[0, 2, 3, 1]))
+
+    def normalised(self, stream: Maps, name: str, norm: BatchNorm, point: str) -> Maps:
+        scale, shift = norm.affine()
+        scaled = self.graph.op("Mul", stream.name, self.graph.parameter(f"{name}.scale", scale))
+        value = self.graph.op("Add", scaled, self.graph.parameter(f"{name}.shift", shift))
+        return self.ended(Maps(value, stream.channels, stream.stride, stream.point), point)
+
+    def added(self, stream: Maps, maps: Maps) -> Maps:
+        value = self.graph.op("DequantizeLinear", maps.name, *self._scale_and_zero(maps.point))
+        return self._with(stream, self.graph.op("Add", stream.name, value))
+
+    def ended(self, stream: Maps, point: str) -> Maps:
+        value = self.graph.op("QuantizeLinear", stream.name, *self._scale_and_zero(point))
+        return Maps(value, stream.channels, stream.stride, point)
+
+    def _scale_and_zero(self, point: str) -> tuple[str, str]:
+        scale, zero = _quantisation(self._ranges[point])
+        return (
+            self.graph.parameter(f"{point}.scale", np.array(scale, np.float32)),
+            self.graph.parameter(f"{point}.zero", np.array(zero, np.uint8)),
+        )
+
+    def _with(self, maps: Maps, name: str) -> Maps:
+        return Maps(name, maps.channels, maps.stride, maps.point)
+
+
+def _quantisation(of: Range) -> tuple[float, int]:
+    """Scale and zero point of a range; zero itself is always exact, since convolutions pad with it."""
+    low, high = min(of[0], 0.0), max(of[1], 0.0)
+    scale = max((high - low) / _BYTE_LEVELS, _SMALLEST_SCALE)
+    return scale, round(-low / scale)
+
+
+def _pads(weight: FloatArray, pads: tuple[int, int, int, int] | None) -> list[int]:
+    if pads is not None:
+        return list(pads)
+    rows, columns = weight.shape[2] // 2, weight.shape[3] // 2
+    return [rows, columns, rows, columns]

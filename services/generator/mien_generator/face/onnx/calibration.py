@@ -1,0 +1,130 @@
+"""Ranges for 8-bit convolutions, found on real motion: what every quantisation point holds while faces are made.
+
+A range need not hold every value: a few far ones would leave the many coarse steps. Of the ranges between the smallest
+and the largest value, the one is taken whose steps and clipping together err least, in squares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from mien_generator.face.contract import AvatarFace, FaceRequest
+from mien_generator.face.fomm.weights import StoredWeights
+from mien_generator.face.onnx.arithmetic import Range
+from mien_generator.face.onnx.generator import OnnxGenerator
+from mien_generator.face.onnx.graph import Graph
+from mien_generator.face.onnx.network import animate_graph, prepare_graph
+from mien_generator.face.onnx.sessions import Network, Session, session_options
+from mien_shared.motion import NUM_KEYPOINTS, Keypoints
+
+#: Values kept of every map of every face: enough for its distribution.
+_KEPT = 4096
+#: How much of the whole range is tried.
+_FRACTIONS = np.linspace(0.3, 1.0, 36)
+_LEVELS = 255
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clip:
+    """A face and the motion it is seen in: keypoints in the same crop."""
+
+    avatar: AvatarFace
+    driving: Sequence[Keypoints]
+
+    @classmethod
+    def read(cls, folder: Path, frames: int, *, offset: float = 0) -> Clip:
+        """A folder of labelled crops: frames.npy (N, S, S, 3) uint8 and keypoints.npy (N, 10, 6) float32.
+
+        The first frame is the face; `frames` of all are its motion, evenly taken; `offset` of a step further on.
+        Raises OSError, or ValueError where the files hold something else.
+        """
+        pictures = np.load(folder / "frames.npy", mmap_mode="r")
+        rows = np.load(folder / "keypoints.npy")
+        if pictures.ndim != 4 or pictures.dtype != np.uint8 or rows.shape[1:] != (NUM_KEYPOINTS, 6):
+            raise ValueError(f"{folder.name} holds no labelled crops")
+        found = np.flatnonzero(np.isfinite(rows).all(axis=(1, 2)))
+        if not found.size:
+            raise ValueError(f"{folder.name} shows no face")
+        step = len(found) / frames
+        chosen = found[((np.arange(frames) + offset) * step).astype(int) % len(found)]
+        keypoints = [Keypoints.from_rows(rows[index]) for index in dict.fromkeys(chosen.tolist())]
+        first = int(found[0])
+        return cls(AvatarFace(np.ascontiguousarray(pictures[first]), Keypoints.from_rows(rows[first])), keypoints)
+
+
+def calibrate(weights: StoredWeights, clips: Iterable[Clip], *, size: int, threads: int = 0) -> dict[str, Range]:
+    """The range of every quantisation point. Needs the `onnx` package."""
+    made = animate_graph(weights.config, weights.arrays)
+    graph, watched = made.graph, {}
+    for index, maps in enumerate(made.observed):
+        name = f"observed.{index}"
+        graph.output(maps.name, name, np.float32, "B", maps.channels, f"{name}.rows", f"{name}.columns")
+        watched[name] = maps.point
+    animate = _WatchingSession(opened(graph, threads), watched)
+    prepare = Session(opened(prepare_graph(weights.config, weights.arrays), threads))
+    generator = OnnxGenerator(Network(weights.config, "float32", "cpu", prepare, animate), size=size)
+    for clip in clips:
+        prepared = generator.prepare(clip.avatar)
+        for driving in clip.driving:
+            generator.animate([FaceRequest(prepared, driving)])
+    return {point: _least_error(np.concatenate(values)) for point, values in animate.seen.items()}
+
+
+def opened(graph: Graph, threads: int) -> onnxruntime.InferenceSession:
+    """A graph that was never a file, on the CPU."""
+    options = session_options(graph, threads)
+    return onnxruntime.InferenceSession(graph.serialised({}), options, providers=["CPUExecutionProvider"])
+
+
+def psnr(generator: OnnxGenerator, reference: OnnxGenerator, clips: Iterable[Clip]) -> list[float]:
+    """Peak signal to noise of one engine's faces against another's, dB, one for every frame of motion."""
+    found = []
+    for clip in clips:
+        both = [each.prepare(clip.avatar) for each in (generator, reference)]
+        for driving in clip.driving:
+            (face,), (exact,) = (
+                each.animate([FaceRequest(prepared, driving)])
+                for each, prepared in zip((generator, reference), both, strict=True)
+            )
+            error = np.square(np.asarray(face, np.float64) - np.asarray(exact, np.float64)).mean()
+            found.append(float(10 * np.log10(255**2 / max(error, 1e-6))))
+    return found
+
+
+class _WatchingSession(Session):
+    """Keeps some of what the watched outputs hold, by point."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, watched: Mapping[str, str]) -> None:
+        super().__init__(session)
+        self._watched = watched
+        self.seen: dict[str, list[NDArray[np.float32]]] = {}
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        outputs = super().run(inputs)
+        for name, point in self._watched.items():
+            values = outputs.pop(name).reshape(-1)
+            # An odd stride meets every column; the extremes are always among what is kept.
+            stride = max(1, values.size // _KEPT) | 1
+            kept = np.concatenate([values[::stride], [values.min(), values.max()]]).astype(np.float32)
+            self.seen.setdefault(point, []).append(kept)
+        return outputs
+
+
+def _least_error(values: NDArray[np.float32]) -> Range:
+    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+    best, least = (low, high), np.inf
+    for fraction in _FRACTIONS:
+        scale = max((high - low) * fraction / _LEVELS, 1e-12)
+        zero = round(-low * fraction / scale)
+        steps = np.clip(np.rint(values / scale) + zero, 0, _LEVELS) - zero
+        error = float(np.square(values - steps * scale).mean())
+        if error < least:
+            best, least = (low * fraction, high * fraction), error
+    return best

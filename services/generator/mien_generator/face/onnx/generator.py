@@ -1,0 +1,129 @@
+"""The FaceGenerator that runs FOMM with ONNX Runtime: the default install's network, on the CPU, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mien_generator.face.contract import MAX_FACE_SIZE, AvatarFace, FacePicture, FaceRequest
+from mien_generator.face.fomm.weights import MismatchedWeights
+from mien_generator.face.onnx.files import ModelFiles
+from mien_generator.face.onnx.sessions import Network, Precision
+from mien_generator.face.picture import scaled
+from mien_shared.motion import NUM_KEYPOINTS, Keypoints
+
+#: Faces that a CPU makes in one run: more would leave its caches. A device takes all at once.
+_CPU_BATCH = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedOnnx:
+    """What was computed from one avatar, in the computer's memory: 6.9 MB at 384 and half width.
+
+    size: pixels. arrays: a batch of one for every input of `animate` that does not move.
+    """
+
+    size: int
+    arrays: dict[str, NDArray[np.float32]]
+
+
+class OnnxGenerator:
+    """FaceGenerator on the two graphs.
+
+    size: side of the faces in pixels, a multiple of the configuration's `size_multiple`.
+    Raises ConfigError for a size that does not pass through the network, MismatchedWeights for weights with another
+    number of keypoints than a motion packet carries. Not thread-safe: one owner thread per device.
+    """
+
+    name = "onnx"
+
+    def __init__(self, network: Network, *, size: int = MAX_FACE_SIZE) -> None:
+        network.config.check_size(size)
+        if network.config.num_keypoints != NUM_KEYPOINTS:
+            raise MismatchedWeights(
+                f"these weights have {network.config.num_keypoints} keypoints, a motion packet carries {NUM_KEYPOINTS}"
+            )
+        self.size = size
+        self.precision = network.precision
+        self._network: Network | None = network
+        self._batch = _CPU_BATCH if network.device == "cpu" else None
+
+    @classmethod
+    def load(
+        cls,
+        path: Path,
+        *,
+        size: int = MAX_FACE_SIZE,
+        device: str = "cpu",
+        precision: Precision = "auto",
+        threads: int = 0,
+    ) -> OnnxGenerator:
+        """From a safetensors file with its graphs beside it; raises what ModelFiles.read and Network.open raise."""
+        files = ModelFiles.read(path)
+        return cls(Network.open(files, device=device, precision=precision, threads=threads), size=size)
+
+    def at(self, size: int) -> OnnxGenerator:
+        """A generator of another size on the same network, which is in memory once."""
+        return OnnxGenerator(self._open_network(), size=size)
+
+    def prepare(self, avatar: AvatarFace) -> PreparedOnnx:
+        """Source features, small pictures and keypoints (about 6 of 31 G MAC at half width), and where the model wants
+        it, what the picture at rest lacks of the source: one face more."""
+        network = self._open_network()
+        rgb = np.ascontiguousarray(scaled(avatar.rgb, self.size))[None]
+        keypoints = avatar.keypoints
+        arrays = network.prepare.run({"rgb": rgb, "points": _array(keypoints.points)})
+        arrays |= {"source_points": _array(keypoints.points), "source_jacobians": _array(keypoints.jacobians)}
+        if network.config.source_residual:
+            arrays["residual"] = np.zeros((1, rgb.shape[3], *rgb.shape[1:3]), np.float32)
+            at_rest = network.animate.run(arrays | _driving([keypoints]))["rgb"]
+            lost = (rgb.astype(np.float32) - at_rest) / 255
+            arrays["residual"] = np.ascontiguousarray(lost.transpose(0, 3, 1, 2))
+        return PreparedOnnx(self.size, arrays)
+
+    def animate(self, requests: Sequence[FaceRequest[PreparedOnnx]]) -> list[FacePicture]:
+        """(size, size, 3) uint8 RGB each, whichever avatars they are for; raises ValueError for a face of another
+        size."""
+        for request in requests:
+            if request.prepared.size != self.size:
+                raise ValueError(f"a face prepared at {request.prepared.size} pixels, the generator makes {self.size}")
+        batch = self._batch or len(requests)
+        faces: list[FacePicture] = []
+        for start in range(0, len(requests), batch):
+            faces.extend(self._run(requests[start : start + batch]))
+        return faces
+
+    def close(self) -> None:
+        """Drop the network; its memory goes with the last generator that has it."""
+        self._network = None
+
+    def _run(self, requests: Sequence[FaceRequest[PreparedOnnx]]) -> NDArray[np.uint8]:
+        prepared = [request.prepared.arrays for request in requests]
+        inputs: dict[str, NDArray[Any]] = {
+            name: prepared[0][name] if len(prepared) == 1 else np.concatenate([each[name] for each in prepared])
+            for name in prepared[0]
+        }
+        driving = _driving([request.driving for request in requests])
+        rgb: NDArray[np.uint8] = self._open_network().animate.run(inputs | driving)["rgb"]
+        return rgb
+
+    def _open_network(self) -> Network:
+        if self._network is None:
+            raise RuntimeError("the generator is closed")
+        return self._network
+
+
+def _driving(keypoints: Sequence[Keypoints]) -> dict[str, NDArray[np.float32]]:
+    return {
+        "driving_points": np.stack([each.points for each in keypoints]).astype(np.float32, copy=False),
+        "driving_jacobians": np.stack([each.jacobians for each in keypoints]).astype(np.float32, copy=False),
+    }
+
+
+def _array(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return values.astype(np.float32, copy=False)[None]
