@@ -105,6 +105,10 @@ class CropSquare:
         """The square that was wished for."""
         return cls(wish.centre_x - wish.side / 2, wish.centre_y - wish.side / 2, wish.side)
 
+    def wish(self) -> CropWish:
+        """Back to what a box of a still picture is chosen by."""
+        return CropWish(self.x + self.size / 2, self.y + self.size / 2, self.size)
+
     def to_crop(self, points: NDArray[np.floating]) -> Points:
         """(..., 2) pixels of the picture to crop coordinates: the square spans [-1, 1]."""
         return np.asarray((points - (self.x, self.y)) * (2 / self.size) - 1, np.float64)
