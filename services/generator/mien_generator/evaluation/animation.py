@@ -13,7 +13,7 @@ from mien_generator.evaluation.clips import ClipError, clip_pictures
 from mien_generator.evaluation.keypoints import FoundFace
 from mien_generator.evaluation.reenactment import is_invertible
 from mien_generator.face.contract import AvatarFace, FaceGenerator, FaceRequest, P, RgbArray, as_rgb
-from mien_shared.judgement import distance_to_pose
+from mien_shared.judgement import l2
 from mien_shared.motion import PACKET_BYTES, Keypoints, MotionFlags, MotionPacket, MotionPacketError
 
 #: Motion tracks run at 30 fps.
@@ -31,7 +31,7 @@ class Step:
 
 
 def best_initial(found: Sequence[FoundFace | None], source: Keypoints, name: str) -> Keypoints:
-    """The frame whose pose is closest to the source's: what motion is best taken relative to.
+    """The frame whose pose is closest to the source's, by eq. 2 of the paper: what motion is best taken relative to.
 
     A call finds it as it goes (mien_shared.judgement); here the whole clip is at hand, as for FOMM's find_best_frame.
     Raises ClipError where no frame has a face, or none with Jacobians that have inverses.
@@ -42,7 +42,7 @@ def best_initial(found: Sequence[FoundFace | None], source: Keypoints, name: str
     usable = [face for face in faces if is_invertible(face)]
     if not usable:
         raise ClipError(f"{name}: no frame has Jacobians with inverses")
-    return min(usable, key=lambda face: distance_to_pose(face, source))
+    return min(usable, key=lambda face: l2(face.relative_to(source)))
 
 
 def clip_steps(path: Path, found: Sequence[FoundFace | None], source: Keypoints, size: int) -> Iterator[Step]:

@@ -16,7 +16,7 @@ from mien_encoder.crop import CropSquare, cut
 from mien_encoder.finder import FaceFinder
 from mien_encoder.keypoints import EncoderFileError, KeypointEncoder
 from mien_encoder.tracker import FaceTracker
-from mien_generator.engines import EngineUnavailable, make_faces
+from mien_generator.engines import EngineUnavailable, make_ladder
 from mien_generator.evaluation.animation import TRACK_RATE, Step, animated, clip_steps, track_steps
 from mien_generator.evaluation.clips import (
     ClipError,
@@ -28,7 +28,7 @@ from mien_generator.evaluation.clips import (
     read_picture,
     within,
 )
-from mien_generator.evaluation.detectors import EvaluationPartMissing, FaceReader, instruments
+from mien_generator.evaluation.detectors import EvaluationPartMissing, FaceReader, face_reader, instruments
 from mien_generator.evaluation.keypoints import (
     EncoderFinder,
     FilmedClip,
@@ -49,6 +49,7 @@ from mien_generator.face.contract import AvatarFace, FaceGenerator
 from mien_generator.face.fomm.config import ConfigError
 from mien_generator.face.fomm.weights import StoredWeights, WeightsError
 from mien_generator.face.warp import WarpGenerator
+from mien_generator.measure import usable_cores
 from mien_generator.settings import GeneratorSettings
 from mien_shared.avatars import AvatarRecord
 
@@ -69,7 +70,7 @@ _ERRORS = (ClipError, ConfigError, EncoderFileError, EngineUnavailable, Evaluati
 
 _engine = click.option("--engine", type=click.Choice(_ENGINES), default=_DEFAULT_ENGINE, show_default=True)
 _weights = click.option("--weights", type=_FILE, help="The engine's weights file. Default: those that come with Mien.")
-_device = click.option("--device", default="cpu", show_default=True, help="Where fomm runs: cpu, cuda, cuda:1.")
+_device = click.option("--device", default="cpu", show_default=True, help="Where the network runs: cpu, cuda, cuda:1.")
 _precision = click.option("--precision", type=click.Choice(_PRECISIONS), default="float32", show_default=True)
 _keypoints = click.option(
     "--keypoints",
@@ -126,9 +127,10 @@ def evaluate(
     if sheet is not None and len(films) + len(sets) != 1:
         raise click.UsageError("--sheet shows one clip")
     try:
-        reader = FaceReader()
+        reader = face_reader()
         faces = _engines(engine, weights, pixels, device, precision)
-        finder, found_by = _finder(engine, weights, device, keypoints) if films else (None, "labels")
+        found_by = _keypoint_source(engine, weights, keypoints) if films else None
+        finder = _finder(found_by, weights, device) if found_by else None
         framing: Framing | None = (whole if cropped else framed(FaceFinder())) if finder else None
     except _ERRORS as error:
         raise click.ClickException(str(error)) from error
@@ -146,7 +148,7 @@ def evaluate(
     if not results:
         raise click.exceptions.Exit(1)
     if as_json:
-        told = {"size": pixels, "engine": engine, "keypoints": found_by, "motion": motion, "every": every}
+        told = {"size": pixels, "keypoints": found_by or "labels", "motion": motion, "every": every}
         click.echo(json.dumps(told | instruments() | _results_json(results, failed), indent=2))
     else:
         click.echo(_results_table(results))
@@ -189,13 +191,18 @@ def animate(
     pixels = int(size)
     try:
         avatar_record = _read_record(record) if record else None
-        finder, found_by = _finder(engine, weights, device, keypoints)
-        if driving.suffix == ".motion" and found_by == "weights":
-            # A track's keypoints are those of whoever made it; these weights' keypoints lie elsewhere on the face.
-            raise ClipError("these weights are driven by a clip: a motion track's keypoints are not their own")
+        found_by = _keypoint_source(engine, weights, keypoints)
+        if found_by == "weights" and (record or _is_track(driving)):
+            # Theirs are the keypoints of the encoder; these weights' keypoints lie elsewhere on the face.
+            raise ClipError("these weights find keypoints of their own: they take no motion track and no record")
+        needs_finder = avatar_record is None or not _is_track(driving)
+        finder = _finder(found_by, weights, device) if needs_finder else None
         avatar = _avatar(source, pixels, finder, _square(crop, avatar_record), avatar_record)
         steps, rate = _steps(driving, avatar, finder, driving_crop)
-        with closing(_generator(engine, weights, pixels, device, precision)) as generator, ClipWriter(out, rate) as mp4:
+        made_by, why_no_network = _generator(engine, weights, pixels, device, precision)
+        if why_no_network:
+            click.echo(f"animated by {made_by.name}: {why_no_network}", err=True)
+        with closing(made_by) as generator, ClipWriter(out, rate) as mp4:
             for step, result in animated(generator, avatar, steps):
                 shown = (result,) if result_only else (avatar.rgb, step.picture, result)
                 mp4.write(np.hstack([picture for picture in shown if picture is not None]))
@@ -207,41 +214,51 @@ def animate(
 # --- engines and keypoints --------------------------------------------------------------------------------------------
 
 
-def _generator(engine: str, weights: Path | None, size: int, device: str, precision: str) -> FaceGenerator[Any]:
+def _generator(
+    engine: str, weights: Path | None, size: int, device: str, precision: str
+) -> tuple[FaceGenerator[Any], str | None]:
+    """The best tier that the settings give at this size, and why it is none of a network where `auto` found none."""
     values: dict[str, Any] = {"engine": engine, "weights": weights, "device": device, "precision": precision}
-    # Not the service's settings: its secrets and addresses are nothing that a measurement should ask for.
-    return make_faces(GeneratorSettings.model_construct(None, **values, face_size=256 if size == 256 else 384))
+    # Not the service's own settings: its secrets and addresses are nothing that a measurement should ask for.
+    settings = GeneratorSettings.model_construct(None, **values, face_size=256 if size == 256 else 384)
+    ladder, fallback = make_ladder(settings, max(1, round(usable_cores())))
+    best, *others = ladder.rungs
+    for rung in others:
+        rung.generator.close()
+    return best.generator, fallback.text if fallback else None
 
 
 def _engines(
     engine: str, weights: Path | None, size: int, device: str, precision: str
 ) -> dict[str, FaceGenerator[Any]]:
-    faces: dict[str, FaceGenerator[Any]] = {_WARP: WarpGenerator()}
-    if engine != _WARP:
-        faces[engine] = _generator(engine, weights, size, device, precision)
-    return faces
+    """The generator that was asked for, and warp before it."""
+    generator, why_none = _generator(engine, weights, size, device, precision)
+    if why_none:
+        click.echo(f"the baselines alone: {why_none}", err=True)
+    return {_WARP: WarpGenerator()} | {generator.name: generator}
 
 
-def _finder(
-    engine: str, weights: Path | None, device: str, wish: KeypointSource | None
-) -> tuple[KeypointFinder, KeypointSource]:
-    """Who finds keypoints, and which of the two it is."""
+def _keypoint_source(engine: str, weights: Path | None, wish: KeypointSource | None) -> KeypointSource:
     has_own = weights is not None and StoredWeights.read(weights).config.keypoint_detector is not None
-    source: KeypointSource = wish or ("weights" if has_own and engine != _WARP else "encoder")
-    if source == "encoder":
-        return EncoderFinder(KeypointEncoder()), source
-    if weights is None or not has_own:
+    if wish == "weights" and not has_own:
         raise ClipError("--keypoints weights needs --weights with a keypoint detector of their own")
+    return wish or ("weights" if has_own and engine != _WARP else "encoder")
+
+
+def _finder(source: KeypointSource, weights: Path | None, device: str) -> KeypointFinder:
+    if source == "encoder" or weights is None:
+        return EncoderFinder(KeypointEncoder())
     try:
         from mien_generator.face.fomm.checkpoint import read_weights
-        from mien_generator.face.fomm.generator import DeviceMissing, FommKeypointFinder
+        from mien_generator.face.fomm.device.devices import DeviceError
+        from mien_generator.face.fomm.generator import FommKeypointFinder
     except ImportError as error:
         raise EngineUnavailable(
             "the weights' own keypoint detector needs torch: pip install 'mien-generator[torch]'"
         ) from error
     try:
-        return FommKeypointFinder(read_weights(weights), device=device), source
-    except DeviceMissing as error:
+        return FommKeypointFinder(read_weights(weights), device=device)
+    except DeviceError as error:
         raise EngineUnavailable(str(error)) from error
 
 
@@ -328,13 +345,15 @@ def _results_table(results: Sequence[ClipScores]) -> str:
 
 
 def _square(crop: str | None, record: AvatarRecord | None) -> CropSquare | None:
+    if crop is not None and record is not None:
+        raise ClipError("a record has a crop of its own: --crop goes without --record")
     if crop is not None:
         return parse_square(crop)
     return CropSquare(record.face_box.x, record.face_box.y, record.face_box.size) if record else None
 
 
 def _avatar(
-    source: Path, size: int, finder: KeypointFinder, square: CropSquare | None, record: AvatarRecord | None
+    source: Path, size: int, finder: KeypointFinder | None, square: CropSquare | None, record: AvatarRecord | None
 ) -> AvatarFace:
     rgb = read_picture(source)
     square = within(square, rgb) if square else framed(FaceFinder())(rgb)
@@ -342,13 +361,18 @@ def _avatar(
         raise ClipError(f"no face in {source.name}: give its place with --crop")
     if record is not None:
         return AvatarFace(cut(rgb, square, size), record.source_keypoints())
+    assert finder is not None
     return AvatarFace(cut(rgb, square, size), found_in(rgb, square, finder, source.name).keypoints)
 
 
+def _is_track(driving: Path) -> bool:
+    return driving.suffix == ".motion"
+
+
 def _steps(
-    driving: Path, avatar: AvatarFace, finder: KeypointFinder, crop: str | None
+    driving: Path, avatar: AvatarFace, finder: KeypointFinder | None, crop: str | None
 ) -> tuple[Iterator[Step], Fraction]:
-    if driving.suffix == ".motion":
+    if finder is None or _is_track(driving):
         return track_steps(driving, avatar.keypoints), TRACK_RATE
     rate = clip_rate(driving)
     found = _found(driving, finder, parse_square(crop) if crop else None)

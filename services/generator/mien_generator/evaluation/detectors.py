@@ -78,7 +78,7 @@ def l1_and_akd(generated: RgbArray, driving: RgbArray) -> tuple[float, float]:
     AKD is the mean over the pairs in which both have a face, NaN where none has. Takes 20 ms a pair; the detector is
     loaded on the first call and kept. Raises EvaluationPartMissing.
     """
-    reader = _landmark_reader()
+    reader = face_reader(identity=False)
     distances = []
     for made, wanted in zip(generated, driving, strict=True):
         read, target = reader.read(made), reader.read(wanted)
@@ -88,8 +88,9 @@ def l1_and_akd(generated: RgbArray, driving: RgbArray) -> tuple[float, float]:
 
 
 @cache
-def _landmark_reader() -> FaceReader:
-    return FaceReader(identity=False)
+def face_reader(*, identity: bool = True) -> FaceReader:
+    """A FaceReader, loaded on the first call; raises EvaluationPartMissing."""
+    return FaceReader(identity=identity)
 
 
 def _dlib() -> Any:

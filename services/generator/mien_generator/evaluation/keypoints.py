@@ -117,10 +117,14 @@ class FilmedClip:
         """Raises ClipError."""
         return clip_length(self._path)
 
-    def frames(self) -> Iterator[DrivingFrame]:
+    def frames(self, every: int = 1) -> Iterator[DrivingFrame]:
         """From the first frame with a face on; raises ClipError where there is none."""
         square: CropSquare | None = None
+        to_skip = 0
         for rgb in clip_pictures(self._path):
+            if to_skip:
+                to_skip -= 1
+                continue
             started = square is not None
             square = square or self._framing(rgb)
             if square is None:
@@ -131,6 +135,7 @@ class FilmedClip:
             if keypoints is None and not started:  # the two disagree on whether this is a face
                 square = None
                 continue
+            to_skip = every - 1
             yield DrivingFrame(crop, keypoints)
         if square is None:
             raise ClipError(f"no face in {self.name}")
@@ -166,8 +171,8 @@ class LabelledClip:
     def count(self) -> int:
         return len(self._frames)
 
-    def frames(self) -> Iterator[DrivingFrame]:
-        for picture, rows in zip(self._frames, self._keypoints, strict=True):
+    def frames(self, every: int = 1) -> Iterator[DrivingFrame]:
+        for picture, rows in zip(self._frames[::every], self._keypoints[::every], strict=True):
             yield DrivingFrame(scaled(np.asarray(picture), self._size), Keypoints.from_rows(rows))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, count, islice
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -49,8 +49,8 @@ class DrivingClip(Protocol):
     def count(self) -> int:
         """How many frames there are, or nearly: a container may promise one more than it holds."""
 
-    def frames(self) -> Iterator[DrivingFrame]:
-        """Every frame, the first one with keypoints; raises ClipError where there is no face at all."""
+    def frames(self, every: int = 1) -> Iterator[DrivingFrame]:
+        """Every so many-th frame, the first one with keypoints; raises ClipError where there is no face at all."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +92,7 @@ class Reenactment:
         self.held = 0
 
     def __iter__(self) -> Iterator[Reenacted]:
-        frames: Iterator[tuple[int, DrivingFrame]] = islice(enumerate(self._clip.frames()), 0, None, self._every)
+        frames: Iterator[tuple[int, DrivingFrame]] = zip(count(0, self._every), self._clip.frames(self._every))
         first = next(frames, None)
         if first is None:
             raise ClipError(f"{self._clip.name} holds no frame")
