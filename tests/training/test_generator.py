@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="training runs on torch")
+
+import cv2
+import torch
+
+from mien_generator.face.fomm.config import HALF_WIDTH, FommConfig, GeneratorConfig, HourglassConfig
+from mien_training.datasets import Augmentation, PairSampler, Split, open_sets
+from mien_training.generator import MIEN_HALF, GeneratorTrainer, Losses, Schedule, Stage
+from mien_training.run import Run, RunError
+
+CPU = torch.device("cpu")
+
+#: The whole architecture at a few channels, with the flags of ours.
+SMALL = FommConfig(
+    keypoint_detector=None,
+    generator=GeneratorConfig(
+        block_expansion=8,
+        max_features=16,
+        num_down_blocks=2,
+        num_bottleneck_blocks=1,
+        dense_motion=HourglassConfig(block_expansion=8, max_features=24, num_blocks=3),
+    ),
+    pixel_centres=True,
+    source_residual=True,
+)
+STAGES = (
+    Stage("appearance", steps=8, batch=4, size=32, learning_rate=3e-3),
+    Stage("motion", steps=8, batch=4, size=64, learning_rate=3e-3),
+    Stage("joint", steps=8, batch=2, size=64, learning_rate=1e-3),
+)
+
+
+def _trainer(folder: Path, data: Path, stages: tuple[Stage, ...] = STAGES, *, resume: bool = False) -> GeneratorTrainer:
+    training, held = open_sets(data, Split(("held",)))
+    sampler = PairSampler(training, {"clip": 1.0, "still": 0.3}, Augmentation(), device=CPU, seed=1)
+    shown = PairSampler(held, {"clip": 1.0}, Augmentation(), device=CPU, seed=1)
+    return GeneratorTrainer(
+        Run(folder, resume=resume),
+        stages,
+        sampler,
+        shown,
+        device=CPU,
+        bf16=False,
+        config=SMALL,
+        schedule=Schedule(report=4, save=4, sheet=8),
+    )
+
+
+def test_ours_is_the_papers_network_with_two_flags() -> None:
+    assert replace(MIEN_HALF, pixel_centres=False, source_residual=False) == HALF_WIDTH
+
+
+def test_every_stage_runs_and_leaves_curves_and_sheets(tmp_path: Path, labelled: Path) -> None:
+    network = _trainer(tmp_path / "run", labelled).train()
+    assert not network.training
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "checkpoint.pt",
+        "curves-1-appearance.csv",
+        "curves-2-motion.csv",
+        "curves-3-joint.csv",
+        "sheet-1-appearance-000008.png",
+        "sheet-2-motion-000008.png",
+        "sheet-3-joint-000008.png",
+    }
+    rows = (tmp_path / "run/curves-3-joint.csv").read_text().splitlines()
+    assert rows[0] == "step,pixels,edges,features,painted,moved,occlusion" and len(rows) == 3
+    sheet = cv2.imread(str(tmp_path / "run/sheet-3-joint-000008.png"))
+    assert sheet is not None and sheet.shape == (4 * 64, 5 * 64, 3)
+
+
+def test_training_lowers_the_loss(tmp_path: Path, labelled: Path) -> None:
+    trainer = _trainer(tmp_path / "run", labelled, (Stage("motion", 40, 8, 64, 3e-3),))
+    trainer.train()
+    rows = [row.split(",") for row in (tmp_path / "run/curves-1-motion.csv").read_text().splitlines()[1:]]
+    first, last = (sum(float(row[1]) for row in part) / len(part) for part in (rows[:2], rows[-2:]))
+    assert last < 0.9 * first
+
+
+def test_a_run_that_was_interrupted_ends_as_one_that_was_not(tmp_path: Path, labelled: Path) -> None:
+    whole = _trainer(tmp_path / "whole", labelled).train()
+
+    class Interrupted(Exception):
+        pass
+
+    broken = _trainer(tmp_path / "broken", labelled)
+    save, saves = broken._run.save, iter(range(100))
+
+    def interrupt(state: dict[str, object]) -> None:
+        save(state)
+        if next(saves) == 6:  # in the middle of the third stage
+            raise Interrupted
+
+    broken._run.save = interrupt  # type: ignore[method-assign,assignment]
+    with pytest.raises(Interrupted):
+        broken.train()
+    resumed = _trainer(tmp_path / "broken", labelled, resume=True).train()
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, msg=name, atol=1e-5, rtol=1e-4)
+
+
+def test_the_adversarial_losses_train_their_critic_too(tmp_path: Path, labelled: Path) -> None:
+    losses = Losses(adversarial=1.0, feature_matching=2.0)
+    stage = Stage("joint", 4, 1, 128, 1e-3, losses)  # the critic looks at half the size, too
+    _trainer(tmp_path / "run", labelled, (stage,)).train()
+    header = (tmp_path / "run/curves-1-joint.csv").read_text().splitlines()[0]
+    assert header == "step,pixels,edges,features,painted,moved,occlusion,adversarial,matching,critic"
+
+
+def test_normalisations_keep_their_statistics_in_a_joint_stage(tmp_path: Path, labelled: Path) -> None:
+    trainer = _trainer(tmp_path / "run", labelled, (STAGES[2],))
+    before = {name: value.clone() for name, value in trainer.network.state_dict().items() if "running" in name}
+    trainer.train()
+    assert all(torch.equal(trainer.network.state_dict()[name], value) for name, value in before.items())
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path: Path, labelled: Path) -> None:
+    stage = (STAGES[1],)
+    _trainer(tmp_path / "run", labelled, stage).train()
+    with pytest.raises(RunError, match="run holds a run already: resume it, or name another folder"):
+        _trainer(tmp_path / "run", labelled, stage)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, labelled: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/checkpoint.pt").write_bytes(b"not one")
+    with pytest.raises(RunError, match=r"checkpoint\.pt in run is no checkpoint"):
+        _trainer(tmp_path / "run", labelled, resume=True).train()

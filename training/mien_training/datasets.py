@@ -1,0 +1,359 @@
+"""Labelled crops, and pairs of them with keypoints that are moved along exactly.
+
+A labelled set is a folder as `python -m mien_landmarks label` and `python -m mien_training.synthetic` write it:
+frames.npy (N, S, S, 3) uint8, keypoints.npy (N, 10, 6) float32, meta.json with identity and kind. Everything lies on
+the training device from the start; a batch is one sampling of it, so no worker processes feed anything.
+
+A picture and its keypoints pass through the same map. Maps are written backward, from the picture that is made to the
+one it is taken from: z -> M z + b, and for stills a displacement of the head on top. Keypoints take the inverse.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from mien_generator.face.fomm.first_order import KeypointTensors, coordinate_grid, inverse_2x2
+from mien_shared.motion import FaceKeypoint
+
+#: Who changes places in a mirror.
+MIRRORED = torch.tensor(
+    [
+        FaceKeypoint.RIGHT_BROW,
+        FaceKeypoint.LEFT_BROW,
+        FaceKeypoint.RIGHT_EYE,
+        FaceKeypoint.LEFT_EYE,
+        FaceKeypoint.NOSE,
+        FaceKeypoint.UPPER_LIP,
+        FaceKeypoint.LOWER_LIP,
+        FaceKeypoint.CHIN,
+        FaceKeypoint.RIGHT_CHEEK,
+        FaceKeypoint.LEFT_CHEEK,
+    ]
+)
+
+_FEATURES = [FaceKeypoint.LEFT_EYE, FaceKeypoint.RIGHT_EYE, FaceKeypoint.UPPER_LIP, FaceKeypoint.LOWER_LIP]
+
+
+class DatasetError(ValueError):
+    """A folder that holds no labelled sets, or one that is damaged; the text names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledSet:
+    """One clip, still or synthetic sequence. frames: (N, S, S, 3) uint8. keypoints: (N, 10, 6) float32."""
+
+    name: str
+    identity: str
+    kind: str
+    frames: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+    keypoints: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+
+    @classmethod
+    def open(cls, folder: Path) -> LabelledSet:
+        """Raises DatasetError naming what is wrong."""
+        try:
+            meta = json.loads((folder / "meta.json").read_text())
+            frames = np.load(folder / "frames.npy", mmap_mode="r")
+            keypoints = np.load(folder / "keypoints.npy")
+            labelled = cls(folder.name, str(meta["identity"]), str(meta["kind"]), frames, keypoints)
+        except (OSError, ValueError, KeyError) as error:
+            raise DatasetError(f"{folder.name} is no labelled set: {error}") from error
+        count = len(frames)
+        if frames.ndim != 4 or frames.shape[1] != frames.shape[2] or frames.shape[3] != 3 or frames.dtype != np.uint8:
+            raise DatasetError(f"{folder.name}: frames are (N, S, S, 3) uint8, not {frames.shape} {frames.dtype}")
+        if keypoints.shape != (count, 10, 6):
+            raise DatasetError(f"{folder.name}: keypoints are ({count}, 10, 6), not {keypoints.shape}")
+        if not np.isfinite(keypoints).all():
+            raise DatasetError(f"{folder.name}: a keypoint is not finite")
+        return labelled
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Who is never trained on, by identity; and which sets are left out altogether, by name."""
+
+    validation: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+
+    def is_validation(self, labelled: LabelledSet) -> bool:
+        return labelled.identity in self.validation
+
+
+def open_sets(folder: Path, split: Split) -> tuple[list[LabelledSet], list[LabelledSet]]:
+    """(training, validation) of a folder's labelled sets. Raises DatasetError, also where nothing is to train on."""
+    sets = [LabelledSet.open(meta.parent) for meta in sorted(folder.glob("*/meta.json"))]
+    sets = [labelled for labelled in sets if labelled.name not in split.left_out]
+    training = [labelled for labelled in sets if not split.is_validation(labelled)]
+    if not training:
+        raise DatasetError(f"{folder.name} holds no labelled set to train on")
+    return training, [labelled for labelled in sets if split.is_validation(labelled)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairBatch:
+    """Two pictures of each face. source, driving: (B, 3, S, S) float32 in [0, 1].
+
+    attention: (B, 1, S, S), 1 everywhere and more around the driving picture's eyes and mouth.
+    """
+
+    source: torch.Tensor
+    driving: torch.Tensor
+    source_keypoints: KeypointTensors
+    driving_keypoints: KeypointTensors
+    attention: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """How far pictures are moved and recoloured, both of a pair alike; fractions of the crop's half side, radians."""
+
+    shift: float = 0.12
+    log_scale: float = 0.16
+    rotation: float = 0.22
+    head_shift: float = 0.14
+    head_rotation: float = 0.22
+    head_log_scale: float = 0.12
+    bend: float = 0.02
+    colour: float = 0.25
+    keypoint_noise: float = 0.003
+    jacobian_noise: float = 0.015
+
+
+class PairSampler:
+    """Draws pairs: an identity by the weight of its kind, a set of it, two frames; a still is moved against itself.
+
+    The same seed draws the same pairs, on whatever device.
+    """
+
+    def __init__(
+        self,
+        sets: Sequence[LabelledSet],
+        weights: dict[str, float],
+        augmentation: Augmentation,
+        *,
+        device: torch.device,
+        seed: int,
+    ) -> None:
+        self._device = device
+        self._augmentation = augmentation
+        self._random = torch.Generator().manual_seed(seed)
+        self._sets = list(sets)
+        offsets = np.cumsum([0, *(len(each.frames) for each in sets)])
+        self._offsets = torch.from_numpy(offsets)
+        self._frames = torch.cat([torch.from_numpy(np.array(each.frames)) for each in sets]).to(device)
+        rows = torch.from_numpy(np.concatenate([each.keypoints for each in sets]))
+        self._points, self._jacobians = rows[..., :2], rows[..., 2:].unflatten(-1, (2, 2))
+        self._groups = _by_identity(sets)
+        kinds = [sets[members[0]].kind for members in self._groups]
+        share = torch.tensor([weights.get(kind, 0.0) / kinds.count(kind) for kind in kinds])
+        if not share.sum() > 0:
+            raise DatasetError(f"no set is of a kind that has a weight: {', '.join(sorted(set(kinds)))}")
+        # People with hours of clips beside one with seconds: by the root of the length, neither drowns the other.
+        lengths = torch.tensor([float(sum(len(sets[i].frames) for i in members)) for members in self._groups])
+        self._share = share * lengths.sqrt()
+        for kind in set(kinds):
+            of_kind = torch.tensor([each == kind for each in kinds])
+            self._share[of_kind] *= weights.get(kind, 0.0) / self._share[of_kind].sum().clamp_min(1e-9)
+
+    @property
+    def frames(self) -> int:
+        """How many frames there are to draw from."""
+        return len(self._frames)
+
+    def state(self) -> torch.Tensor:
+        """What `restore` goes on from."""
+        return self._random.get_state()
+
+    def restore(self, state: torch.Tensor) -> None:
+        self._random.set_state(state)
+
+    def pairs(self, count: int, size: int) -> PairBatch:
+        """`count` pairs at `size` pixels."""
+        first, second, still = self._choose(count)
+        amount = self._augmentation
+        matrix, offset, mirrored = self._affine(count, amount.shift, amount.log_scale, amount.rotation, mirror=True)
+        source_map = _affine_map(matrix, offset, size)
+        source_kp = _moved(self._labels(first), matrix, offset, mirrored)
+        driving_kp = _moved(self._labels(second), matrix, offset, mirrored)
+        driving_map = source_map
+        if still.any():
+            driving_map, driving_kp = self._move_heads(source_map, driving_kp, matrix, offset, still)
+        source = _taken(self._pictures(first), source_map.to(self._device))
+        driving = _taken(self._pictures(second), driving_map.to(self._device))
+        both = self._recoloured(torch.stack([source, driving]))
+        noisy = KeypointTensors(
+            driving_kp.points + amount.keypoint_noise * self._normal(count, 10, 2),
+            driving_kp.jacobians + amount.jacobian_noise * self._normal(count, 10, 2, 2),
+        )
+        return PairBatch(
+            both[0], both[1], self._there(source_kp), self._there(noisy), attention(self._there(driving_kp), size)
+        )
+
+    def patches(self, count: int, size: int, scale: float = 1.0) -> torch.Tensor:
+        """(count, 3, size, size) random cut-outs of single frames; scale: crop pixels of a patch pixel."""
+        first, _, _ = self._choose(count)
+        side = self._frames.shape[1]
+        reach = size * scale / side
+        centre = (self._uniform(count, 2) * 2 - 1) * max(0.0, 1 - reach)
+        grid = coordinate_grid(size, size, torch.device("cpu"), pixel_centres=True)
+        places = grid * reach + centre[:, None, None]
+        patches = _taken(self._pictures(first), places.to(self._device))
+        return self._recoloured(patches[None])[0]
+
+    def _choose(self, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Indices of two frames each, and whether the second is the first."""
+        groups = torch.multinomial(self._share, count, replacement=True, generator=self._random).tolist()
+        first, second, still = [], [], []
+        for group in groups:
+            members = self._groups[group]
+            chosen = members[int(self._uniform(1) * len(members))]
+            start, end = int(self._offsets[chosen]), int(self._offsets[chosen + 1])
+            a = start + int(self._uniform(1) * (end - start))
+            others = start + (self._uniform(4) * (end - start)).long()
+            apart = (self._points[others] - self._points[a]).norm(dim=-1).sum(dim=-1)
+            # Every other pair is the widest of four: speech is mostly small motion.
+            b = int(others[apart.argmax()] if self._uniform(1) < 0.5 else others[0])
+            first.append(a)
+            second.append(b)
+            still.append(end - start == 1)
+        return torch.tensor(first), torch.tensor(second), torch.tensor(still)
+
+    def _pictures(self, indices: torch.Tensor) -> torch.Tensor:
+        return self._frames[indices.to(self._device)].permute(0, 3, 1, 2).float() / 255
+
+    def _labels(self, indices: torch.Tensor) -> KeypointTensors:
+        return KeypointTensors(self._points[indices], self._jacobians[indices])
+
+    def _affine(
+        self, count: int, shift: float, log_scale: float, rotation: float, *, mirror: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(B, 2, 2) matrices, (B, 2) offsets, and (B,) which of them mirror."""
+        angle = self._spread(count) * rotation
+        scale = torch.exp((self._spread(count) - (0.5 if mirror else 0)) * log_scale)  # rather nearer than farther
+        mirrored = (self._uniform(count) < 0.5) & mirror
+        cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
+        matrix = torch.stack([cos, -sin, sin, cos], dim=-1).unflatten(-1, (2, 2))
+        matrix = torch.where(mirrored[:, None, None], torch.diag(torch.tensor([-1.0, 1.0])) @ matrix, matrix)
+        return matrix, self._spread(count, 2) * shift, mirrored
+
+    def _move_heads(
+        self,
+        source_map: torch.Tensor,
+        keypoints: KeypointTensors,
+        matrix: torch.Tensor,
+        offset: torch.Tensor,
+        still: torch.Tensor,
+    ) -> tuple[torch.Tensor, KeypointTensors]:
+        """The stills' heads moved over their backgrounds: a map that fades to nothing around the head."""
+        amount = self._augmentation
+        count, size = source_map.shape[:2]
+        turn, shift, _ = self._affine(count, amount.head_shift, amount.head_log_scale, amount.head_rotation)
+        frequency = 2 + 3 * self._uniform(count, 2, 2)
+        phase, strength = self._uniform(count, 2) * 2 * torch.pi, self._spread(count, 2) * amount.bend
+        centre = keypoints.points.mean(dim=1)
+        reach = (keypoints.points - centre[:, None]).norm(dim=-1).amax(dim=1)
+
+        def displaced(z: torch.Tensor) -> torch.Tensor:
+            """(B, N, 2) -> (B, N, 2), the backward map of the moved head."""
+            local = z - centre[:, None]
+            # Hair reaches farther above the keypoints than the chin below them.
+            along = torch.stack([local[..., 0], local[..., 1] * torch.where(local[..., 1] < 0, 0.62, 0.95)], dim=-1)
+            beyond = (along.norm(dim=-1) / reach[:, None] - 1.15) / 1.1
+            fade = 1 - beyond.clamp(0, 1)
+            edge = ((1 - z.abs()) / 0.25).clamp(0, 1)  # nothing moves at the crop's border: the picture goes on there
+            window = (fade * fade * (3 - 2 * fade))[..., None] * (edge * edge * (3 - 2 * edge)).prod(-1, keepdim=True)
+            bent = strength[:, None] * torch.sin(z @ frequency.mT + phase[:, None])
+            moved = (local @ turn.mT) + centre[:, None] + shift[:, None] + bent
+            return z + window * (moved - z)
+
+        chosen = still[:, None, None]
+        grid = coordinate_grid(size, size, torch.device("cpu"), pixel_centres=True).flatten(0, 1)
+        places = displaced(grid.expand(count, -1, 2))
+        taken = places @ matrix.mT + offset[:, None]
+        driving_map = torch.where(chosen, taken, source_map.flatten(1, 2)).unflatten(1, (size, size))
+        points = keypoints.points
+        for _ in range(12):  # a fixed point of p = displaced(z): the displacement is a contraction of slope below 1
+            points = points - (displaced(points) - keypoints.points)
+        step = 1e-3
+        along_x, along_y = (
+            (displaced(points + step * axis) - displaced(points - step * axis)) / (2 * step) for axis in torch.eye(2)
+        )
+        jacobians = inverse_2x2(torch.stack([along_x, along_y], dim=-1)) @ keypoints.jacobians
+        moved = KeypointTensors(
+            torch.where(chosen, points, keypoints.points),
+            torch.where(chosen[..., None], jacobians, keypoints.jacobians),
+        )
+        return driving_map, moved
+
+    def _recoloured(self, pictures: torch.Tensor) -> torch.Tensor:
+        """(P, B, 3, H, W): brightness, contrast, saturation and a tint, the same for all P of one B."""
+        count, amount = pictures.shape[1], self._augmentation.colour
+
+        def factor(*shape: int) -> torch.Tensor:
+            return torch.exp(self._spread(*shape) * amount).to(self._device)
+
+        gain = factor(count, 1, 1, 1) * factor(count, 3, 1, 1) ** 0.3
+        saturation = factor(count, 1, 1, 1)
+        lift = (self._spread(count, 1, 1, 1) * 0.3 * amount).to(self._device)
+        grey = pictures.mean(dim=2, keepdim=True)
+        return ((grey + saturation * (pictures - grey)) * gain + lift).clamp(0, 1)
+
+    def _there(self, keypoints: KeypointTensors) -> KeypointTensors:
+        return KeypointTensors(keypoints.points.to(self._device), keypoints.jacobians.to(self._device))
+
+    def _uniform(self, *shape: int) -> torch.Tensor:
+        return torch.rand(*shape, generator=self._random)
+
+    def _normal(self, *shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=self._random)
+
+    def _spread(self, *shape: int) -> torch.Tensor:
+        """Within [-1, 1], the middle likelier than the ends."""
+        return self._uniform(*shape) + self._uniform(*shape) - 1
+
+
+def attention(keypoints: KeypointTensors, size: int, gain: float = 4.0) -> torch.Tensor:
+    """(B, 1, size, size): 1, and up to 1 + gain around eyes and mouth, where viewers look."""
+    grid = coordinate_grid(size, size, keypoints.points.device, pixel_centres=True)
+    offset = grid - keypoints.points[:, _FEATURES, None, None, :]
+    bells = torch.exp(-0.5 * (offset / torch.tensor([0.13, 0.09], device=grid.device)).square().sum(dim=-1))
+    return 1 + gain * bells.amax(dim=1, keepdim=True)
+
+
+def _by_identity(sets: Iterable[LabelledSet]) -> list[list[int]]:
+    groups: dict[tuple[str, str], list[int]] = {}
+    for index, labelled in enumerate(sets):
+        groups.setdefault((labelled.kind, labelled.identity), []).append(index)
+    return list(groups.values())
+
+
+def _taken(pictures: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """(B, 3, S, S) at (B, h, w, 2); what lies beyond a picture repeats its border, as a crop's surroundings do."""
+    return nn.functional.grid_sample(pictures, places, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _affine_map(matrix: torch.Tensor, offset: torch.Tensor, size: int) -> torch.Tensor:
+    """(B, size, size, 2): where each pixel is taken from."""
+    grid = coordinate_grid(size, size, torch.device("cpu"), pixel_centres=True)
+    return (grid.flatten(0, 1) @ matrix.mT + offset[:, None]).unflatten(1, (size, size))
+
+
+def _moved(
+    keypoints: KeypointTensors, matrix: torch.Tensor, offset: torch.Tensor, mirrored: torch.Tensor
+) -> KeypointTensors:
+    """Keypoints of the picture that the backward map z -> matrix z + offset makes."""
+    back = inverse_2x2(matrix)
+    points = (keypoints.points - offset[:, None]) @ back.mT
+    jacobians = back[:, None] @ keypoints.jacobians
+    flip = torch.diag(torch.tensor([-1.0, 1.0]))
+    return KeypointTensors(
+        torch.where(mirrored[:, None, None], points[:, MIRRORED], points),
+        torch.where(mirrored[:, None, None, None], jacobians[:, MIRRORED] @ flip, jacobians),
+    )

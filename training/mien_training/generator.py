@@ -1,0 +1,352 @@
+"""Step three: the half-width generator, with the teacher's keypoints (the ultra-lightweight paper, section 3.2).
+
+Three kinds of stages, in the order that the configuration names:
+
+- `appearance`: encoder, bottleneck and decoder reproduce patches under small known motions, so that a feature that is
+  moved by a fraction of a pixel is decoded as a picture moved by that fraction;
+- `motion`: dense motion and occlusion alone, by what the source picture itself looks like when moved;
+- `joint`: everything, on pairs, with the losses of losses.py.
+
+The first two cost a tenth of the third and leave it little to find out. In `joint` the normalisations keep the
+statistics they have: batches are small, and what is measured is what will run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from mien_generator.face.fomm.config import HALF_WIDTH, FommConfig
+from mien_generator.face.fomm.first_order import KeypointTensors, coordinate_grid, sample
+from mien_generator.face.fomm.occlusion_generator import GeneratedFace, OcclusionAwareGenerator, enlarged, resized
+from mien_training.config import at_least
+from mien_training.datasets import PairBatch, PairSampler
+from mien_training.losses import (
+    Discriminator,
+    FeatureLoss,
+    adversarial,
+    discriminator_loss,
+    edges,
+    feature_matching,
+    pyramid_l1,
+)
+from mien_training.run import Average, Meter, Progress, Run
+
+#: The paper's generator; its coordinates on pixel centres, and what it loses moved along (docs/decisions/0010).
+MIEN_HALF = replace(HALF_WIDTH, pixel_centres=True, source_residual=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """What each loss of a joint stage counts. 0 leaves it out, and its cost.
+
+    painted: on the network's own part of the picture, which the source's residual would otherwise excuse.
+    """
+
+    pixels: float = 10.0
+    edges: float = 4.0
+    features: float = 0.5
+    moved: float = 2.0
+    painted: float = 2.0
+    occlusion: float = 0.3
+    adversarial: float = 0.0
+    feature_matching: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage: `steps` batches of `batch` at `size` pixels; the learning rate falls to a tenth along a cosine."""
+
+    kind: Literal["appearance", "motion", "joint"]
+    steps: int
+    batch: int
+    size: int
+    learning_rate: float
+    losses: Losses = field(default_factory=Losses)
+
+    def __post_init__(self) -> None:
+        at_least(1, steps=self.steps, batch=self.batch)
+        at_least(32, size=self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How often a run reports, saves and paints, in steps."""
+
+    report: int = 20
+    save: int = 200
+    sheet: int = 200
+
+
+class GeneratorTrainer:
+    """Trains through the stages; `run` goes on where the checkpoint of its folder ended."""
+
+    def __init__(
+        self,
+        run: Run,
+        stages: Sequence[Stage],
+        sampler: PairSampler,
+        validation: PairSampler | None,
+        *,
+        device: torch.device,
+        bf16: bool,
+        config: FommConfig = MIEN_HALF,
+        schedule: Schedule = Schedule(),
+        average_decay: float = 0.998,
+        seed: int = 0,
+    ) -> None:
+        torch.manual_seed(seed)
+        self._run, self._stages, self._sampler = run, stages, sampler
+        self._device, self._bf16, self._schedule = device, bf16, schedule
+        self.config = config
+        self.network = initialised(OcclusionAwareGenerator(config)).to(device, memory_format=torch.channels_last)
+        self.average = Average(self.network, average_decay)
+        self._discriminator: Discriminator | None = None
+        self._features: FeatureLoss | None = None
+        self._shown = validation.pairs(4, stages[-1].size) if validation else None
+
+    def train(self) -> OcclusionAwareGenerator:
+        """Run every stage that is left; the averaged network, in eval mode."""
+        state = self._run.checkpoint(self._device)
+        first_stage, first_step = 0, 0
+        if state is not None:
+            first_stage, first_step = int(state["stage"]), int(state["step"])
+            self.network.load_state_dict(state["network"])
+            self.average.restore(state["average"])
+            self._sampler.restore(state["random"].cpu())
+        for number in range(first_stage, len(self._stages)):
+            self._stage(number, first_step if number == first_stage else 0, state if number == first_stage else None)
+            self._run.save(self._state(number + 1, 0, {}))
+        network = OcclusionAwareGenerator(self.config).to(self._device)
+        network.load_state_dict(self.average.weights)
+        network.eval().requires_grad_(False)
+        return network
+
+    def _stage(self, number: int, first_step: int, state: dict[str, Any] | None) -> None:
+        stage = self._stages[number]
+        parameters = list(_trained(self.network, stage.kind))
+        optimizer = torch.optim.Adam(parameters, lr=stage.learning_rate, betas=(0.5, 0.999))
+        critic_optimizer = None
+        if stage.kind == "joint":
+            self._features = self._feature_loss(state)
+            if stage.losses.adversarial:
+                self._discriminator = Discriminator().to(self._device)
+                critic_optimizer = torch.optim.Adam(
+                    self._discriminator.parameters(), lr=stage.learning_rate, betas=(0.5, 0.999)
+                )
+        if state is not None and state["optimizer"]:
+            optimizer.load_state_dict(state["optimizer"])
+        if state is not None and critic_optimizer is not None and state.get("critic") and self._discriminator:
+            self._discriminator.load_state_dict(state["critic"])
+            critic_optimizer.load_state_dict(state["critic_optimizer"])
+        meter, progress = Meter(), Progress(f"{number + 1}/{len(self._stages)} {stage.kind} {stage.size}", stage.steps)
+        self._set_modes(stage.kind)
+        for step in range(first_step, stage.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = stage.learning_rate * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / stage.steps)))
+            optimizer.zero_grad(set_to_none=True)
+            losses = self._losses(stage)
+            torch.stack(list(losses.values())).sum().backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            self.average.update(self.network)
+            if critic_optimizer is not None:
+                losses["critic"] = self._train_critic(critic_optimizer)
+            meter.add(losses)
+            done = step + 1
+            if done % self._schedule.report == 0 or done == stage.steps:
+                values = meter.take()
+                self._run.report(f"{number + 1}-{stage.kind}", done, values)
+                progress.at(done, values)
+            if done % self._schedule.sheet == 0 or done == stage.steps:
+                self._sheet(f"{number + 1}-{stage.kind}-{done:06d}", stage)
+            if done % self._schedule.save == 0:
+                self._run.save(self._state(number, done, optimizer.state_dict(), critic_optimizer))
+
+    def _losses(self, stage: Stage) -> dict[str, torch.Tensor]:
+        if stage.kind == "appearance":
+            return self._appearance(self._sampler.patches(stage.batch, stage.size))
+        pairs = self._sampler.pairs(stage.batch, stage.size)
+        return self._motion(pairs) if stage.kind == "motion" else self._joint(pairs, stage.losses)
+
+    def _appearance(self, patches: torch.Tensor) -> dict[str, torch.Tensor]:
+        count, size = patches.shape[0], patches.shape[2]
+        motion = torch.eye(2).expand(count, 2, 2) + 0.12 * (torch.rand(count, 2, 2) * 2 - 1)
+        offset = 0.12 * (torch.rand(count, 2) * 2 - 1)
+        motion, offset = motion.to(self._device), offset.to(self._device)
+
+        def places(side: int) -> torch.Tensor:
+            grid = coordinate_grid(side, side, self._device, pixel_centres=True)
+            return (grid.flatten(0, 1) @ motion.mT + offset[:, None]).unflatten(1, (side, side))
+
+        with self._autocast():
+            features = self.network.first(patches.contiguous(memory_format=torch.channels_last))
+            for block in self.network.down_blocks:
+                features = block(features)
+            made = self._decoded(sample(features, places(features.shape[2])))
+        looked_up = places(size)
+        wanted = nn.functional.grid_sample(
+            patches, looked_up, mode="bicubic", padding_mode="border", align_corners=False
+        ).clamp(0, 1)
+        inside = (looked_up.abs().amax(dim=-1, keepdim=True) < 0.85).permute(0, 3, 1, 2).float() + 1e-3
+        return {"pixels": 10 * pyramid_l1(made, wanted, inside, levels=2), "edges": 10 * edges(made, wanted, inside)}
+
+    def _decoded(self, features: torch.Tensor) -> torch.Tensor:
+        x = self.network.bottleneck(features)
+        for block in self.network.up_blocks:
+            x = block(x)
+        return torch.sigmoid(self.network.final(x).float())
+
+    def _motion(self, pairs: PairBatch) -> dict[str, torch.Tensor]:
+        dense = self.network.dense_motion_network
+        with self._autocast():
+            motion = dense(dense.prepare(pairs.source, pairs.source_keypoints), pairs.driving_keypoints)
+        size = pairs.source.shape[2] // 2
+        moved = _moved(pairs.source, motion.deformation, size)
+        wanted, weight = nn.functional.avg_pool2d(pairs.driving, 2), nn.functional.avg_pool2d(pairs.attention, 2)
+        return {
+            "moved": 10 * pyramid_l1(moved, wanted, weight, levels=3),
+            "edges": 2 * edges(moved, wanted, weight),
+            "occlusion": _occlusion(motion.occlusion_map, moved, wanted),
+        }
+
+    def _joint(self, pairs: PairBatch, amount: Losses) -> dict[str, torch.Tensor]:
+        with self._autocast():
+            made_face = self._made(pairs.source, pairs.source_keypoints, pairs.driving_keypoints)
+        made, wanted = made_face.prediction.float(), pairs.driving
+        losses = {
+            "pixels": amount.pixels * pyramid_l1(made, wanted, pairs.attention),
+            "edges": amount.edges * edges(made, wanted, pairs.attention),
+        }
+        if amount.features and self._features is not None:
+            with self._autocast():
+                losses["features"] = amount.features * self._features(made, wanted)
+        if amount.painted:
+            losses["painted"] = amount.painted * pyramid_l1(made_face.painted, wanted, pairs.attention)
+        if amount.moved or amount.occlusion:
+            moved = _moved(pairs.source, made_face.motion.deformation, made.shape[2] // 2)
+            small = nn.functional.avg_pool2d(wanted, 2)
+            weight = nn.functional.avg_pool2d(pairs.attention, 2)
+            losses["moved"] = amount.moved * pyramid_l1(moved, small, weight, levels=2)
+            losses["occlusion"] = amount.occlusion * _occlusion(made_face.motion.occlusion_map, moved, small)
+        if amount.adversarial and self._discriminator is not None:
+            self._discriminator.requires_grad_(False)
+            with self._autocast():
+                of_made, of_wanted = self._discriminator(made), self._discriminator(wanted)
+            losses["adversarial"] = amount.adversarial * adversarial(of_made)
+            if amount.feature_matching:
+                losses["matching"] = amount.feature_matching * feature_matching(of_wanted, of_made)
+            self._last = (made.detach(), wanted)
+        return losses
+
+    def _train_critic(self, optimizer: torch.optim.Optimizer) -> torch.Tensor:
+        assert self._discriminator is not None
+        made, wanted = self._last
+        self._discriminator.requires_grad_(True)
+        optimizer.zero_grad(set_to_none=True)
+        with self._autocast():
+            loss = discriminator_loss(self._discriminator(wanted), self._discriminator(made))
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    def _made(self, source: torch.Tensor, at_rest: KeypointTensors, driving: KeypointTensors) -> GeneratedFace:
+        picture = source.contiguous(memory_format=torch.channels_last)
+        made: GeneratedFace = self.network(self.network.prepare(picture, at_rest), driving)
+        return made
+
+    def _feature_loss(self, state: dict[str, Any] | None) -> FeatureLoss:
+        """A frozen copy of the encoder as the first joint stage found it."""
+        if self._features is not None:
+            return self._features
+        frozen = OcclusionAwareGenerator(self.config)
+        frozen.load_state_dict(state["features"] if state and state.get("features") else self.network.state_dict())
+        self._frozen = {name: value.clone() for name, value in frozen.state_dict().items()}
+        return FeatureLoss(frozen).to(self._device, memory_format=torch.channels_last)
+
+    def _set_modes(self, kind: str) -> None:
+        self.network.eval()
+        if kind == "appearance":
+            for part in (self.network.first, self.network.down_blocks, self.network.bottleneck, self.network.up_blocks):
+                part.train()
+        elif kind == "motion":
+            self.network.dense_motion_network.train()
+
+    def _state(
+        self, stage: int, step: int, optimizer: dict[str, Any], critic: torch.optim.Optimizer | None = None
+    ) -> dict[str, Any]:
+        return {
+            "stage": stage,
+            "step": step,
+            "network": self.network.state_dict(),
+            "average": self.average.state(),
+            "optimizer": optimizer,
+            "random": self._sampler.state(),
+            "features": getattr(self, "_frozen", None),
+            "critic": self._discriminator.state_dict() if self._discriminator and critic else None,
+            "critic_optimizer": critic.state_dict() if critic else None,
+        }
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def _sheet(self, name: str, stage: Stage) -> None:
+        """Validation faces: source, driving, the source as moved, what is visible, and the averaged network's face."""
+        if self._shown is None:
+            return
+        pairs = self._shown
+        network = OcclusionAwareGenerator(self.config).to(self._device).eval()
+        network.load_state_dict(self.network.state_dict() if stage.kind != "joint" else self.average.weights)
+        face = network(network.prepare(pairs.source, pairs.source_keypoints), pairs.driving_keypoints)
+        size = pairs.source.shape[2]
+        moved = _moved(pairs.source, face.motion.deformation, size)
+        visible = resized(face.motion.occlusion_map, size, size).expand(-1, 3, -1, -1)
+        self._run.sheet(name, torch.stack([pairs.source, pairs.driving, moved, visible, face.prediction], dim=1))
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16)
+
+
+def initialised(network: OcclusionAwareGenerator) -> OcclusionAwareGenerator:
+    """Weights to start from: residual blocks that change nothing, and everything taken to be visible."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for block in network.bottleneck:
+        nn.init.zeros_(block.conv2.weight)
+    dense = network.dense_motion_network
+    nn.init.normal_(dense.mask.weight, std=1e-3)
+    nn.init.normal_(dense.occlusion.weight, std=1e-3)
+    nn.init.constant_(dense.occlusion.bias, 2.0)
+    return network
+
+
+def _trained(network: OcclusionAwareGenerator, kind: str) -> Iterator[nn.Parameter]:
+    for name, parameter in network.named_parameters():
+        of_motion = name.startswith("dense_motion_network.")
+        if kind == "joint" or of_motion == (kind == "motion"):
+            yield parameter
+
+
+def _occlusion(occlusion_map: torch.Tensor, moved: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """What moving cannot explain must be made up: how far the map is from saying so."""
+    off = nn.functional.avg_pool2d((moved.detach() - wanted).abs().mean(dim=1, keepdim=True), 5, 1, 2)
+    visible = resized(torch.exp(-12 * (off - 0.04).clamp_min(0)), *occlusion_map.shape[2:])
+    return (occlusion_map.float() - visible).abs().mean()
+
+
+def _moved(source: torch.Tensor, deformation: torch.Tensor, size: int) -> torch.Tensor:
+    """The source picture itself along the deformation, (B, 3, size, size)."""
+    places = enlarged(deformation, size, size)
+    picture = (
+        resized(source, size, size)
+        if size >= source.shape[2]
+        else nn.functional.avg_pool2d(source, source.shape[2] // size)
+    )
+    return nn.functional.grid_sample(picture, places, mode="bilinear", padding_mode="border", align_corners=False)
