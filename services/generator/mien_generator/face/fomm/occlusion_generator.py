@@ -40,10 +40,14 @@ class GeneratorSource:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GeneratedFace:
-    """prediction: (B, 3, H, W) in [0, 1]; motion: what moved the source there."""
+    """prediction: (B, 3, H, W) in [0, 1]; motion: what moved the source there.
+
+    painted: (B, 3, H, W), the network's own part of the prediction, all of it in a model without a source residual.
+    """
 
     prediction: torch.Tensor
     motion: DenseMotion
+    painted: torch.Tensor
 
 
 class OcclusionAwareGenerator(nn.Module):
@@ -84,12 +88,13 @@ class OcclusionAwareGenerator(nn.Module):
         x = self.bottleneck(x)
         for block in self.up_blocks:
             x = block(x)
-        prediction = torch.sigmoid(self.final(x).float())  # (B, 3, H, W)
+        painted = torch.sigmoid(self.final(x).float())  # (B, 3, H, W)
+        prediction = painted
         if source.residual is not None:
             height, width = source.residual.shape[2:]
             moved = sample(source.residual, enlarged(motion.deformation, height, width))
-            prediction = (prediction + moved * resized(motion.occlusion_map.float(), height, width)).clamp(0, 1)
-        return GeneratedFace(prediction, motion)
+            prediction = (painted + moved * resized(motion.occlusion_map.float(), height, width)).clamp(0, 1)
+        return GeneratedFace(prediction, motion, painted)
 
 
 def deformation_at(motion: DenseMotion, height: int, width: int) -> torch.Tensor:
