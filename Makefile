@@ -86,8 +86,8 @@ $(VENV)/.runtime: $(VENV)/bin/python constraints.txt $(addsuffix /pyproject.toml
 	@touch $@
 
 # What tests and checks want on top, torch for the network's parity tests among it.
-$(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
-	$(PIP) -c constraints.txt -r requirements-dev.txt
+$(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt training/pyproject.toml
+	$(PIP) -c constraints.txt -r requirements-dev.txt -e training
 	@touch $@
 
 .venv-audit/.installed:
