@@ -453,10 +453,18 @@ GENERATOR = Dashboard(
                     f"{rate('mien_generated_frames_total', where=HERE)} / (sum(mien_generator_sessions{{{HERE}}}) > 0)",
                 ),
                 stat(
-                    "Device thread busy",
+                    "Device busy",
                     "percentunit",
-                    rate("mien_stage_seconds_sum", where=f'{HERE}, stage!="wait"'),
-                    "Faces, composition and encoding, of one thread's time.",
+                    rate("mien_busy_seconds_total", where=f'{HERE}, thread="device"'),
+                    "Faces of networks, of the device thread's time; 0 where the pool makes all faces.",
+                    limit=0.95,
+                ),
+                stat(
+                    "Pool busy",
+                    "percentunit",
+                    rate("mien_busy_seconds_total", where=f'{HERE}, thread="pool"')
+                    + f" / sum(mien_pool_threads{{{HERE}}})",
+                    "Warped faces, composition and encoding, of all its threads' time.",
                     limit=0.9,
                 ),
                 stat(
@@ -469,7 +477,7 @@ GENERATOR = Dashboard(
                     (Query(f"mien_generator_info{{{HERE}}}", "{{engine}}, {{encoder}}"),),
                     "Its name is what matters; the value is always 1.",
                     "stat",
-                    6,
+                    3,
                     4,
                 ),
             ),
@@ -500,6 +508,16 @@ GENERATOR = Dashboard(
                     "superseded: newer motion came first; many of them mean that the device does not keep up.",
                     stacked=True,
                 ),
+                Panel(
+                    "Steps between tiers",
+                    "ops",
+                    (
+                        Query(rate("mien_tier_steps_total", "direction", HERE), "{{direction}}"),
+                        Query(f"mien_engine_fallback_info{{{HERE}}}", "no network: {{reason}}"),
+                    ),
+                    "down: the device had no time for all of them, and the session got a simpler face instead of fewer "
+                    "frames. Many in both directions are a load that swings.",
+                ),
             ),
         ),
         Row(
@@ -518,12 +536,15 @@ GENERATOR = Dashboard(
                     limit=0.2,
                 ),
                 Panel(
-                    "Device thread's time by stage",
-                    "percentunit",
-                    (Query(rate("mien_stage_seconds_sum", "stage", f'{HERE}, stage!="wait"'), "{{stage}}"),),
-                    "At 1 the thread has no time left, and sessions take turns.",
-                    stacked=True,
-                    maximum=1,
+                    "Threads at work",
+                    "short",
+                    (
+                        Query(rate("mien_busy_seconds_total", "thread", HERE), "{{thread}}"),
+                        Query(f"mien_pool_threads{{{HERE}}}", "threads of the pool"),
+                        Query(f"mien_device_load_ratio{{{HERE}}}", "device's slowness"),
+                    ),
+                    "With the device at 1 sessions step down; with the pool at its threads they take turns. Slowness: how "
+                    "much longer a batch takes than when the device was measured, alone.",
                 ),
                 Panel(
                     "Stages, p50",

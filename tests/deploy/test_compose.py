@@ -264,7 +264,7 @@ def test_the_gpu_is_reserved_for_an_image_that_can_use_it() -> None:
     (device,) = generator["deploy"]["resources"]["reservations"]["devices"]
     assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
     assert generator["build"]["target"] == "generator-gpu"
-    assert generator["environment"]["MIEN_ENGINE"] == "fomm"
+    assert generator["environment"]["MIEN_ENGINE"] == "torch"
     assert "services/generator/pyproject.toml[torch]" in DOCKERFILE
 
 

@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 from click.testing import CliRunner
 
-from mien_generator.bench import draw_speaker, encode
+from mien_generator.bench import encode
+from mien_generator.specimen import draw_speaker
 
 
 def test_the_figures_are_complete_and_consistent() -> None:

@@ -1,4 +1,4 @@
-"""The engine with the real warp generator, compositor and encoder: sessions in, decodable frames out."""
+"""The engine with real generators, compositor and encoder: sessions in, decodable frames out."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import av
+import cv2
 import numpy as np
 import pytest
 
-from mien_generator.engine import Engine
-from mien_generator.face.contract import AvatarFace, FaceRequest, RgbArray
+from mien_generator.cost import BatchCost
+from mien_generator.engine import Engine, EngineStopped
+from mien_generator.face.contract import AvatarFace, FaceRefused, FaceRequest, RgbArray
 from mien_generator.face.warp import WarpFace, WarpGenerator
 from mien_generator.frame.compositor import Compositor
 from mien_generator.frame.region import CropBox
 from mien_generator.h264.encoder import EncodedPicture, EncoderError, H264Encoder
-from mien_generator.h264.keyframes import KeyframePolicy
+from mien_generator.ladder import Ladder, Rung
 from mien_generator.metrics import GeneratorMetrics
 from mien_generator.pipeline import Pipeline
-from mien_generator.session import Arrival, GeneratorSession
+from mien_generator.session import Arrival, SessionAvatar
 from mien_shared.clock import SystemClock
 from mien_shared.messages import EncodedFrame, KeyframeReason, SessionRecord
 from mien_shared.motion import Keypoints, MotionPacket
@@ -47,18 +50,64 @@ def still(colour: tuple[int, int, int]) -> RgbArray:
     return np.clip(np.array(colour) + grain, 0, 255).astype(np.uint8)
 
 
-def session_of(name: str) -> GeneratorSession[WarpFace]:
-    picture, now_s = still(COLOURS[name]), time.monotonic()
+def avatar_of(name: str) -> SessionAvatar:
+    picture = still(COLOURS[name])
     crop = np.ascontiguousarray(picture[CROP.y : CROP.y + CROP.size, CROP.x : CROP.x + CROP.size])
-    return GeneratorSession(
-        SessionRecord(session_id=name, avatar_id=name, created_at_ms=0),
-        SOURCE,
-        WarpGenerator().prepare(AvatarFace(crop, SOURCE)),
-        Compositor(picture, CROP),
-        H264Encoder(),
-        KeyframePolicy(),
-        now_s,
-    )
+    return SessionAvatar(AvatarFace(crop, SOURCE))
+
+
+async def add(engine: Engine, name: str, encoder: H264Encoder | None = None) -> None:
+    record = SessionRecord(session_id=name, avatar_id=name, created_at_ms=0)
+    await engine.add(record, avatar_of(name), Compositor(still(COLOURS[name]), CROP), encoder or H264Encoder())
+
+
+class Network(WarpGenerator):
+    """Stands for a network on a device: the warped face at a size of its own, tinted, so that its work shows.
+
+    face_s: what the device takes for each, on top.
+    """
+
+    def __init__(self, size: int, tint: int = 0, face_s: float = 0.0) -> None:
+        super().__init__()
+        self.name, self.size, self.tint, self.face_s = "network", size, tint, face_s
+        self.batches: list[int] = []
+        self.threads: set[str] = set()
+
+    def prepare(self, avatar: AvatarFace) -> WarpFace:
+        self.threads.add(threading.current_thread().name)
+        rgb = cv2.resize(avatar.rgb, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        return super().prepare(AvatarFace(np.asarray(rgb, np.uint8), avatar.keypoints))
+
+    def animate(self, requests: Sequence[FaceRequest[WarpFace]]) -> list[RgbArray]:
+        self.threads.add(threading.current_thread().name)
+        self.batches.append(len(requests))
+        time.sleep(self.face_s * len(requests))
+        return [cv2.add(face, np.full_like(face, self.tint)) for face in super().animate(requests)]
+
+
+WARP = Rung("warp", WarpGenerator(), on_device=False)
+
+
+@asynccontextmanager
+async def running(
+    published: Published,
+    metrics: GeneratorMetrics,
+    *networks: WarpGenerator,
+    costs: Sequence[float] = (),
+    threads: int = 2,
+) -> AsyncIterator[Engine]:
+    """An engine with these networks above warp; costs: what it believes that a face of each takes."""
+    rungs = [Rung(f"{one.name}-{getattr(one, 'size', 384)}", one, on_device=True) for one in networks]
+    ladder, clock = Ladder((*rungs, WARP)), SystemClock()
+    metrics.generates_with(ladder.names, "libx264")
+    believed = dict(enumerate(BatchCost.linear(cost) for cost in costs or [0.001] * len(rungs)))
+    pipeline = Pipeline(ladder, clock, metrics, published)
+    engine = Engine(ladder, believed, pipeline, clock, metrics, fps=30, floor_fps=15, max_batch=8, threads=threads)
+    engine.start()
+    try:
+        yield engine
+    finally:
+        await asyncio.to_thread(engine.close)
 
 
 class Published:
@@ -89,12 +138,9 @@ def metrics() -> GeneratorMetrics:
 
 
 @pytest.fixture
-async def engine(published: Published, metrics: GeneratorMetrics) -> AsyncIterator[Engine[WarpFace]]:
-    clock = SystemClock()
-    engine = Engine(Pipeline(WarpGenerator(), clock, metrics, published), clock, metrics, fps=30, max_batch=8)
-    engine.start()
-    yield engine
-    await asyncio.to_thread(engine.close)
+async def engine(published: Published, metrics: GeneratorMetrics) -> AsyncIterator[Engine]:
+    async with running(published, metrics) as engine:
+        yield engine
 
 
 def arrival(sequence: int, dx: float = 0.0) -> Arrival:
@@ -108,23 +154,21 @@ def decode(frames: list[EncodedFrame]) -> list[av.VideoFrame]:
     return [picture for frame in frames for picture in decoder.decode(av.Packet(frame.data))] + decoder.decode(None)
 
 
-async def test_a_session_begins_on_an_idr_and_counts_without_a_gap(
-    engine: Engine[WarpFace], published: Published
-) -> None:
-    await engine.add(lambda: session_of("red"))
+async def test_a_session_begins_on_an_idr_and_counts_without_a_gap(engine: Engine, published: Published) -> None:
+    await add(engine, "red")
     await published.until(lambda: len(published.frames["red"]) >= 12)
     frames = published.frames["red"]
     assert frames[0].is_idr
     assert all(later.follows(earlier) for earlier, later in itertools.pairwise(frames))
     assert all(later.pts_90k > earlier.pts_90k for earlier, later in itertools.pairwise(frames))
-    assert published.threads == {"device"}
+    assert published.threads <= {"pool 1", "pool 2"}
     assert len(decode(frames)) == len(frames)
 
 
-async def test_faces_never_mix(engine: Engine[WarpFace], published: Published) -> None:
+async def test_faces_never_mix(engine: Engine, published: Published) -> None:
     """Three sessions of three colours, moved together in the same batches: each decodes to its own colour alone."""
     for name in COLOURS:
-        await engine.add(lambda name=name: session_of(name))  # type: ignore[misc]
+        await add(engine, name)
     for number in range(30):
         for name in COLOURS:
             engine.offer(name, arrival(number, 0.05 * np.sin(number)))
@@ -135,8 +179,8 @@ async def test_faces_never_mix(engine: Engine[WarpFace], published: Published) -
             np.testing.assert_allclose(mean, colour, atol=12)
 
 
-async def test_a_frame_carries_the_motion_it_shows(engine: Engine[WarpFace], published: Published) -> None:
-    await engine.add(lambda: session_of("red"))
+async def test_a_frame_carries_the_motion_it_shows(engine: Engine, published: Published) -> None:
+    await add(engine, "red")
     await published.until(lambda: bool(published.frames["red"]))
     engine.offer("red", arrival(77))
 
@@ -151,8 +195,8 @@ async def test_a_frame_carries_the_motion_it_shows(engine: Engine[WarpFace], pub
     assert min(trace.face_us, trace.compose_us, trace.encode_us) > 0
 
 
-async def test_an_idr_comes_when_it_is_asked_for(engine: Engine[WarpFace], published: Published) -> None:
-    await engine.add(lambda: session_of("red"))
+async def test_an_idr_comes_when_it_is_asked_for(engine: Engine, published: Published) -> None:
+    await add(engine, "red")
     await published.until(lambda: len(published.frames["red"]) >= 20)  # past the half second between two IDRs
     for _ in range(5):
         engine.request_keyframe("red", KeyframeReason.PLI)
@@ -163,7 +207,7 @@ async def test_an_idr_comes_when_it_is_asked_for(engine: Engine[WarpFace], publi
     assert idrs[1] <= asked_at + 2, "within two frames"
 
 
-async def test_the_bitrate_follows_its_target(engine: Engine[WarpFace], published: Published) -> None:
+async def test_the_bitrate_follows_its_target(engine: Engine, published: Published) -> None:
     async def bytes_in(seconds: float) -> int:
         before = len(published.frames["red"])
         for number in range(int(30 * seconds)):
@@ -171,7 +215,7 @@ async def test_the_bitrate_follows_its_target(engine: Engine[WarpFace], publishe
             await asyncio.sleep(1 / 30)
         return sum(len(frame.data) for frame in published.frames["red"][before:])
 
-    await engine.add(lambda: session_of("red"))
+    await add(engine, "red")
     engine.set_bitrate("red", 4_000_000)
     await bytes_in(0.7)
     much = await bytes_in(1.0)
@@ -182,10 +226,10 @@ async def test_the_bitrate_follows_its_target(engine: Engine[WarpFace], publishe
 
 
 async def test_a_session_that_leaves_harms_no_other(
-    engine: Engine[WarpFace], published: Published, metrics: GeneratorMetrics
+    engine: Engine, published: Published, metrics: GeneratorMetrics
 ) -> None:
     for name in COLOURS:
-        await engine.add(lambda name=name: session_of(name))  # type: ignore[misc]
+        await add(engine, name)
     await published.until(lambda: all(len(published.frames[name]) >= 5 for name in COLOURS))
     engine.remove("green", "stopped")
     engine.remove("green", "expired")
@@ -213,16 +257,9 @@ class FailingEncoder(H264Encoder):
         return super().encode(frame, pts_90k, force_idr)
 
 
-async def test_a_session_whose_encoder_fails_costs_no_other_a_frame(
-    engine: Engine[WarpFace], published: Published
-) -> None:
-    def failing() -> GeneratorSession[WarpFace]:
-        session = session_of("green")
-        session.encoder = FailingEncoder()
-        return session
-
-    await engine.add(lambda: session_of("red"))
-    await engine.add(failing)
+async def test_a_session_whose_encoder_fails_costs_no_other_a_frame(engine: Engine, published: Published) -> None:
+    await add(engine, "red")
+    await add(engine, "green", FailingEncoder())
     await published.until(lambda: {record.session_id for record in engine.records()} == {"red"})
     assert len(published.frames["green"]) == 4
     count = len(published.frames["red"])
@@ -230,47 +267,160 @@ async def test_a_session_whose_encoder_fails_costs_no_other_a_frame(
     assert engine.failure is None
 
 
-class FailingFaces(WarpGenerator):
+class FailingFaces(Network):
     """A device that is lost."""
 
     def animate(self, requests: Sequence[FaceRequest[WarpFace]]) -> list[RgbArray]:
         raise RuntimeError("the device is lost")
 
 
-async def test_a_device_that_is_lost_is_said_and_holds_no_session(published: Published) -> None:
-    clock, metrics = SystemClock(), GeneratorMetrics()
-    engine = Engine(Pipeline(FailingFaces(), clock, metrics, published), clock, metrics, fps=30, max_batch=8)
-    engine.start()
-    await engine.add(lambda: session_of("red"))
-    await published.until(lambda: engine.failure is not None)
-    assert engine.failure == "the device thread has failed: the device is lost"
-    await published.until(lambda: engine.records() == [])
-    await asyncio.to_thread(engine.close)
+async def test_a_device_that_is_lost_is_said_and_holds_no_session(
+    published: Published, metrics: GeneratorMetrics
+) -> None:
+    async with running(published, metrics, FailingFaces(384)) as engine:
+        await add(engine, "red")
+        await published.until(lambda: engine.failure is not None)
+        assert engine.failure == "the device thread has failed: the device is lost"
+        assert engine.records() == []
+        with pytest.raises(EngineStopped, match=r"^the device thread has failed: the device is lost$"):
+            await add(engine, "green")
+
+
+class PickyFaces(Network):
+    """Takes no avatar in: full, or unable to read it."""
+
+    error: Exception = ValueError("no such picture")
+
+    def prepare(self, avatar: AvatarFace) -> WarpFace:
+        raise self.error
 
 
 async def test_a_session_that_cannot_be_built_says_why_and_nothing_else_stops(
-    engine: Engine[WarpFace], published: Published
+    published: Published, metrics: GeneratorMetrics
 ) -> None:
-    def broken() -> GeneratorSession[WarpFace]:
-        raise ValueError("no such picture")
+    picky = PickyFaces(384)
+    async with running(published, metrics, picky) as engine:
+        with pytest.raises(ValueError, match=r"^no such picture$"):
+            await add(engine, "red")
+        assert engine.records() == []
+        picky.error = FaceRefused("the device's memory is full")
+        await add(engine, "red")
+        await published.until(lambda: len(published.frames["red"]) >= 3)
+        assert engine.stats()["red"].tier == "warp", "where one tier is full the next takes it"
+        assert engine.failure is None
 
-    with pytest.raises(ValueError, match=r"^no such picture$"):
-        await engine.add(broken)
-    await engine.add(lambda: session_of("red"))
-    await published.until(lambda: len(published.frames["red"]) >= 3)
-    assert engine.failure is None
+
+async def test_who_gives_up_waiting_for_a_session_leaves_nothing_behind(
+    published: Published, metrics: GeneratorMetrics
+) -> None:
+    async with running(published, metrics, Network(384)) as engine:
+        for _ in range(20):
+            waiting = asyncio.create_task(add(engine, "red"))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        await add(engine, "green")
+        await published.until(lambda: len(published.frames["green"]) >= 3)
+        assert [record.session_id for record in engine.records()] == ["green"]
 
 
-async def test_statistics_of_a_session(engine: Engine[WarpFace]) -> None:
-    await engine.add(lambda: session_of("red"))
+async def test_statistics_of_a_session(engine: Engine) -> None:
+    await add(engine, "red")
     for number in range(45):
         engine.offer("red", arrival(number))
         await asyncio.sleep(1 / 30)
     stats = engine.stats()["red"]
     assert stats.engine == "warp"
-    assert stats.tier == "warp-384"
+    assert stats.tier == "warp"
     assert 0 < stats.fps <= 31
     assert stats.bitrate_bps > 0
     assert stats.uplink_bps > 5_000
     assert stats.motion_to_packet_ms_p50 is not None
     assert not stats.idle
+
+
+async def speak(engine: Engine, names: Sequence[str], seconds: float, balance: bool = True) -> None:
+    """Motion for all of them, 30 times a second, and the engine's balance as the service calls it."""
+    for number in range(round(30 * seconds)):
+        for name in names:
+            engine.offer(name, arrival(number, 0.05 * np.sin(number / 4)))
+        if balance and number % 8 == 0:
+            engine.balance()
+        await asyncio.sleep(1 / 30)
+
+
+async def test_the_device_makes_faces_on_its_own_thread_in_batches_and_the_pool_finishes_them(
+    published: Published, metrics: GeneratorMetrics
+) -> None:
+    network = Network(128)
+    async with running(published, metrics, network) as engine:
+        for name in COLOURS:
+            await add(engine, name)
+        await speak(engine, list(COLOURS), 0.7)
+        assert network.threads == {"device"}
+        assert published.threads <= {"pool 1", "pool 2"}
+        assert max(network.batches) > 1
+        assert engine.stats()["red"].tier == "network-128"
+    for frames in published.frames.values():
+        assert all(later.follows(earlier) for earlier, later in itertools.pairwise(frames))
+
+
+async def test_a_step_changes_the_face_and_nothing_else_of_the_stream(
+    published: Published, metrics: GeneratorMetrics
+) -> None:
+    """Down and up again in mid-call: no frame is lost or out of order, no encoder begins anew, the face fades over."""
+    network = Network(256, tint=40)
+    async with running(published, metrics, network) as engine:
+        await add(engine, "blue")
+        await speak(engine, ["blue"], 0.6)
+        (session,) = engine._sessions.values()
+        await published.until(lambda: 1 in session.avatar.prepared)  # made ahead, while the device had time
+        engine._step(session, 1)
+        await speak(engine, ["blue"], 0.8, balance=False)
+        assert engine.stats()["blue"].tier == "warp"
+        engine._step(session, 0)
+        await speak(engine, ["blue"], 0.8, balance=False)
+        assert engine.stats()["blue"].tier == "network-256"
+    frames = published.frames["blue"]
+    assert [frame.is_idr for frame in frames] == [True, *[False] * (len(frames) - 1)]
+    assert len({frame.run for frame in frames}) == 1
+    assert all(later.follows(earlier) for earlier, later in itertools.pairwise(frames))
+    middle = slice(CROP.y + 150, CROP.y + 230), slice(CROP.x + 150, CROP.x + 230)
+    red = [picture.to_ndarray(format="rgb24")[middle][..., 0].mean() for picture in decode(frames)]
+    assert max(red) - min(red) == pytest.approx(40, abs=8)
+    jumps = np.abs(np.diff(red))
+    assert jumps.max() < 0.5 * (max(red) - min(red)), "no cut: over several frames"
+    value = metrics.registry.get_sample_value
+    assert [value("mien_tier_steps_total", {"direction": way}) for way in ("down", "up")] == [1, 1]
+
+
+async def test_overload_steps_sessions_down_and_refuses_nobody(published: Published, metrics: GeneratorMetrics) -> None:
+    """A device that takes 40 and 20 ms for a face, whatever else runs: three do not fit on its best tier."""
+    networks = Network(384, face_s=0.04), Network(256, face_s=0.02)
+    async with running(published, metrics, *networks, costs=(0.04, 0.02)) as engine:
+        for name in COLOURS:
+            await add(engine, name)
+            await speak(engine, list(COLOURS), 0.2)
+
+        def are_lower() -> bool:
+            engine.balance()
+            return all(stats.tier in {"network-256", "warp"} for stats in engine.stats().values())
+
+        await published.until(are_lower)
+        counts = {name: len(published.frames[name]) for name in COLOURS}
+        await speak(engine, list(COLOURS), 0.5)
+        assert all(len(published.frames[name]) > counts[name] for name in COLOURS)
+        assert (metrics.registry.get_sample_value("mien_tier_steps_total", {"direction": "down"}) or 0) >= 1
+
+
+async def test_sessions_of_one_avatar_share_what_was_prepared_of_it(
+    published: Published, metrics: GeneratorMetrics
+) -> None:
+    network = Network(256)
+    async with running(published, metrics, network) as engine:
+        avatar = avatar_of("red")
+        for name in ("one", "two"):
+            record = SessionRecord(session_id=name, avatar_id="red", created_at_ms=0)
+            await engine.add(record, avatar, Compositor(still(COLOURS["red"]), CROP), H264Encoder())
+        one, two = engine._sessions.values()
+        assert one.prepared is two.prepared

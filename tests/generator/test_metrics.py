@@ -11,13 +11,20 @@ def value(metrics: GeneratorMetrics, name: str, **labels: str) -> float | None:
 
 def test_sessions_are_counted_by_tier_and_tiers_are_few() -> None:
     metrics = GeneratorMetrics()
-    metrics.sessions("warp", [384, 384, 611, 702])
-    assert value(metrics, "mien_generator_sessions") == 4
-    assert value(metrics, "mien_tier_sessions", tier="warp-384") == 2
-    assert value(metrics, "mien_tier_sessions", tier="warp-256") == 0
-    assert value(metrics, "mien_tier_sessions", tier="warp-other") == 2
-    metrics.sessions("warp", [])
-    assert value(metrics, "mien_tier_sessions", tier="warp-other") == 0
+    metrics.generates_with(("onnx-384", "onnx-256", "warp"), "libx264")
+    metrics.sessions(["onnx-384", "warp", "warp"])
+    assert value(metrics, "mien_generator_sessions") == 3
+    tiers = ("onnx-384", "onnx-256", "warp")
+    assert [value(metrics, "mien_tier_sessions", tier=tier) for tier in tiers] == [1, 0, 2]
+    metrics.sessions([])
+    assert [value(metrics, "mien_tier_sessions", tier=tier) for tier in tiers] == [0, 0, 0]
+
+
+def test_an_engine_that_fell_back_says_why() -> None:
+    metrics = GeneratorMetrics()
+    metrics.fell_back("weights")
+    assert value(metrics, "mien_engine_fallback_info", reason="weights") == 1
+    assert value(metrics, "mien_engine_fallback_info", reason="runtime") == 0
 
 
 def test_counters_are_there_before_anything_happens() -> None:
@@ -27,7 +34,9 @@ def test_counters_are_there_before_anything_happens() -> None:
         ("mien_skipped_motion_total", "reason", ("superseded", "unusable", "unknown_session")),
         ("mien_idr_requests_total", "reason", ("join", "pli", "gap", "redis")),
         ("mien_generator_sessions_started_total", "result", ("placed", "claimed", "failed")),
-        ("mien_stage_seconds_count", "stage", ("wait", "face", "compose", "encode")),
+        ("mien_stage_seconds_count", "stage", ("wait", "face", "pool", "compose", "encode")),
+        ("mien_tier_steps_total", "direction", ("down", "up")),
+        ("mien_busy_seconds_total", "thread", ("device", "pool")),
     ):
         for label_value in values:
             assert value(metrics, name, **{label: label_value}) == 0, (name, label_value)

@@ -105,8 +105,12 @@ def _say(text: str) -> None:
 
 _PORT = click.option("--port", default=8080, show_default=True, help="Of the page and the REST API; 0: any free one.")
 _SIGNALING_PORT = click.option("--signaling-port", default=8081, show_default=True, help="Of WHEP; 0: any free one.")
-_ENGINE = click.option("--engine", type=click.Choice(["warp", "fomm"]), default="warp", show_default=True)
-_WEIGHTS = click.option("--weights", type=click.Path(exists=True, path_type=Path), help="Of the fomm engine.")
+_ENGINE = click.option(
+    "--engine", type=click.Choice(["auto", "onnx", "torch", "warp"]), default="auto", show_default=True
+)
+_WEIGHTS = click.option(
+    "--weights", type=click.Path(exists=True, path_type=Path), help="Of the network, not the shipped."
+)
 
 
 def _stack(port: int, signaling_port: int, engine: str, weights: Path | None, data: Path | None) -> StackOptions:

@@ -11,8 +11,8 @@ const REQUEST_TIMEOUT_MS = 8000;
  * @property {number|null} [uplink_bps]
  * @property {number|null} [motion_to_packet_ms_p50] from a motion packet's arrival to its picture's first RTP packet
  * @property {number|null} [motion_to_packet_ms_p99]
- * @property {string|null} [engine]
- * @property {string|null} [tier]
+ * @property {string|null} [engine] what makes the faces, such as "onnx" or "warp"
+ * @property {string|null} [tier] the engine with the size of its faces, such as "onnx-384"; it may change in mid-call
  * @property {number|null} [viewers]
  * @property {boolean|null} [idle] the uplink has stalled and the avatar rests
  */

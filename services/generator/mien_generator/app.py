@@ -1,4 +1,4 @@
-"""The generator as a service: Redis on one side, the device's thread on the other."""
+"""The generator as a service: Redis on one side, the engine's threads on the other."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from weakref import WeakValueDictionary
 
 import cv2
 import numpy as np
 from fastapi import FastAPI
 
-from mien_generator.engine import Engine
-from mien_generator.engines import EngineUnavailable
-from mien_generator.face.contract import AvatarFace, FaceGenerator, FaceRefused, RgbArray
+from mien_generator.capacity import Speed, capacity
+from mien_generator.engine import Engine, EngineStopped
+from mien_generator.engines import EngineUnavailable, Fallback
+from mien_generator.face.contract import AvatarFace, FaceRefused, RgbArray
 from mien_generator.frame.compositor import Compositor
 from mien_generator.frame.region import CropBox
 from mien_generator.h264.encoder import H264Encoder, NoEncoder, choose_encoder
-from mien_generator.h264.keyframes import KeyframePolicy
+from mien_generator.ladder import Ladder
+from mien_generator.measure import default_cache_folder, measured_speed, usable_cores
 from mien_generator.metrics import GeneratorMetrics
 from mien_generator.pipeline import Pipeline
-from mien_generator.session import Arrival, GeneratorSession
+from mien_generator.session import Arrival, SessionAvatar
 from mien_generator.settings import GeneratorSettings
 from mien_shared.avatars import AvatarNotFound, AvatarRecord, AvatarStore, AvatarStoreError
 from mien_shared.bus import BUS_ERRORS, keep_trying, open_redis, ping, redis_url
@@ -57,6 +59,12 @@ _DRAIN_POLL_S = 0.1
 #: An orphan whose avatar cannot be had is not tried again for so long.
 _REFUSED_S = 30.0
 _PROBE_INTERVAL_S = 1.0
+#: How often sessions may be stepped between tiers: as often as the eye could notice that they should be.
+_BALANCE_INTERVAL_S = 0.25
+
+
+#: Sessions that have gone short for so long will go on doing so: a generator full of them takes no more.
+_OVERLOADED_S = 3.0
 
 
 class Generator:
@@ -67,8 +75,9 @@ class Generator:
         settings: GeneratorSettings,
         registry: Registry,
         avatars: AvatarStore,
-        engine: Engine[Any],
-        faces: FaceGenerator[Any],
+        engine: Engine,
+        ladder: Ladder,
+        places: int,
         encoder_name: str,
         clock: Clock,
         metrics: GeneratorMetrics,
@@ -78,14 +87,18 @@ class Generator:
         self._registry = registry
         self._avatars = avatars
         self._engine = engine
-        self._faces = faces
+        self._ladder = ladder
+        self._places = places
         self._encoder_name = encoder_name
         self._clock = clock
         self._metrics = metrics
         self._inbox = GeneratorInbox(registry.redis, self.generator_id)
+        # Sessions of one avatar share what was computed from it; it goes with the last of them.
+        self._prepared_avatars: WeakValueDictionary[str, SessionAvatar] = WeakValueDictionary()
         self._starting: set[str] = set()
         self._missing_since_s: dict[str, float] = {}
         self._refused_until_s: dict[str, float] = {}
+        self._overloaded_since_s: float | None = None
         self._draining = False
         self._beating = asyncio.Lock()
         self._said_farewell = False
@@ -126,9 +139,9 @@ class Generator:
         await self._registry.heartbeat(
             GeneratorStatus(
                 generator_id=self.generator_id,
-                capacity=self._settings.capacity,
+                capacity=self._capacity(len(sessions)),
                 sessions=len(sessions),
-                engine=self._faces.name,
+                engine=self._ladder.rungs[0].generator.name,
                 draining=self._draining,
             )
         )
@@ -141,6 +154,21 @@ class Generator:
         if not self._draining:
             for session in await self._registry.orphans():
                 await self._claim(session)
+
+    def _capacity(self, sessions: int) -> int:
+        """The places there are: as many as were measured, but none are free while those who are here go short.
+
+        What the operator set holds whatever happens.
+        """
+        now_s = self._clock.monotonic_s()
+        if self._settings.capacity is not None or not self._engine.is_overloaded:
+            self._overloaded_since_s = None
+        elif self._overloaded_since_s is None:
+            self._overloaded_since_s = now_s
+        is_short = self._overloaded_since_s is not None and now_s - self._overloaded_since_s >= _OVERLOADED_S
+        places = min(self._places, max(1, sessions)) if is_short else self._places
+        self._metrics.capacity(places)
+        return places
 
     async def drain(self, deadline_s: float) -> None:
         """Take no more sessions and hand those we have to other generators; return when all are gone or time is up.
@@ -202,7 +230,7 @@ class Generator:
         session_id = session.session_id
         if session_id in self._starting or self._clock.monotonic_s() < self._refused_until_s.get(session_id, 0.0):
             return
-        if not await self._registry.reserve(self.generator_id, session_id, self._settings.capacity):
+        if not await self._registry.reserve(self.generator_id, session_id, self._places):
             return
         if await self._registry.hold(self.generator_id, session_id, RESERVATION_MS):
             logger.info("session taken over")
@@ -227,10 +255,11 @@ class Generator:
                     record = await self._avatars.record(session.avatar_id)
                     still = await asyncio.to_thread(decode_png, await self._avatars.picture(session.avatar_id))
                 with span("prepare face and encoder"):
-                    await self._engine.add(lambda: self._session(session, record, still))
+                    avatar, compositor, encoder = await asyncio.to_thread(self._make, record, still)
+                    await self._engine.add(session, avatar, compositor, encoder)
             self._metrics.session_started(claimed, self._clock.monotonic_s() - ordered_s)
-            logger.info("session started", extra={"engine": self._faces.name})
-        except (AvatarNotFound, AvatarStoreError, FaceRefused, ValueError) as error:
+            logger.info("session started", extra={"avatar": session.avatar_id})
+        except (AvatarNotFound, AvatarStoreError, EngineStopped, FaceRefused, NoEncoder, ValueError) as error:
             self._metrics.session_not_started()
             logger.warning("session not started", extra={"error": str(error)})
             self._refused_until_s[session.session_id] = self._clock.monotonic_s() + _REFUSED_S
@@ -238,19 +267,17 @@ class Generator:
         finally:
             self._starting.discard(session.session_id)
 
-    def _session(self, session: SessionRecord, record: AvatarRecord, still: RgbArray) -> GeneratorSession[Any]:
-        box, source, now_s = record.face_box, record.source_keypoints(), self._clock.monotonic_s()
-        crop = np.ascontiguousarray(still[box.y : box.y + box.size, box.x : box.x + box.size])
+    def _make(self, record: AvatarRecord, still: RgbArray) -> tuple[SessionAvatar, Compositor, H264Encoder]:
+        """What a session has of its own, and its avatar, which others may have already."""
+        box = record.face_box
         compositor = Compositor(still, CropBox(box.x, box.y, box.size))
-        return GeneratorSession(
-            session,
-            source,
-            self._faces.prepare(AvatarFace(crop, source, compositor.region)),
-            compositor,
-            H264Encoder(self._encoder_name, self._settings.bitrate_bps),
-            KeyframePolicy(),
-            now_s,
-        )
+        encoder = H264Encoder(self._encoder_name, self._settings.bitrate_bps)
+        avatar = self._prepared_avatars.get(record.avatar_id)
+        if avatar is None:
+            crop = np.ascontiguousarray(still[box.y : box.y + box.size, box.x : box.x + box.size])
+            face = AvatarFace(crop, record.source_keypoints(), compositor.region)
+            avatar = self._prepared_avatars.setdefault(record.avatar_id, SessionAvatar(face))
+        return avatar, compositor, encoder
 
     def _let_go(self, session_id: str, reason: str) -> None:
         self._engine.remove(session_id, reason)
@@ -265,7 +292,10 @@ def decode_png(data: bytes) -> RgbArray:
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def create_app(settings: GeneratorSettings, make_faces: Callable[[GeneratorSettings], FaceGenerator[Any]]) -> FastAPI:
+def create_app(
+    settings: GeneratorSettings,
+    make_ladder: Callable[[GeneratorSettings, int], tuple[Ladder, Fallback | None]],
+) -> FastAPI:
     """The generator's application; its HTTP side is livez, readyz and metrics alone."""
     metrics, clock = GeneratorMetrics(), SystemClock()
 
@@ -273,9 +303,9 @@ def create_app(settings: GeneratorSettings, make_faces: Callable[[GeneratorSetti
     async def run(_: FastAPI) -> AsyncIterator[Readiness]:
         loop = asyncio.get_running_loop()
         cv2.setNumThreads(1)  # sessions share the cores already
+        cores = settings.cores or usable_cores()
         try:
-            faces = make_faces(settings)
-            encoder_name = choose_encoder()
+            ladder, encoder_name, speed = await asyncio.to_thread(_look_around, settings, make_ladder, cores, metrics)
         except (EngineUnavailable, NoEncoder, ValueError, OSError) as error:
             # Another restart would meet the same machine: stay, say so, and take no session.
             logger.error("nothing can be generated here", extra={"error": str(error)})
@@ -290,14 +320,40 @@ def create_app(settings: GeneratorSettings, make_faces: Callable[[GeneratorSetti
             metrics.lost(frames)
             engine.request_keyframe(session_id, KeyframeReason.REDIS)
 
-        engine = Engine(Pipeline(faces, clock, metrics, publish), clock, metrics, settings.fps, settings.max_batch)
-        metrics.capacity(settings.capacity)
-        metrics.generates_with(faces.name, encoder_name)
+        async def balance() -> None:
+            while True:
+                engine.balance()
+                await clock.sleep(_BALANCE_INTERVAL_S)
+
+        engine = Engine(
+            ladder,
+            dict(enumerate(speed.device)),
+            Pipeline(ladder, clock, metrics, publish),
+            clock,
+            metrics,
+            fps=settings.fps,
+            floor_fps=settings.floor_fps,
+            max_batch=settings.max_batch,
+            threads=max(1, round(cores)),
+        )
+        places = settings.capacity or capacity(
+            speed, cores, ladder.shares_cores, settings.fps, settings.floor_fps, settings.max_batch
+        )
+        logger.info("ready for sessions", extra={"places": places, "tiers": ladder.names, "speed": repr(speed)})
         with redis_url(settings.redis_url) as url:
             async with open_redis(url) as redis:
                 publisher = FramePublisher(redis, on_lost)
-                avatars = AvatarStore.open(settings.avatar_store)
-                generator = Generator(settings, Registry(redis), avatars, engine, faces, encoder_name, clock, metrics)
+                generator = Generator(
+                    settings,
+                    Registry(redis),
+                    AvatarStore.open(settings.avatar_store),
+                    engine,
+                    ladder,
+                    places,
+                    encoder_name,
+                    clock,
+                    metrics,
+                )
                 engine.start()
                 probe = partial(ping, redis, clock, metrics)
                 tasks = [
@@ -305,6 +361,7 @@ def create_app(settings: GeneratorSettings, make_faces: Callable[[GeneratorSetti
                     asyncio.create_task(keep_trying("inbox", clock, metrics, generator.receive)),
                     asyncio.create_task(keep_trying("publish", clock, metrics, publisher.flush)),
                     asyncio.create_task(keep_trying("heartbeat", clock, metrics, generator.beat, HEARTBEAT_INTERVAL_S)),
+                    asyncio.create_task(balance(), name="balance"),
                 ]
                 try:
                     yield lambda: _reasons(metrics, engine, tasks)
@@ -319,7 +376,24 @@ def create_app(settings: GeneratorSettings, make_faces: Callable[[GeneratorSetti
     return create_service("generator", metrics, run)
 
 
-def _reasons(metrics: GeneratorMetrics, engine: Engine[Any], tasks: list[asyncio.Task[None]]) -> dict[str, str]:
+def _look_around(
+    settings: GeneratorSettings,
+    make_ladder: Callable[[GeneratorSettings, int], tuple[Ladder, Fallback | None]],
+    cores: float,
+    metrics: GeneratorMetrics,
+) -> tuple[Ladder, str, Speed]:
+    """Which tiers and which encoder run here, and how fast."""
+    ladder, fallback = make_ladder(settings, max(1, round(cores)))
+    if fallback is not None:
+        logger.warning("no network runs here, faces are warped", extra={"reason": fallback.text})
+        metrics.fell_back(fallback.reason)
+    encoder_name = choose_encoder()
+    metrics.generates_with(ladder.names, encoder_name)
+    folder = settings.cache_folder or default_cache_folder()
+    return ladder, encoder_name, measured_speed(ladder, encoder_name, settings.max_batch, cores, folder)
+
+
+def _reasons(metrics: GeneratorMetrics, engine: Engine, tasks: list[asyncio.Task[None]]) -> dict[str, str]:
     reasons = {}
     if not metrics.redis_is_up:
         reasons["redis"] = "redis does not answer"

@@ -8,8 +8,6 @@ frame in turn, so that whatever else the machine does burdens both alike. The fa
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,28 +17,17 @@ from time import perf_counter
 import av
 import click
 import cv2
-import numpy as np
 
-from mien_generator.face.contract import MAX_FACE_SIZE, AvatarFace, FaceRequest, RgbArray
+from mien_generator.face.contract import FaceRequest, RgbArray
 from mien_generator.face.warp import WarpGenerator
 from mien_generator.frame.compositor import Compositor
 from mien_generator.frame.region import FRAME_HEIGHT, FRAME_WIDTH, CropBox
 from mien_generator.h264.encoder import DEFAULT_BITRATE_BPS, FRAME_RATE, H264Encoder, choose_encoder
+from mien_generator.specimen import CROP, draw_speaker, face_of, talking
 from mien_shared.clock import VIDEO_CLOCK_HZ
-from mien_shared.motion import NUM_KEYPOINTS, FaceKeypoint, Keypoints
 
-_CROP = CropBox((FRAME_WIDTH - MAX_FACE_SIZE) // 2, 120, MAX_FACE_SIZE)
 _WARM_UP_FRAMES = 10
 _PTS_STEP = VIDEO_CLOCK_HZ // FRAME_RATE
-
-#: Where a face's keypoints lie in a crop framed as avatars are; a picture's own are not looked for: only time counts.
-_TYPICAL_POINTS = np.array(
-    [
-        (-0.26, -0.36), (0.26, -0.36), (-0.22, -0.24), (0.22, -0.24), (0.0, 0.0),
-        (0.0, 0.19), (0.0, 0.25), (0.0, 0.51), (-0.34, 0.05), (0.34, 0.05),
-    ],
-    np.float32,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +72,14 @@ class WholeFramePath:
 
 def measure(still: RgbArray, frames: int) -> EncodeFigures:
     """Run both ways over `frames` frames of a talking face in the (720, 1280, 3) RGB picture."""
-    crop_rgb = still[_CROP.y : _CROP.y + _CROP.size, _CROP.x : _CROP.x + _CROP.size]
-    source = Keypoints(_TYPICAL_POINTS, np.tile(np.eye(2, dtype=np.float32), (NUM_KEYPOINTS, 1, 1)))
-    generator, compositor = WarpGenerator(), Compositor(still, _CROP)
-    prepared = generator.prepare(AvatarFace(crop_rgb.copy(), source))
+    avatar = face_of(still)
+    generator, compositor = WarpGenerator(), Compositor(still, CROP)
+    prepared = generator.prepare(avatar)
     encoder = H264Encoder(choose_encoder(), DEFAULT_BITRATE_BPS)
-    whole = WholeFramePath(still, _CROP, DEFAULT_BITRATE_BPS)
+    whole = WholeFramePath(still, CROP, DEFAULT_BITRATE_BPS)
     times_s: list[tuple[float, float, float, float]] = []
     sizes: list[tuple[int, int]] = []
-    for i, driving in zip(range(_WARM_UP_FRAMES + frames), talking(source), strict=False):
+    for i, driving in zip(range(_WARM_UP_FRAMES + frames), talking(avatar.keypoints), strict=False):
         t0 = perf_counter()
         (face,) = generator.animate([FaceRequest(prepared, driving)])
         t1 = perf_counter()
@@ -112,51 +98,6 @@ def measure(still: RgbArray, frames: int) -> EncodeFigures:
     return EncodeFigures(
         encoder.name, frames, warp_ms, compose_ms, encode_ms, ours_ms, whole_ms, ours_ms / whole_ms, kbps[0], kbps[1]
     )
-
-
-def talking(source: Keypoints) -> Iterator[Keypoints]:
-    """Without end: a head that sways and nods, lips that move, eyes that blink every three seconds."""
-    frame = 0
-    while True:
-        t = frame / FRAME_RATE
-        motion = Keypoints.at_rest()
-        motion.points[:] = 0.05 * math.sin(1.7 * t), 0.03 * math.sin(2.9 * t)
-        motion.points[FaceKeypoint.NOSE, 0] += 0.02 * math.sin(1.7 * t)
-        opening = 0.05 * max(0.0, math.sin(11 * t)) * (1 + math.sin(1.3 * t)) / 2
-        motion.points[FaceKeypoint.LOWER_LIP, 1] += opening
-        motion.points[FaceKeypoint.CHIN, 1] += 0.7 * opening
-        if frame % (3 * FRAME_RATE) < 4:
-            motion.jacobians[[FaceKeypoint.LEFT_EYE, FaceKeypoint.RIGHT_EYE], 1, 1] = 0.15
-        yield motion.applied_to(source)
-        frame += 1
-
-
-def draw_speaker() -> RgbArray:
-    """A plain head and shoulders with the texture of a photograph, framed as `_CROP` and `_TYPICAL_POINTS` expect."""
-    rng = np.random.default_rng(1)
-    picture = np.full((FRAME_HEIGHT, FRAME_WIDTH, 3), (118, 128, 140), np.uint8)
-    half = _CROP.size / 2
-
-    def at(x: float, y: float) -> tuple[int, int]:
-        return round(_CROP.x + half * (x + 1)), round(_CROP.y + half * (y + 1))
-
-    def ellipse(x: float, y: float, width: float, height: float, rgb: tuple[int, int, int]) -> None:
-        cv2.ellipse(picture, at(x, y), (round(half * width), round(half * height)), 0, 0, 360, rgb, -1, cv2.LINE_AA)
-
-    ellipse(0, 1.75, 1.5, 1.0, (52, 70, 110))
-    ellipse(0, 0.65, 0.22, 0.40, (196, 154, 128))
-    ellipse(0, -0.20, 0.56, 0.66, (62, 44, 36))
-    ellipse(0, -0.02, 0.46, 0.58, (224, 184, 158))
-    for x in (-0.22, 0.22):
-        ellipse(x, -0.36, 0.11, 0.018, (70, 50, 40))
-        ellipse(x, -0.24, 0.085, 0.045, (245, 245, 245))
-        ellipse(x, -0.24, 0.038, 0.042, (70, 90, 70))
-    ellipse(0, 0.02, 0.07, 0.05, (208, 160, 136))
-    ellipse(0, 0.22, 0.16, 0.05, (186, 96, 96))
-    ellipse(0, 0.22, 0.15, 0.008, (110, 48, 52))
-    grain = cv2.GaussianBlur(rng.normal(0, 14, picture.shape), (0, 0), 1.2)
-    speaker: RgbArray = np.clip(picture + grain, 0, 255).astype(np.uint8)
-    return speaker
 
 
 def load_picture(path: Path) -> RgbArray:

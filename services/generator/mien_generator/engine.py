@@ -1,4 +1,13 @@
-"""The device's owner thread: it alone touches face generator, compositors and encoders, and runs whatever is due."""
+"""Who works when: the device's owner thread makes faces in batches, the pool's threads make frames of them.
+
+Each of them, the moment it is free, takes what is most urgent (`scheduler.py`): the device the sessions that are due on
+its tiers; a thread of the pool a face that waits to be composed and encoded, or a session of the last tier, whose face
+it makes as well. A session has at most one face under way and one frame at the encoder, in this order: no queue can
+form, frames keep their order, and what is drawn next is always the newest motion.
+
+Avatars are prepared between two batches, at most one at a time; the tiers below a session's own while the device has
+nothing else to do, so that a step down finds its face ready.
+"""
 
 from __future__ import annotations
 
@@ -6,49 +15,95 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
 
-from mien_generator.face.contract import PreparedFace
+from mien_generator.cost import BatchCost, Load
+from mien_generator.face.contract import FaceRefused
+from mien_generator.frame.compositor import Compositor
+from mien_generator.h264.encoder import H264Encoder
+from mien_generator.h264.keyframes import KeyframePolicy
+from mien_generator.ladder import Ladder
 from mien_generator.metrics import GeneratorMetrics
 from mien_generator.pipeline import Pipeline
 from mien_generator.scheduler import gather
-from mien_generator.session import Arrival, GeneratorSession
+from mien_generator.session import Arrival, Cue, DrawnFace, GeneratorSession, SessionAvatar
+from mien_generator.tiers import SessionLoad, TierPolicy
 from mien_shared.clock import Clock
 from mien_shared.messages import KeyframeReason, SessionRecord, SessionStats
 
 logger = logging.getLogger(__name__)
 
-P = TypeVar("P", bound=PreparedFace)
+#: Of a frame's interval: a batch that takes longer would keep those who come meanwhile from their beat.
+_BATCH_SHARE = 0.5
+#: A session younger than this has no frame rate to judge yet.
+_YOUNG_S = 2.0
+#: Whoever has nothing to do looks again after so long at the latest.
+_LONGEST_WAIT_S = 1.0
+#: A session that gets less than this share of the frames it has motion for is not held.
+_HELD = 0.8
 
 
-class Engine(Generic[P]):
-    """Sessions in, frames out. Called from the event loop; what it does, it does on its own thread."""
+class EngineStopped(RuntimeError):
+    """The engine takes nothing in: it was closed, or its device has failed."""
+
+
+class Engine:
+    """Sessions in, frames out. Called from the event loop; what it does, it does on its own threads."""
 
     def __init__(
-        self, pipeline: Pipeline[P], clock: Clock, metrics: GeneratorMetrics, fps: int, max_batch: int
+        self,
+        ladder: Ladder,
+        costs: Mapping[int, BatchCost],
+        pipeline: Pipeline,
+        clock: Clock,
+        metrics: GeneratorMetrics,
+        *,
+        fps: int,
+        floor_fps: float,
+        max_batch: int,
+        threads: int,
     ) -> None:
+        """costs: of each tier on the device, measured while nothing else ran. threads: of the pool, one a core."""
+        self._ladder = ladder
+        self._costs = dict(costs)
+        self._most = {tier: cost.most_within(_BATCH_SHARE / fps, max_batch) for tier, cost in costs.items()}
+        self._most[ladder.last] = 1
         self._pipeline = pipeline
         self._clock = clock
         self._metrics = metrics
         self._fps = fps
-        self._max_batch = max_batch
-        self._sessions: dict[str, GeneratorSession[P]] = {}
-        self._jobs: deque[Callable[[], None]] = deque()
-        self._changed = threading.Condition()
+        self._policy = TierPolicy(floor_fps)
+        self._load = Load()
+        self._sessions: dict[str, GeneratorSession] = {}
+        self._preparations: deque[_Preparation] = deque()
+        self._prepared_last = False
         self._closing = False
-        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
+        self._lock = threading.Lock()
+        self._device_work = threading.Condition(self._lock)
+        self._pool_work = threading.Condition(self._lock)
+        metrics.pool(threads)
+        self._threads = [
+            threading.Thread(target=self._run, args=(self._pool_step,), name=f"pool {number}", daemon=True)
+            for number in range(1, threads + 1)
+        ]
+        if ladder.last > 0:
+            self._threads.append(threading.Thread(target=self._run_device, name="device", daemon=True))
         self.failure: str | None = None
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
-        """End the thread after the batch in hand, and give the device's memory back."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        self._thread.join()
+        """End the threads after what they have in hand, and give the device's memory back."""
+        self._stop()
+        for thread in self._threads:
+            thread.join()
+        self._ladder.rungs[-1].generator.close()
 
     # Called from the event loop
 
@@ -58,33 +113,52 @@ class Engine(Generic[P]):
 
     def stats(self) -> dict[str, SessionStats]:
         """Every session's figures."""
-        now_s, engine = self._clock.monotonic_s(), self._pipeline.faces.name
-        return {
-            session.session_id: session.meter.stats(now_s, engine, f"{engine}-{session.prepared.size}")
-            for session in list(self._sessions.values())
-        }
+        now_s, found = self._clock.monotonic_s(), {}
+        for session in list(self._sessions.values()):
+            rung = self._ladder.rungs[session.tier]
+            found[session.session_id] = session.meter.stats(now_s, rung.generator.name, rung.name)
+        return found
 
-    async def add(self, build: Callable[[], GeneratorSession[P]]) -> None:
-        """Build a session on the device's thread and take it in; raises what `build` raises."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
+    @property
+    def is_overloaded(self) -> bool:
+        """Whether sessions of the last tier, below which there is nothing, miss frames that they have motion for."""
+        last = [load for load in self._loads() if load.tier == self._ladder.last]
+        return any(load.drawn_fps < _HELD * load.wanted_fps for load in last)
 
-        def job() -> None:
+    async def add(
+        self, record: SessionRecord, avatar: SessionAvatar, compositor: Compositor, encoder: H264Encoder
+    ) -> None:
+        """Take a session in, on the best tier there is room for; raises what `prepare` raises, and EngineStopped."""
+        tier = self._policy.first_tier(self._loads(), self._face_s(), self._fps)
+        while True:
             try:
-                session = build()
-            except Exception as error:  # noqa: BLE001 - handed to whoever asked for the session
-                loop.call_soon_threadsafe(done.set_exception, error)
-                return
+                await asyncio.wrap_future(self._prepare(avatar, tier))
+                break
+            except FaceRefused:  # the device's memory is full, and the next tier may still have room
+                if tier == self._ladder.last:
+                    raise
+                tier += 1
+        session = GeneratorSession(
+            record, avatar, tier, compositor, encoder, KeyframePolicy(), self._clock.monotonic_s()
+        )
+        with self._lock:
+            self._refuse_if_stopped()
             self._sessions[session.session_id] = session
             self._count_sessions()
-            loop.call_soon_threadsafe(done.set_result, None)
-
-        self._submit(job)
-        await done
+            self._wake(session)
+        for lower in range(tier + 1, len(self._ladder.rungs)):
+            self._prepare(avatar, lower, ahead=True)
 
     def remove(self, session_id: str, reason: str) -> None:
         """Let go of a session, which counts under this reason; harmless if there is none of that id."""
-        self._submit(lambda: self._remove(session_id, reason))
+        with self._lock:
+            session = self._sessions.pop(session_id, None)
+            if session is None:
+                return
+            session.gone = True
+            session.drawn = None
+            self._count_sessions()
+        self._metrics.session_ended(reason)
 
     def offer(self, session_id: str, arrival: Arrival) -> None:
         """The newest motion of a session."""
@@ -92,66 +166,266 @@ class Engine(Generic[P]):
         if session is None:
             self._metrics.skipped("unknown_session")
             return
-        with self._changed:
-            if not session.offer(arrival):
-                self._metrics.skipped("superseded")
-            self._changed.notify()
+        with self._lock:
+            is_drawn = session.offer(arrival)
+            self._wake(session)
+        if not is_drawn:
+            self._metrics.skipped("superseded")
 
     def request_keyframe(self, session_id: str, reason: KeyframeReason) -> None:
         self._metrics.idr_requested(reason)
-        self._with_session(session_id, lambda session: session.request_keyframe(reason))
+        if session := self._sessions.get(session_id):
+            session.request_keyframe(reason)
 
     def set_bitrate(self, session_id: str, bitrate_bps: int) -> None:
-        self._with_session(session_id, lambda session: session.encoder.set_bitrate(bitrate_bps))
+        if session := self._sessions.get(session_id):
+            session.request_bitrate(bitrate_bps)
+
+    def balance(self) -> None:
+        """Step sessions up or down as the device's load asks for; to be called a few times a second."""
+        for step in self._policy.decide(self._clock.monotonic_s(), self._loads(), self._face_s()):
+            if session := self._sessions.get(step.session_id):
+                self._step(session, step.tier)
+
+    # Tiers
+
+    def _loads(self) -> list[SessionLoad]:
+        """The sessions as the policy sees them, oldest first."""
+        now_s = self._clock.monotonic_s()
+        return [self._load_of(session, now_s) for session in list(self._sessions.values())]
+
+    def _load_of(self, session: GeneratorSession, now_s: float) -> SessionLoad:
+        arrived_fps, drawn_fps = session.meter.rates_fps(now_s)
+        is_live = session.timing.stalls_at_s > now_s
+        wanted_fps = min(arrived_fps, self._fps) if is_live else float(self._fps)
+        is_young = now_s - session.meter.since_s < _YOUNG_S
+        return SessionLoad(session.session_id, session.target_tier, wanted_fps, wanted_fps if is_young else drawn_fps)
+
+    def _face_s(self) -> list[float]:
+        """What a face takes of the device now, tier by tier, in batches as large as they may be."""
+        costs = [self._costs[tier].of(most) / most for tier, most in self._most.items() if tier != self._ladder.last]
+        return [*(cost_s * self._load.factor for cost_s in costs), 0.0]
+
+    def _step(self, session: GeneratorSession, tier: int) -> None:
+        session.target_tier = tier
+        self._prepare(session.avatar, tier).add_done_callback(lambda prepared: self._arrive(session, tier, prepared))
+
+    def _arrive(self, session: GeneratorSession, tier: int, prepared: Future[None]) -> None:
+        """The tier's face is ready: the next frame is drawn on it, by the same encoder."""
+        name = self._ladder.rungs[tier].name
+        with self._lock:
+            if session.gone or session.target_tier != tier:
+                return
+            if error := prepared.exception():
+                session.target_tier = session.tier
+                logger.warning("session not stepped", extra={"tier": name, "error": str(error)})
+                return
+            is_down = tier > session.tier
+            session.tier = tier
+            self._count_sessions()
+            self._wake(session)
+        self._metrics.stepped("down" if is_down else "up")
+        logger.info("session stepped", extra={"tier": name})
+
+    def _prepare(self, avatar: SessionAvatar, tier: int, ahead: bool = False) -> Future[None]:
+        """Have a tier's face made by whoever owns that tier; ahead: when there is nothing else to do."""
+        preparation = _Preparation(avatar, tier, ahead)
+        if tier in avatar.prepared:
+            preparation.done.set_result(None)
+            return preparation.done
+        with self._lock:
+            self._refuse_if_stopped()
+            self._preparations.append(preparation)
+            (self._device_work if self._is_on_device(tier) else self._pool_work).notify()
+        return preparation.done
+
+    def _next_preparation(self, on_device: bool, is_idle: bool) -> _Preparation | None:
+        """Asked for first, then ahead of need if idle."""
+        mine = [one for one in self._preparations if self._is_on_device(one.tier) == on_device]
+        for preparation in sorted(mine, key=lambda one: one.ahead):
+            if is_idle or not preparation.ahead:
+                self._preparations.remove(preparation)
+                return preparation
+        return None
+
+    def _carry_out(self, preparation: _Preparation) -> None:
+        if not preparation.done.set_running_or_notify_cancel():
+            return  # whoever asked for it has gone
+        try:
+            prepared = preparation.avatar.prepared
+            if preparation.tier not in prepared:
+                prepared[preparation.tier] = self._ladder.rungs[preparation.tier].generator.prepare(
+                    preparation.avatar.face
+                )
+        except Exception as error:  # noqa: BLE001 - handed to whoever asked for the face
+            preparation.done.set_exception(error)
+        else:
+            preparation.done.set_result(None)
+
+    # With the lock held
+
+    def _is_on_device(self, tier: int) -> bool:
+        return tier < self._ladder.last
+
+    def _drawable(self, on_device: bool) -> Iterator[GeneratorSession]:
+        for session in self._sessions.values():
+            is_free = session.may_be_drawn and (on_device or not session.encoding)
+            if is_free and self._is_on_device(session.tier) == on_device:
+                yield session
+
+    def _wake(self, session: GeneratorSession) -> None:
+        (self._device_work if self._is_on_device(session.tier) else self._pool_work).notify()
+
+    def _count_sessions(self) -> None:
+        self._metrics.sessions([self._ladder.rungs[session.tier].name for session in self._sessions.values()])
+
+    def _refuse_if_stopped(self) -> None:
+        if self._closing:
+            raise EngineStopped(self.failure or "the engine is closed")
 
     # On the device's thread
 
-    def _with_session(self, session_id: str, change: Callable[[GeneratorSession[P]], None]) -> None:
-        def job() -> None:
-            if session := self._sessions.get(session_id):
-                change(session)
-
-        self._submit(job)
-
-    def _submit(self, job: Callable[[], None]) -> None:
-        with self._changed:
-            self._jobs.append(job)
-            self._changed.notify()
-
-    def _remove(self, session_id: str, reason: str) -> None:
-        if self._sessions.pop(session_id, None) is not None:
-            self._metrics.session_ended(reason)
-            self._count_sessions()
-
-    def _count_sessions(self) -> None:
-        sizes = [session.prepared.size for session in self._sessions.values()]
-        self._metrics.sessions(self._pipeline.faces.name, sizes)
-
-    def _run(self) -> None:
+    def _run_device(self) -> None:
         try:
-            while self._step():
-                pass
-        except Exception as error:
-            logger.exception("the device thread has failed")
-            self.failure = f"the device thread has failed: {error}"
+            self._run(self._device_step)
         finally:
-            self._sessions.clear()
-            self._pipeline.faces.close()
+            for rung in self._ladder.rungs[:-1]:
+                rung.generator.close()
 
-    def _step(self) -> bool:
-        """Wait until something is to be done, and do it: what was asked for first, then the frames that are due."""
-        with self._changed:
-            batch = gather(self._sessions.values(), self._clock.monotonic_s(), self._fps, self._max_batch)
-            if not (batch.due or self._jobs or self._closing):
-                self._changed.wait(min(1.0, max(0.0, batch.next_due_s - self._clock.monotonic_s())))
-                return True
-            jobs, self._jobs = self._jobs, deque()
+    def _device_step(self) -> bool:
+        """Take the most urgent batch, or prepare an avatar, or wait for either; of many of both, in turn."""
+        with self._lock:
             if self._closing:
                 return False
-        for job in jobs:
-            job()
-        if batch.due:
-            due = [entry for entry in batch.due if entry[0].session_id in self._sessions]
-            for session_id in self._pipeline.run(due):
-                self._remove(session_id, "failed")  # its lease lapses, and whoever claims it begins anew
+            now_s = self._clock.monotonic_s()
+            batch = gather(self._drawable(on_device=True), now_s, self._fps, self._most)
+            preparation = None
+            if not (batch.due and self._prepared_last):
+                preparation = self._next_preparation(on_device=True, is_idle=not batch.due)
+            self._prepared_last = preparation is not None
+            if preparation is None and not batch.due:
+                self._device_work.wait(_until(batch.next_due_s, now_s))
+                return True
+            turns = []
+            if preparation is None:
+                turns = [(session, session.begin(now_s, due_s, self._fps)) for session, due_s in batch.due]
+        with self._working("device"):
+            if preparation is not None:
+                self._carry_out(preparation)
+            else:
+                self._draw_batch(batch.tier, turns)
         return True
+
+    def _draw_batch(self, tier: int, turns: list[tuple[GeneratorSession, Cue]]) -> None:
+        moved = [(session, motion) for session, cue in turns if (motion := self._pipeline.motion(session, cue))]
+        faces: list[DrawnFace] = []
+        if moved:
+            faces = self._pipeline.faces(tier, moved)
+            self._load.observe(self._costs[tier].of(len(faces)), faces[0].face_s)
+            self._metrics.device_load(self._load.factor)
+        with self._lock:
+            for session, _ in turns:
+                session.drawing = False
+            for (session, _), face in zip(moved, faces, strict=True):
+                if not session.gone:  # whoever left in mid-batch has had its last frame
+                    session.drawn = face
+                    self._pool_work.notify()
+
+    # On the pool's threads
+
+    def _pool_step(self) -> bool:
+        """Take the most urgent frame: a face that the device made, or a session of the last tier; or wait."""
+        with self._lock:
+            if self._closing:
+                return False
+            now_s = self._clock.monotonic_s()
+            preparation = self._next_preparation(on_device=False, is_idle=True)
+            if preparation is None:
+                batch = gather(self._drawable(on_device=False), now_s, self._fps, self._most)
+                drawn = [one for one in self._sessions.values() if one.drawn is not None and not one.encoding]
+                first = min(drawn, key=lambda one: one.deadline_s, default=None)
+                if first is None and not batch.due:
+                    self._pool_work.wait(_until(batch.next_due_s, now_s))
+                    return True
+                if first is not None and first.deadline_s <= batch.deadline_s:
+                    session, cue, face = first, None, first.drawn
+                    session.drawn = None
+                    self._device_work.notify()  # its next face may be made while this one is encoded
+                else:
+                    ((session, due_s),) = batch.due
+                    cue, face = session.begin(now_s, due_s, self._fps), None
+                session.encoding = True
+                self._pool_work.notify()  # whoever waited for what this thread now does looks for what is next
+        if preparation is not None:
+            self._carry_out(preparation)
+            return True
+        with self._working("pool"), self._guarding(session):
+            if cue is not None:
+                face = self._draw_alone(session, cue)
+            if face is not None:
+                self._pipeline.frame(session, face)
+        with self._lock:
+            session.encoding = False
+            if cue is not None:
+                session.drawing = False
+        return True
+
+    def _draw_alone(self, session: GeneratorSession, cue: Cue) -> DrawnFace | None:
+        motion = self._pipeline.motion(session, cue)
+        return self._pipeline.faces(self._ladder.last, [(session, motion)])[0] if motion else None
+
+    @contextmanager
+    def _working(self, thread: Literal["device", "pool"]) -> Iterator[None]:
+        begun_s = self._clock.monotonic_s()
+        yield
+        self._metrics.worked(thread, self._clock.monotonic_s() - begun_s)
+
+    @contextmanager
+    def _guarding(self, session: GeneratorSession) -> Iterator[None]:
+        """A session's boundary: what fails in it costs it its place here, and no other a frame."""
+        try:
+            yield
+        except Exception:
+            logger.exception("a session's frame failed")
+            self.remove(session.session_id, "failed")  # its lease lapses, and whoever claims it begins anew
+
+    # On every thread
+
+    def _run(self, step: Callable[[], bool]) -> None:
+        try:
+            while step():
+                pass
+        except Exception as error:
+            name = threading.current_thread().name
+            logger.exception("a thread of the engine has failed", extra={"failed": name})
+            self._stop(f"the {name} thread has failed: {error}")
+
+    def _stop(self, failure: str | None = None) -> None:
+        """Begin nothing more; without a device or a pool no session can be held."""
+        with self._lock:
+            self._closing = True
+            self.failure = self.failure or failure
+            for session in self._sessions.values():
+                session.gone = True
+            self._sessions.clear()
+            self._count_sessions()
+            waiting, self._preparations = self._preparations, deque()
+            self._device_work.notify_all()
+            self._pool_work.notify_all()
+        for preparation in waiting:
+            if preparation.done.set_running_or_notify_cancel():
+                preparation.done.set_exception(EngineStopped(self.failure or "the engine is closed"))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Preparation:
+    """An avatar's face to be prepared for a tier. ahead: of need."""
+
+    avatar: SessionAvatar
+    tier: int
+    ahead: bool
+    done: Future[None] = field(default_factory=Future)
+
+
+def _until(due_s: float, now_s: float) -> float:
+    return min(_LONGEST_WAIT_S, max(0.0, due_s - now_s))

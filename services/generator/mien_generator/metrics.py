@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -13,13 +14,14 @@ from mien_shared.metrics import LATENCY_BUCKETS_S, ServiceMetrics
 _START_BUCKETS_S = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0)
 _STAGE_BUCKETS_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.033, 0.066, 0.1, 0.2, 0.5)
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
-#: Face sizes with a series of their own; a crop of an uploaded picture may have any size.
-_TIER_SIZES = (256, 384)
 
 # A counter's first increase is invisible to rate() unless it was there at zero before.
 _MOTIONS = ("speaker", "default")
 _SKIP_REASONS = ("superseded", "unusable", "unknown_session")
-_STAGES = ("wait", "face", "compose", "encode")
+_STAGES = ("wait", "face", "pool", "compose", "encode")
+_DIRECTIONS = ("down", "up")
+_THREADS = ("device", "pool")
+_FALLBACKS = ("weights", "runtime")
 _START_RESULTS = ("placed", "claimed", "failed")
 _END_REASONS = ("stopped", "taken_over", "expired", "shutdown")
 
@@ -34,8 +36,30 @@ class GeneratorMetrics(ServiceMetrics):
         self._tiers = Gauge(
             "mien_tier_sessions", "Sessions by tier: engine and face size in pixels", ["tier"], registry=registry
         )
+        self._tier_names: tuple[str, ...] = ()
+        self._steps = Counter(
+            "mien_tier_steps_total", "Sessions stepped to another tier: down or up", ["direction"], registry=registry
+        )
+        self._busy = Counter(
+            "mien_busy_seconds_total",
+            "Time spent at work: the device's thread on faces, the pool's threads on frames",
+            ["thread"],
+            registry=registry,
+        )
+        self._pool = Gauge("mien_pool_threads", "Threads of the pool that makes frames", registry=registry)
+        self._device_load = Gauge(
+            "mien_device_load_ratio",
+            "By how much faces take longer on the device than they did when it was measured",
+            registry=registry,
+        )
         self._info = Gauge(
             "mien_generator_info", "Always 1; what generates and encodes here", ["engine", "encoder"], registry=registry
+        )
+        self._fallback = Gauge(
+            "mien_engine_fallback_info",
+            "1 for the reason why MIEN_ENGINE=auto runs no network",
+            ["reason"],
+            registry=registry,
         )
         self._capacity = Gauge("mien_generator_capacity_sessions", "Sessions this generator takes", registry=registry)
         self._frames = Counter(
@@ -52,7 +76,8 @@ class GeneratorMetrics(ServiceMetrics):
         )
         self._stage = Histogram(
             "mien_stage_seconds",
-            "A frame's way: wait (gateway's receipt to face), face (once a batch), compose, encode",
+            "A frame's way: wait (gateway's receipt to face), face (of its whole batch), pool (face to a free thread),"
+            " compose, encode",
             ["stage"],
             buckets=_STAGE_BUCKETS_S,
             registry=registry,
@@ -88,6 +113,9 @@ class GeneratorMetrics(ServiceMetrics):
             (self._frames, _MOTIONS),
             (self._skipped, _SKIP_REASONS),
             (self._stage, _STAGES),
+            (self._steps, _DIRECTIONS),
+            (self._busy, _THREADS),
+            (self._fallback, _FALLBACKS),
             (self._idr_requests, tuple(KeyframeReason)),
             (self._starts, _START_RESULTS),
             (self._ended, _END_REASONS),
@@ -95,15 +123,34 @@ class GeneratorMetrics(ServiceMetrics):
             for label in labels:
                 family.labels(label)
 
-    def generates_with(self, engine: str, encoder: str) -> None:
-        self._info.labels(engine, encoder).set(1)
+    def generates_with(self, tiers: Sequence[str], encoder: str) -> None:
+        """The ladder's tiers, the best first."""
+        self._info.labels(tiers[0], encoder).set(1)
+        self._tier_names = tuple(tiers)
+        self.sessions([])
 
-    def sessions(self, engine: str, face_sizes: Sequence[int]) -> None:
-        """All sessions being generated, each by the size of its face."""
-        self._sessions.set(len(face_sizes))
-        for size in _TIER_SIZES:
-            self._tiers.labels(f"{engine}-{size}").set(face_sizes.count(size))
-        self._tiers.labels(f"{engine}-other").set(sum(size not in _TIER_SIZES for size in face_sizes))
+    def fell_back(self, reason: str) -> None:
+        """No network runs though one might: `reason` of engines.Fallback."""
+        self._fallback.labels(reason).set(1)
+
+    def sessions(self, tiers: Sequence[str]) -> None:
+        """All sessions being generated, each by its tier."""
+        self._sessions.set(len(tiers))
+        for name in self._tier_names:
+            self._tiers.labels(name).set(tiers.count(name))
+
+    def stepped(self, direction: Literal["down", "up"]) -> None:
+        self._steps.labels(direction).inc()
+
+    def worked(self, thread: Literal["device", "pool"], seconds: float) -> None:
+        self._busy.labels(thread).inc(seconds)
+
+    def device_load(self, factor: float) -> None:
+        """See cost.Load."""
+        self._device_load.set(factor)
+
+    def pool(self, threads: int) -> None:
+        self._pool.set(threads)
 
     def capacity(self, count: int) -> None:
         self._capacity.set(count)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 import av
 import numpy as np
 
-from mien_generator.face.contract import PreparedFace
+from mien_generator.face.contract import AvatarFace, FacePicture, PreparedFace
 from mien_generator.frame.compositor import Compositor
 from mien_generator.h264.encoder import EncodedPicture, H264Encoder
 from mien_generator.h264.keyframes import KeyframePolicy
@@ -21,8 +20,11 @@ from mien_shared.messages import EncodedFrame, KeyframeReason, SessionRecord, Se
 from mien_shared.motion import PACKET_BYTES, Keypoints, MotionPacket
 
 _METER_WINDOW_S = 3.0
-
-P = TypeVar("P", bound=PreparedFace)
+#: Frame rates that steps between tiers go by: short enough to act on, long enough for a dozen frames.
+_RATE_WINDOW_S = 1.0
+#: Two tiers' faces of one avatar differ in sharpness and a little in colour: over so many frames the one becomes the
+#: other, which nobody sees, where a cut between two frames would show as a jolt.
+_FADE_FRAMES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,15 @@ class Arrival:
     packet: MotionPacket
     received_unix_us: int
     arrived_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """A session's turn, as it was given: when, since when it was due, and the newest motion, None where none is new."""
+
+    arrival: Arrival | None
+    taken_s: float
+    due_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,30 +64,70 @@ class DrivenFace:
         return max(0.0, unix_s - self.arrival.received_unix_us / 1e6) if self.arrival else 0.0
 
 
-class GeneratorSession(Generic[P]):
-    """State of one session. `offer` may be called from any thread; all else belongs to the device's owner thread."""
+@dataclass(frozen=True, slots=True)
+class DrawnFace:
+    """A face between stages two and three.
+
+    tier: that made it; the session may have stepped since. wait_s: from the gateway's receipt of its motion to the
+    start of its batch. face_s: what the batch took. drawn_s: when it was there, monotonic.
+    """
+
+    motion: DrivenFace
+    picture: FacePicture
+    tier: int
+    wait_s: float
+    face_s: float
+    drawn_s: float
+
+
+class SessionAvatar:
+    """An avatar as the sessions of this generator share it: its face, and what each tier made of it so far."""
+
+    def __init__(self, face: AvatarFace) -> None:
+        self.face = face
+        self.prepared: dict[int, PreparedFace] = {}
+
+
+class GeneratorSession:
+    """State of one session.
+
+    The engine's lock guards `tier` and what says whose turn it is: `offer`, `begin`, `drawing`, `drawn`, `encoding`. Of
+    the rest, motion belongs to whoever draws the session, compositor and encoder to whoever encodes it; the engine
+    never lets two do so at once. An IDR or another bitrate may be asked for from any thread.
+    """
 
     def __init__(
         self,
         record: SessionRecord,
-        source: Keypoints,
-        prepared: P,
+        avatar: SessionAvatar,
+        tier: int,
         compositor: Compositor,
         encoder: H264Encoder,
         keyframes: KeyframePolicy,
         now_s: float,
     ) -> None:
         self.record = record
-        self.prepared = prepared
+        self.avatar = avatar
+        self.tier = tier
+        #: Where it is on its way to; another than `tier` while that tier's face is being prepared.
+        self.target_tier = tier
         self.compositor = compositor
         self.encoder = encoder
-        self._keyframes = keyframes
         self.meter = Meter(now_s)
-        self._source = source
-        self._motion = SpeakerMotion(source, now_s)
+        self.drawing = False
+        self.drawn: DrawnFace | None = None
+        self.encoding = False
+        self.gone = False
+        #: When the frame that is under way ought to be there, for whoever chooses what to encode next.
+        self.deadline_s = now_s
+        self._keyframes = keyframes
+        self._motion = SpeakerMotion(avatar.face.keypoints, now_s)
+        self._bitrate_bps = encoder.bitrate_bps
         self._waiting: Arrival | None = None
         self._waiting_since_s: float | None = None
         self._moving: Arrival | None = None
+        self._shown_tier: int | None = None
+        self._fading_frames = 0
         self._last_due_s = now_s
         # Another run of an encoder starts on an IDR; viewers know one run from the next by this.
         self._run = secrets.token_hex(4)
@@ -87,8 +138,18 @@ class GeneratorSession(Generic[P]):
         return self.record.session_id
 
     @property
+    def prepared(self) -> PreparedFace:
+        """The avatar's face on the session's tier."""
+        return self.avatar.prepared[self.tier]
+
+    @property
     def timing(self) -> FrameTiming:
         return FrameTiming(self._waiting_since_s, self._motion.stalls_at_s, self._last_due_s, self._index)
+
+    @property
+    def may_be_drawn(self) -> bool:
+        """One face at a time: none while another is made, or waits to be encoded and would only grow old."""
+        return not self.drawing and self.drawn is None
 
     def offer(self, arrival: Arrival) -> bool:
         """Put the newest motion up to be drawn; False if it replaced one that never was."""
@@ -98,26 +159,44 @@ class GeneratorSession(Generic[P]):
         self.meter.arrived(arrival.arrived_s)
         return replaced is None
 
-    def take_motion(self, now_s: float, due_s: float) -> DrivenFace:
-        """Stage one for this session: the motion to show now. Raises UnusableMotion, having kept the one before."""
+    def begin(self, now_s: float, due_s: float, fps: int) -> Cue:
+        """Its turn to be drawn."""
+        self.drawing, self.deadline_s = True, self.timing.deadline_s(fps)
         self._last_due_s = beat_s(due_s, now_s)
         self._waiting_since_s = None
         arrival, self._waiting = self._waiting, None
+        return Cue(arrival, now_s, due_s)
+
+    def move(self, cue: Cue) -> DrivenFace:
+        """Stage one for this session: the motion to show now. Raises UnusableMotion, having kept the one before."""
         unusable = None
-        if arrival is not None:
+        if cue.arrival is not None:
             try:
-                self._motion.push(arrival.packet, arrival.arrived_s)
-                self._moving = arrival
+                self._motion.push(cue.arrival.packet, cue.arrival.arrived_s)
+                self._moving = cue.arrival
             except UnusableMotion as error:
                 unusable = error
-        shown = self._motion.at(now_s)
+        shown = self._motion.at(cue.taken_s)
         if unusable is not None:
             raise unusable
-        driving = hold_shoulders(self._source, shown.relative.applied_to(self._source))
+        source = self.avatar.face.keypoints
+        driving = hold_shoulders(source, shown.relative.applied_to(source))
         return DrivenFace(driving, None if shown.idle else self._moving, shown.packet)
+
+    def compose(self, face: DrawnFace) -> av.VideoFrame:
+        """Stage three for this session; the first faces of another tier are faded in."""
+        if face.tier != self._shown_tier:
+            self._fading_frames = 0 if self._shown_tier is None else _FADE_FRAMES - 1
+            self._shown_tier = face.tier
+        share = 1 / (self._fading_frames + 1)  # a quarter, a third of what is left, a half, all: a straight line
+        self._fading_frames = max(0, self._fading_frames - 1)
+        return self.compositor.compose(face.picture, share)
 
     def encode(self, picture: av.VideoFrame, pts_90k: int, now_s: float) -> EncodedPicture:
         """Stage four for this session: an IDR when one is due."""
+        if self.encoder.bitrate_bps != self._bitrate_bps:
+            self.encoder.set_bitrate(self._bitrate_bps)
+            self._bitrate_bps = self.encoder.bitrate_bps  # within its limits
         encoded = self.encoder.encode(picture, pts_90k, self._keyframes.is_due(now_s))
         if encoded.is_idr:
             self._keyframes.was_sent(now_s)
@@ -125,6 +204,10 @@ class GeneratorSession(Generic[P]):
 
     def request_keyframe(self, reason: KeyframeReason) -> None:
         self._keyframes.request(reason)
+
+    def request_bitrate(self, bitrate_bps: int) -> None:
+        """Aim at another rate from the next frame on: the encoder belongs to whoever encodes."""
+        self._bitrate_bps = bitrate_bps
 
     def number(self, data: bytes, is_idr: bool, pts_90k: int) -> EncodedFrame:
         """An access unit as the next frame of this session's run."""
@@ -137,7 +220,7 @@ class Meter:
     """A session's figures over the last seconds. Deques are safe to append to and to copy from different threads."""
 
     def __init__(self, now_s: float) -> None:
-        self._since_s = now_s
+        self.since_s = now_s
         self._frames: deque[tuple[float, int, float | None]] = deque(maxlen=256)
         self._arrivals: deque[float] = deque(maxlen=256)
 
@@ -147,9 +230,16 @@ class Meter:
     def encoded(self, now_s: float, size_bytes: int, motion_to_packet_s: float | None) -> None:
         self._frames.append((now_s, size_bytes, motion_to_packet_s))
 
+    def rates_fps(self, now_s: float) -> tuple[float, float]:
+        """(motion that arrived, frames that were made) a second, over the last one."""
+        since_s = now_s - _RATE_WINDOW_S
+        arrived = sum(at_s >= since_s for at_s in list(self._arrivals))
+        made = sum(entry[0] >= since_s for entry in list(self._frames))
+        return arrived / _RATE_WINDOW_S, made / _RATE_WINDOW_S
+
     def stats(self, now_s: float, engine: str, tier: str) -> SessionStats:
         """The figures now."""
-        window_s = max(min(_METER_WINDOW_S, now_s - self._since_s), 0.1)  # a young session's is shorter
+        window_s = max(min(_METER_WINDOW_S, now_s - self.since_s), 0.1)  # a young session's is shorter
         since_s = now_s - window_s
         frames = [entry for entry in list(self._frames) if entry[0] >= since_s]
         arrivals = [at_s for at_s in list(self._arrivals) if at_s >= since_s]

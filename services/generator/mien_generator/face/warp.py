@@ -15,6 +15,7 @@ down where a motion would leave less than MIN_SLOPE of it. That is how impossibl
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,7 +57,7 @@ _GRID = 48
 _FEATURE_STRIDE = 2
 
 
-#: Crop sizes whose working memory is kept (13 MB for one of 640 pixels); most avatars share one.
+#: Crop sizes whose working memory a thread keeps (13 MB for one of 640 pixels); most avatars share one.
 _MAX_WORKSPACES = 6
 
 #: Colours of a mouth's inside in the light of a studio portrait.
@@ -115,13 +116,27 @@ class Workspace:
         self.displacement = np.empty((len(self.axis), len(self.axis), 2), np.float32)
 
 
+class _KeptWorkspaces(threading.local):
+    """Each thread's own, the most recently used last."""
+
+    def __init__(self) -> None:
+        self.workspaces: dict[int, Workspace] = {}
+
+    def of_size(self, size: int) -> Workspace:
+        workspace = self.workspaces.pop(size, None) or Workspace(size)
+        self.workspaces[size] = workspace
+        if len(self.workspaces) > _MAX_WORKSPACES:
+            del self.workspaces[next(iter(self.workspaces))]
+        return workspace
+
+
 class WarpGenerator:
     """Faces by moving the avatar's own pixels: no weights, one CPU core, the fallback when nothing else keeps up."""
 
     name = "warp"
 
     def __init__(self) -> None:
-        self._workspaces: dict[int, Workspace] = {}
+        self._kept = _KeptWorkspaces()
 
     def prepare(self, avatar: AvatarFace) -> WarpFace:
         """Judge the avatar's keypoints and lips once; raises AvatarShapeError unless rgb is (S, S, 3), S >= 32."""
@@ -149,19 +164,18 @@ class WarpGenerator:
         )
 
     def animate(self, requests: Sequence[FaceRequest[WarpFace]]) -> list[RgbArray]:
-        """One face for each request; a request whose motion is not finite shows the avatar at rest."""
+        """One face for each request; a request whose motion is not finite shows the avatar at rest.
+
+        Any number of threads may call it at once.
+        """
         return [self._animate_one(request.prepared, request.driving) for request in requests]
 
     def close(self) -> None:
-        """Forget the working memory."""
-        self._workspaces.clear()
+        """Forget the working memory; that of other threads goes with them."""
+        self._kept.workspaces.clear()
 
     def _animate_one(self, face: WarpFace, driving: Keypoints) -> RgbArray:
-        workspace = self._workspaces.pop(face.size, None) or Workspace(face.size)
-        self._workspaces[face.size] = workspace  # the most recently used comes last
-        if len(self._workspaces) > _MAX_WORKSPACES:
-            del self._workspaces[next(iter(self._workspaces))]
-        flow, gap = backward_map(face, driving, workspace)
+        flow, gap = backward_map(face, driving, self._kept.of_size(face.size))
         picture: RgbArray = cv2.remap(face.rgb, flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         if gap is not None:
             _paint_mouth(picture, gap, face)

@@ -41,13 +41,14 @@ class Compositor:
         self._luma = luma[top : top + height, left : left + width]
         self._u, self._v = (c[top // 2 : (top + height) // 2, left // 2 : (left + width) // 2] for c in chroma)
 
-    def compose(self, face: FacePicture) -> av.VideoFrame:
+    def compose(self, face: FacePicture, share: float = 1.0) -> av.VideoFrame:
         """Put the face into the picture: yuv420p, BT.601 limited range.
 
         face: (S, S, 3) uint8 RGB of any S, whose outermost pixels stay the avatar's own; or a YuvPatch of the region,
-        finished on the device that made it. Raises FrameShapeError for a face of another shape.
+        finished on the device that made it. share: of it in what is shown, the rest being what the picture held before;
+        below 1 for fading from one engine's faces to another's. Raises FrameShapeError for a face of another shape.
         """
-        self._write(face if isinstance(face, YuvPatch) else self._finished(face))
+        self._write(face if isinstance(face, YuvPatch) else self._finished(face), share)
         return self._frame
 
     def _finished(self, face: RgbArray) -> YuvPatch:
@@ -66,7 +67,7 @@ class Compositor:
         u, v = self._region_yuv[height:].reshape(2, height // 2, width // 2)
         return YuvPatch(self._region_yuv[:height], u, v)
 
-    def _write(self, patch: YuvPatch) -> None:
+    def _write(self, patch: YuvPatch, share: float) -> None:
         planes = (patch.luma, self._luma), (patch.u, self._u), (patch.v, self._v)
         for values, plane in planes:
             if values.shape != plane.shape or values.dtype != np.uint8:
@@ -75,7 +76,10 @@ class Compositor:
                     f"not {values.shape} {values.dtype}"
                 )
         for values, plane in planes:
-            plane[:] = values
+            if share < 1:
+                cv2.addWeighted(values, share, plane, 1 - share, 0, dst=plane)
+            else:
+                plane[:] = values
 
 
 def _border_parts(weight: FloatArray) -> list[tuple[slice, slice]]:
