@@ -1,0 +1,68 @@
+"""Labelled sequences of synthetic heads, as the folders of arrays that training reads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mien_landmarks.geometry import CropBox
+from mien_training.synthetic.labels import keypoint_rows
+
+
+@dataclass(frozen=True)
+class LabelledSequence:
+    """frames: (N, S, S, 3) RGB. keypoints: (N, 10, 6). landmarks: (N, 478, 2), NaN where unknown; crop coordinates."""
+
+    frames: NDArray[np.uint8]
+    keypoints: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+
+
+def shaken(rng: np.random.Generator, box: CropBox) -> CropBox:
+    """The box as a face finder would miss it by a little."""
+    size = box.size * rng.uniform(0.94, 1.08)
+    x, y = rng.normal(0, 0.015, 2) * size
+    return CropBox(box.x + (box.size - size) / 2 + x, box.y + 0.47 * (box.size - size) + y, size)
+
+
+class Film:
+    """What a webcam adds, the same for a whole sequence but for its noise: softness, contrast, noise, compression."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._blur = float(rng.uniform(0.3, 0.9)) if rng.random() < 0.5 else 0.0
+        self._grain = float(rng.uniform(0, 3))
+        self._contrast, self._lift = rng.uniform(0.85, 1.1), rng.uniform(-6, 10)
+        self._quality = int(rng.integers(70, 98))
+
+    def develop(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        soft = cv2.GaussianBlur(picture, (0, 0), self._blur) if self._blur else picture
+        toned = (soft.astype(np.float32) - 128) * self._contrast + 128 + self._lift
+        noisy = np.clip(toned + self._rng.normal(0, self._grain, (*picture.shape[:2], 1)), 0, 255).astype(np.uint8)
+        _, coded = cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, self._quality])
+        return np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)
+
+
+def labelled(pictures: list[NDArray[np.uint8]], landmarks: list[NDArray[np.float64]]) -> LabelledSequence:
+    """The sequence of these pictures (S, S, 3) with these landmarks (478, 2) in crop coordinates."""
+    rows = np.stack([keypoint_rows(face) for face in landmarks])
+    return LabelledSequence(np.stack(pictures), rows, np.stack(landmarks).astype(np.float32))
+
+
+def write(sequence: LabelledSequence, folder: Path, kind: str, source: str) -> None:
+    """Write one folder, whole or not at all; its name is the identity."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    np.save(partial / "frames.npy", sequence.frames)
+    np.save(partial / "keypoints.npy", sequence.keypoints)
+    np.save(partial / "landmarks.npy", sequence.landmarks)
+    (partial / "meta.json").write_text(json.dumps({"identity": folder.name, "kind": kind, "source": source}) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
