@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -10,13 +12,15 @@ pytest.importorskip("torch", reason="FOMM runs on torch")
 
 import torch
 
-from mien_generator.face.contract import AvatarFace, FaceRequest
+from mien_generator.face.contract import AvatarFace, FaceRefused, FaceRequest, YuvPatch, as_rgb
 from mien_generator.face.fomm.checkpoint import FommWeights, random_weights, write_weights
 from mien_generator.face.fomm.config import ConfigError, FommConfig
+from mien_generator.face.fomm.device.devices import DeviceMissing
 from mien_generator.face.fomm.first_order import KeypointTensors
-from mien_generator.face.fomm.generator import DeviceMissing, FommGenerator, FommKeypointFinder, PreparedFomm
+from mien_generator.face.fomm.generator import FommGenerator, FommKeypointFinder, PreparedFomm
 from mien_generator.face.fomm.occlusion_generator import OcclusionAwareGenerator
-from mien_generator.face.fomm.weights import MismatchedWeights
+from mien_generator.frame.compositor import Compositor
+from mien_generator.frame.region import FRAME_HEIGHT, FRAME_WIDTH, CropBox
 from mien_shared.motion import NUM_KEYPOINTS, Keypoints
 
 SIZE = 64
@@ -121,7 +125,7 @@ def test_a_singular_driving_jacobian_harms_nobody_elses_face(generator: FommGene
 
 def test_animate_gives_rounded_rgb_pictures(generator: FommGenerator) -> None:
     requests = _requests(generator)
-    faces = generator.animate(requests)
+    faces = [as_rgb(face) for face in generator.animate(requests)]
     expected = (generator.predict(requests) * 255).permute(0, 2, 3, 1).numpy()
     assert len(faces) == len(requests)
     for face, exact in zip(faces, expected, strict=True):
@@ -139,15 +143,14 @@ def test_no_request_no_face(generator: FommGenerator) -> None:
 def test_a_crop_of_any_resolution_is_brought_to_size(generator: FommGenerator, size: int) -> None:
     prepared = generator.prepare(_avatar(1, size))
     assert prepared.size == SIZE
-    assert generator.animate([FaceRequest(prepared, _keypoints(1))])[0].shape == (SIZE, SIZE, 3)
+    assert as_rgb(generator.animate([FaceRequest(prepared, _keypoints(1))])[0]).shape == (SIZE, SIZE, 3)
 
 
 def test_half_precision_stays_close(weights: FommWeights, generator: FommGenerator) -> None:
     half = FommGenerator(weights, size=SIZE, precision="bfloat16")
     avatar, driving = _avatar(1), _keypoints(2)
     prepared = half.prepare(avatar)
-    assert prepared.source.features.dtype == torch.bfloat16
-    assert prepared.source.dense_motion.keypoints.points.dtype == torch.float32
+    assert half.bank.bytes_per_source == generator.bank.bytes_per_source / 2
     exact = generator.predict([FaceRequest(generator.prepare(avatar), driving)])
     rounded = half.predict([FaceRequest(prepared, driving)])
     assert rounded.dtype == torch.float32
@@ -161,7 +164,7 @@ def test_cuda_agrees_with_the_cpu(weights: FommWeights, generator: FommGenerator
     requests = [FaceRequest(on_device.prepare(_avatar(seed)), _keypoints(seed)) for seed in range(3)]
     exact = generator.animate([FaceRequest(generator.prepare(_avatar(seed)), _keypoints(seed)) for seed in range(3)])
     for face, reference in zip(on_device.animate(requests), exact, strict=True):
-        assert np.abs(face.astype(int) - reference.astype(int)).max() <= 5
+        assert np.abs(as_rgb(face).astype(int) - as_rgb(reference)).max() <= 5
 
 
 def test_a_face_prepared_at_another_size_is_refused(weights: FommWeights, generator: FommGenerator) -> None:
@@ -176,7 +179,7 @@ def test_a_size_the_network_cannot_take(weights: FommWeights) -> None:
 
 
 def test_weights_with_other_keypoints_than_a_packet_are_refused(small_config: FommConfig) -> None:
-    with pytest.raises(MismatchedWeights, match=r"^these weights have 5 keypoints, a motion packet carries 10$"):
+    with pytest.raises(ConfigError, match=r"^these weights have 5 keypoints, a motion packet carries 10$"):
         FommGenerator(random_weights(replace(small_config, num_keypoints=5)), size=SIZE)
 
 
@@ -205,8 +208,10 @@ def test_loads_from_a_weights_file(weights: FommWeights, generator: FommGenerato
     path = tmp_path / "small.safetensors"
     write_weights(weights, path)
     loaded = FommGenerator.load(path, size=SIZE)
-    request = FaceRequest(generator.prepare(_avatar(1)), _keypoints(2))
-    np.testing.assert_array_equal(loaded.animate([request])[0], generator.animate([request])[0])
+    (face,), (expected,) = (
+        each.animate([FaceRequest(each.prepare(_avatar(1)), _keypoints(2))]) for each in (loaded, generator)
+    )
+    np.testing.assert_array_equal(face, expected)
 
 
 def test_keypoint_finder_is_the_weights_own_detector(weights: FommWeights) -> None:
@@ -219,3 +224,143 @@ def test_keypoint_finder_is_the_weights_own_detector(weights: FommWeights) -> No
     for index, keypoints in enumerate(found):
         np.testing.assert_allclose(keypoints.points, expected.points[index].numpy(), atol=1e-5)
         np.testing.assert_allclose(keypoints.jacobians, expected.jacobians[index].numpy(), atol=1e-5)
+
+
+def _placed(seed: int, box: CropBox) -> tuple[AvatarFace, Compositor]:
+    """An avatar in a smooth picture of its own, and that picture."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (18, 32, 3), np.uint8)
+    still = np.asarray(cv2.resize(coarse, (FRAME_WIDTH, FRAME_HEIGHT), interpolation=cv2.INTER_CUBIC), np.uint8)
+    crop = still[box.y : box.y + box.size, box.x : box.x + box.size].copy()
+    compositor = Compositor(still, box)
+    return AvatarFace(crop, _keypoints(seed + 100), compositor.region), compositor
+
+
+def test_faces_finished_on_the_device_are_those_the_compositor_finishes(generator: FommGenerator) -> None:
+    """Two ways to the same pictures: RGB through cv2, and patches; crops of three sizes in one batch."""
+    boxes = [CropBox(300, 100, SIZE), CropBox(451, 61, 201), CropBox(100, 101, 48), CropBox(600, 200, SIZE)]
+    avatars = [_placed(seed, box) for seed, box in enumerate(boxes)]
+    plain = [generator.prepare(replace(avatar, region=None)) for avatar, _ in avatars]
+    placed = [generator.prepare(avatar) for avatar, _ in avatars]
+    by_cv2 = generator.animate([FaceRequest(face, _keypoints(motion)) for motion, face in enumerate(plain)])
+    patches = generator.animate([FaceRequest(face, _keypoints(motion)) for motion, face in enumerate(placed)])
+    for (_, compositor), face, patch in zip(avatars, by_cv2, patches, strict=True):
+        assert isinstance(patch, YuvPatch)
+        expected = compositor.compose(as_rgb(face)).to_ndarray().astype(int)
+        difference = expected - compositor.compose(patch).to_ndarray()
+        assert np.abs(difference).max() <= 2
+        height, width = compositor.region.shape
+        squared_error = np.square(difference).sum() / (1.5 * height * width)
+        assert 10 * np.log10(255**2 / max(squared_error, 1e-3)) > 50  # dB; rounding alone
+
+
+def test_one_run_of_the_device_or_several(weights: FommWeights, generator: FommGenerator) -> None:
+    narrow = FommGenerator(weights, size=SIZE, max_batch=3)
+    driven = [(_avatar(seed % 3), _keypoints(seed)) for seed in range(8)]
+    faces, expected = (
+        each.animate([FaceRequest(each.prepare(avatar), driving) for avatar, driving in driven])
+        for each in (narrow, generator)
+    )
+    assert len(faces) == 8
+    for face, reference in zip(faces, expected, strict=True):
+        assert np.abs(as_rgb(face).astype(int) - as_rgb(reference)).max() <= 1
+
+
+def test_a_padded_batch_gives_the_same_faces(weights: FommWeights, generator: FommGenerator) -> None:
+    """As on a GPU: only a few sizes run, what is between them is filled up."""
+    few = FommGenerator(weights, size=SIZE, batch_sizes=(1, 4))
+    for count in (1, 2, 3, 4, 5):
+        driven = [(_avatar(seed % 3), _keypoints(seed)) for seed in range(count)]
+        made, expected = (
+            each.predict([FaceRequest(each.prepare(avatar), driving) for avatar, driving in driven])
+            for each in (few, generator)
+        )
+        assert made.shape == (count, 3, SIZE, SIZE)
+        assert (made - expected).abs().max().item() < 1e-5
+
+
+def test_batches_in_flight_do_not_touch_each_other(generator: FommGenerator) -> None:
+    requests = _requests(generator)
+    first, second = generator.submit(requests), generator.submit(requests[::-1])
+    expected = [as_rgb(face) for face in generator.animate(requests)]
+    for made, face in zip(generator.collect(first), expected, strict=True):
+        np.testing.assert_array_equal(as_rgb(made), face)
+    for made, face in zip(generator.collect(second), expected[::-1], strict=True):
+        assert np.abs(as_rgb(made).astype(int) - face).max() <= 1
+
+
+def test_the_same_avatar_is_held_once(weights: FommWeights) -> None:
+    generator = FommGenerator(weights, size=SIZE)
+    first, again, other = (generator.prepare(_avatar(seed)) for seed in (1, 1, 2))
+    assert first is again
+    assert generator.bank.in_use == 2
+    del first
+    assert generator.bank.in_use == 2  # the other session goes on
+    del again
+    assert generator.bank.in_use == 1
+    del other
+    assert generator.bank.in_use == 0
+
+
+def test_a_place_that_was_freed_serves_the_next_avatar(weights: FommWeights, generator: FommGenerator) -> None:
+    crowded = FommGenerator(weights, size=SIZE, max_avatars=2)
+    stays, leaves = crowded.prepare(_avatar(1)), crowded.prepare(_avatar(2))
+    with pytest.raises(FaceRefused, match=r"^the device holds 2 avatars, the most it may$"):
+        crowded.prepare(_avatar(3))
+    freed = leaves.row
+    del leaves
+    comes = crowded.prepare(_avatar(3))
+    assert comes.row == freed
+    made = crowded.predict([FaceRequest(stays, _keypoints(5)), FaceRequest(comes, _keypoints(6))])
+    expected = generator.predict(
+        [FaceRequest(generator.prepare(_avatar(seed)), _keypoints(motion)) for seed, motion in ((1, 5), (3, 6))]
+    )
+    assert (made - expected).abs().max().item() < 1e-5
+
+
+def test_memory_that_runs_out_refuses_one_avatar_and_no_other(
+    weights: FommWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = FommGenerator(weights, size=SIZE)
+    held = generator.prepare(_avatar(1))
+
+    def no_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(generator, "_fill", no_memory)
+        with pytest.raises(FaceRefused, match=r"^the device's memory has no room for another avatar$"):
+            generator.prepare(_avatar(2))
+    assert generator.bank.in_use == 1
+    comes = generator.prepare(_avatar(2))
+    assert len(generator.animate([FaceRequest(held, _keypoints(1)), FaceRequest(comes, _keypoints(2))])) == 2
+
+
+def test_a_thousand_avatars_come_and_go_and_leave_nothing(weights: FommWeights) -> None:
+    generator = FommGenerator(weights, size=32)
+    visitors = [_placed(seed, box)[0] for seed, box in enumerate((CropBox(300, 100, 32), CropBox(301, 100, 40)))]
+
+    def visit(seed: int) -> None:
+        prepared = generator.prepare(replace(visitors[seed % 2], keypoints=_keypoints(seed)))
+        assert generator.bank.in_use == 1
+        if seed % 50 == 0:
+            assert generator.animate([FaceRequest(prepared, _keypoints(seed))])
+
+    for seed in (0, 1):
+        visit(seed)
+    before = _tensors_alive()
+    for seed in range(1000):
+        visit(seed)
+    assert _tensors_alive() == before
+    assert generator.bank.in_use == 0
+    assert len(generator._known) == 0
+
+
+def _tensors_alive() -> int:
+    gc.collect()
+    return sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects())
+
+
+def test_a_face_of_another_generator_is_refused(weights: FommWeights, generator: FommGenerator) -> None:
+    foreign = FommGenerator(weights, size=SIZE).prepare(_avatar(1))
+    with pytest.raises(ValueError, match=r"^a face prepared by another generator$"):
+        generator.animate([FaceRequest(foreign, _keypoints(1))])

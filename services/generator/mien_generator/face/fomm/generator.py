@@ -1,22 +1,43 @@
-"""The FaceGenerator that runs First Order Motion Model: once per avatar, then in batches across avatars."""
+"""The FaceGenerator that runs First Order Motion Model: once per avatar, then in batches across avatars.
+
+Between two calls everything stays on the device: the network folded for it, the sources of all avatars in one bank, the
+pictures they are pasted into. A batch goes there as keypoints and comes back as finished rectangles.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Protocol
+from weakref import WeakValueDictionary, finalize
 
 import numpy as np
 import torch
 
-from mien_generator.face.contract import MAX_FACE_SIZE, AvatarFace, FaceRequest, RgbArray
-from mien_generator.face.fomm.checkpoint import FommWeights, read_weights
-from mien_generator.face.fomm.first_order import KeypointTensors
-from mien_generator.face.fomm.occlusion_generator import GeneratorSource, OcclusionAwareGenerator
-from mien_generator.face.fomm.weights import MismatchedWeights
+from mien_generator.face.contract import (
+    MAX_FACE_SIZE,
+    AvatarFace,
+    FacePicture,
+    FaceRefused,
+    FaceRequest,
+    RgbArray,
+)
+from mien_generator.face.fomm.config import ConfigError, FommConfig
+from mien_generator.face.fomm.device.bank import BankFull, SourceBank
+from mien_generator.face.fomm.device.batches import GRAPH_SIZES, Batches
+from mien_generator.face.fomm.device.blocks import Folding, place
+from mien_generator.face.fomm.device.devices import DeviceFull, reachable
+from mien_generator.face.fomm.device.finish import Finisher, Packing, Placement
+from mien_generator.face.fomm.device.network import FoldedGenerator, FoldedSource, SourceLayout, channel_multiple
+from mien_generator.face.fomm.device.transfer import Download, Lane
+from mien_generator.face.fomm.occlusion_generator import OcclusionAwareGenerator
 from mien_generator.face.picture import scaled
-from mien_shared.motion import NUM_KEYPOINTS, Keypoints
+from mien_shared.motion import NUM_KEYPOINTS, FloatArray, Keypoints
+
+if TYPE_CHECKING:  # a machine that only measures has random weights and no file format
+    from mien_generator.face.fomm.checkpoint import FommWeights
 
 Precision = Literal["float32", "float16", "bfloat16"]
 
@@ -27,53 +48,97 @@ _DTYPES: dict[Precision, torch.dtype] = {
 }
 
 
-class DeviceMissing(RuntimeError):
-    """A device that torch does not know or cannot reach."""
+class GeneratorWeights(Protocol):
+    """What is wanted of weights: FommWeights are some."""
+
+    @property
+    def config(self) -> FommConfig: ...
+
+    def generator(self) -> OcclusionAwareGenerator:
+        """The network, float32, in eval mode, on the CPU."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class PreparedFomm:
-    """What was computed from one avatar, on the generator's device.
+    """One avatar's place on the device; it is given back when nobody holds this any more.
 
-    source: a batch of one. size: pixels.
+    size: pixels. row: in the generator's bank. keypoints: the source's, (10, 6) float32 as they travel.
     """
 
     size: int
-    source: GeneratorSource
+    row: int
+    keypoints: FloatArray
+    placement: Placement | None
+    bank: SourceBank
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ticket:
+    """Faces that are being made."""
+
+    parts: list[tuple[Download, Packing]]
 
 
 class FommGenerator:
-    """FaceGenerator on FOMM's occlusion-aware generator.
+    """FaceGenerator on FOMM's occlusion-aware generator, folded.
 
     size: side of the faces in pixels, a multiple of the configuration's `size_multiple`.
     precision: what the networks run in; keypoints and motion stay float32. float32 is for the CPU, float16 and
     bfloat16 for CUDA devices (a CPU with bf16 instructions runs bfloat16 too).
-    Raises ConfigError for a size that does not pass through the network, MismatchedWeights for weights with another
-    number of keypoints than a motion packet carries, DeviceMissing. Not thread-safe: one owner thread per device.
+    max_batch: faces in one run of the device; more are made in several. batch_sizes: those that are run, ascending; by
+    default a few on CUDA, all on a CPU. max_avatars: held at once; the same avatar prepared twice is held once.
+    folding: by default what suits the device. graphs: replay CUDA graphs. compiled: the network through torch.compile,
+    which takes minutes at the start.
+    Raises ConfigError for a size that does not pass through the network or another number of keypoints than a motion
+    packet carries, DeviceMissing, DeviceFull. Not thread-safe: one owner thread per device.
     """
 
     name = "fomm"
 
     def __init__(
         self,
-        weights: FommWeights,
+        weights: GeneratorWeights,
         *,
         size: int = MAX_FACE_SIZE,
         device: str | torch.device = "cpu",
         precision: Precision = "float32",
+        max_batch: int = GRAPH_SIZES[-1],
+        batch_sizes: Sequence[int] | None = None,
+        max_avatars: int = 512,
+        folding: Folding | None = None,
+        graphs: bool = True,
+        compiled: bool = False,
     ) -> None:
-        weights.config.check_size(size)
-        if weights.config.num_keypoints != NUM_KEYPOINTS:
-            raise MismatchedWeights(
-                f"these weights have {weights.config.num_keypoints} keypoints, a motion packet carries {NUM_KEYPOINTS}"
+        config = weights.config
+        config.check_size(size)
+        if config.num_keypoints != NUM_KEYPOINTS:
+            raise ConfigError(
+                f"these weights have {config.num_keypoints} keypoints, a motion packet carries {NUM_KEYPOINTS}"
             )
         self.size = size
-        self._device = _reachable(device)
+        self.layout = SourceLayout.of(config, size)
+        self._device = reachable(device)
         self._dtype = _DTYPES[precision]
-        # Tensor cores and oneDNN both want the channels innermost; results do not depend on it.
-        self._network: OcclusionAwareGenerator | None = weights.generator().to(
-            self._device, self._dtype, memory_format=torch.channels_last
-        )
+        self._lane = Lane(self._device)
+        self._finisher = Finisher(size, self._device)
+        self._known: WeakValueDictionary[bytes, PreparedFomm] = WeakValueDictionary()
+        self.bank = SourceBank(self.layout.numbers, self._dtype, self._device, max_avatars)
+        on_cuda = self._device.type == "cuda"
+        if folding is None:
+            folding = Folding(None, True, channel_multiple(config)) if on_cuda else Folding()
+        sizes = batch_sizes or [
+            size for size in range(1, max_batch + 1) if size in GRAPH_SIZES or size == max_batch or not on_cuda
+        ]
+        network = weights.generator()
+        try:
+            with torch.inference_mode(), self._lane.computing():
+                self._source = FoldedSource(network, folding)
+                self.network = FoldedGenerator(network, config, self.layout, folding)
+                for part in (self._source, self.network):
+                    place(part, self._device, self._dtype)
+                self._batches: Batches | None = self._made_ready(sizes, graphs and on_cuda, compiled)
+        except torch.OutOfMemoryError as error:
+            raise DeviceFull(f"{device} has no room for this network and {max_batch} faces at once") from error
 
     @classmethod
     def load(
@@ -83,53 +148,137 @@ class FommGenerator:
         size: int = MAX_FACE_SIZE,
         device: str | torch.device = "cpu",
         precision: Precision = "float32",
+        max_batch: int = GRAPH_SIZES[-1],
     ) -> FommGenerator:
         """From a file of `mien model import`; raises WeightsError or OSError besides what the constructor raises."""
-        return cls(read_weights(path), size=size, device=device, precision=precision)
+        from mien_generator.face.fomm.checkpoint import read_weights
+
+        return cls(read_weights(path), size=size, device=device, precision=precision, max_batch=max_batch)
 
     def prepare(self, avatar: AvatarFace) -> PreparedFomm:
-        """Source features, small source picture and source keypoints (about 6 of 31 G MAC at half width)."""
-        rgb = scaled(avatar.rgb, self.size)
-        with torch.inference_mode():
-            picture = picture_tensor(rgb, self._device).to(self._dtype, memory_format=torch.channels_last)
-            keypoints = KeypointTensors.of([avatar.keypoints], self._device)
-            return PreparedFomm(self.size, self._open_network().prepare(picture, keypoints))
+        """Source features and small source picture into the bank (about 6 of 31 G MAC at half width).
 
-    def animate(self, requests: Sequence[FaceRequest[PreparedFomm]]) -> list[RgbArray]:
-        """All requests in one batch, whichever avatars they are for; raises ValueError for a face of another size."""
-        if not requests:
-            return []
-        with torch.inference_mode():
-            pixels = self.predict(requests).mul(255).round_().to(torch.uint8)
-            return list(pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy())
+        Raises FaceRefused where the bank or the device's memory is full.
+        """
+        self._open_batches()
+        digest = _digest(avatar)
+        if (known := self._known.get(digest)) is not None:
+            return known
+        row = self._take_row()
+        try:
+            with torch.inference_mode(), self._lane.computing():
+                placement = self._finisher.place(avatar.region) if avatar.region is not None else None
+                self._fill(row, avatar)
+        except BaseException as error:
+            self.bank.give_back(row)
+            if isinstance(error, torch.OutOfMemoryError):
+                raise FaceRefused("the device's memory has no room for another avatar") from error
+            raise
+        prepared = PreparedFomm(self.size, row, avatar.keypoints.rows(), placement, self.bank)
+        finalize(prepared, self.bank.give_back, row)
+        self._known[digest] = prepared
+        return prepared
+
+    def animate(self, requests: Sequence[FaceRequest[PreparedFomm]]) -> list[FacePicture]:
+        """All requests together, whichever avatars they are for; raises ValueError for a face prepared elsewhere."""
+        return self.collect(self.submit(requests))
+
+    def submit(self, requests: Sequence[FaceRequest[PreparedFomm]]) -> Ticket:
+        """Start to make faces. On a CUDA device this returns at once, and the next batch may be submitted."""
+        with torch.inference_mode(), self._lane.computing():
+            parts = []
+            for batch in self._split(requests):
+                placements = [request.prepared.placement for request in batch]
+                packed, packing = self._finisher.finish(self._run(batch), placements)
+                parts.append((self._lane.download(packed), packing))
+            return Ticket(parts)
+
+    def collect(self, ticket: Ticket) -> list[FacePicture]:
+        """Wait for the faces of a ticket, in the order of its requests."""
+        return [face for download, packing in ticket.parts for face in packing.pictures(download.wait())]
 
     def predict(self, requests: Sequence[FaceRequest[PreparedFomm]]) -> torch.Tensor:
-        """(B, 3, size, size) float32 in [0, 1] on the device: what `animate` rounds to bytes. B is at least 1."""
-        for request in requests:
-            if request.prepared.size != self.size:
-                raise ValueError(f"a face prepared at {request.prepared.size} pixels, the generator makes {self.size}")
-        with torch.inference_mode():
-            source = GeneratorSource.stack([request.prepared.source for request in requests])
-            driving = KeypointTensors.of([request.driving for request in requests], self._device)
-            return self._open_network()(source, driving).prediction.float()
+        """(B, 3, size, size) float32 in [0, 1] on the host: what is rounded to bytes. B is at least 1."""
+        with torch.inference_mode(), self._lane.computing():
+            return torch.cat([self._run(batch).cpu() for batch in self._split(requests)])
 
     def close(self) -> None:
-        """Drop the network; prepared faces go with whoever holds them."""
-        self._network = None
+        """Give the device's memory back, also that of faces still prepared."""
+        self._batches = None
+        self.bank.clear()
+        del self._source, self.network
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _open_network(self) -> OcclusionAwareGenerator:
-        if self._network is None:
+    def _made_ready(self, sizes: Sequence[int], graphs: bool, compiled: bool) -> Batches:
+        """Buffers for the largest batch; on CUDA every kernel chosen and every graph recorded."""
+        largest = sizes[-1]
+        rows = torch.empty(largest, self.layout.numbers, dtype=self._dtype, device=self._device)
+        keypoints = torch.empty(largest, 2, NUM_KEYPOINTS, 6, device=self._device)
+        if self._device.type != "cuda":
+            return Batches(torch.compile(self.network) if compiled else self.network, rows, keypoints, sizes)
+        torch.backends.cudnn.benchmark = True  # few shapes, run forever
+        rows.uniform_()  # numbers as in work: zeros would be timed wrong
+        keypoints[:] = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0, 1.0])
+        self.network(rows, keypoints)  # every doubling is timed here, outside compiler and graph
+        batches = Batches(
+            torch.compile(self.network, dynamic=False) if compiled else self.network, rows, keypoints, sizes
+        )
+        if graphs:
+            batches.capture()
+        return batches
+
+    def _take_row(self) -> int:
+        try:
+            return self.bank.take()
+        except BankFull as error:
+            raise FaceRefused(str(error)) from error
+
+    def _fill(self, row: int, avatar: AvatarFace) -> None:
+        picture = picture_tensor(scaled(avatar.rgb, self.size), self._device)
+        numbers = self.bank.row(row)
+        features, small, residual = self.layout.parts(numbers)
+        for part, made in zip((features, small), self._source(picture), strict=True):
+            part.copy_(made)
+        if self.layout.residual_side:
+            at_rest = torch.from_numpy(np.stack([[avatar.keypoints.rows()] * 2])).to(self._device)
+            residual.zero_()
+            residual.copy_(picture - self.network(numbers, at_rest))
+
+    def _split(self, requests: Sequence[FaceRequest[PreparedFomm]]) -> Iterator[Sequence[FaceRequest[PreparedFomm]]]:
+        for request in requests:
+            if request.prepared.size != self.size:
+                raise ValueError(f"a face prepared at {request.prepared.size} pixels, the generator makes {self.size}")
+            if request.prepared.bank is not self.bank:
+                raise ValueError("a face prepared by another generator")
+        largest = self._open_batches().largest
+        for begin in range(0, len(requests), largest):
+            yield requests[begin : begin + largest]
+
+    def _run(self, requests: Sequence[FaceRequest[PreparedFomm]]) -> torch.Tensor:
+        """One batch's (B, 3, size, size) float32, valid until the next run."""
+        batches = self._open_batches()
+        size = batches.padded(len(requests))
+        # A batch between two sizes is filled up with its first face again.
+        filled = [*requests, *[requests[0]] * (size - len(requests))]
+        keypoints = np.stack([(request.prepared.keypoints, request.driving.rows()) for request in filled])
+        indices = torch.empty(size, dtype=torch.int64, device=self._device)
+        self._lane.upload(torch.tensor([request.prepared.row for request in filled]), indices)
+        self._lane.upload(torch.from_numpy(keypoints), batches.keypoints[:size])
+        self.bank.gather(indices, batches.rows[:size])
+        return batches.run(len(requests))
+
+    def _open_batches(self) -> Batches:
+        if self._batches is None:
             raise RuntimeError("the generator is closed")
-        return self._network
+        return self._batches
 
 
 class FommKeypointFinder:
     """The weights' own keypoint detector on pictures: float32, because its output travels and is differentiated."""
 
     def __init__(self, weights: FommWeights, *, device: str | torch.device = "cpu") -> None:
-        self._device = _reachable(device)
+        self._device = reachable(device)
         self._detector = weights.keypoint_detector().to(self._device)
 
     def find(self, pictures: Sequence[RgbArray]) -> list[Keypoints]:
@@ -139,16 +288,17 @@ class FommKeypointFinder:
             return self._detector(batch).unstack()
 
 
-def _reachable(name: str | torch.device) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise DeviceMissing(f"torch knows no device {str(name)!r}") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceMissing(f"device {str(name)!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices")
-    return device
-
-
 def picture_tensor(rgb: RgbArray, device: torch.device) -> torch.Tensor:
     """(H, W, 3) uint8 -> (1, 3, H, W) float32 in [0, 1]."""
     return torch.from_numpy(np.ascontiguousarray(rgb)).to(device).permute(2, 0, 1)[None].float() / 255
+
+
+def _digest(avatar: AvatarFace) -> bytes:
+    """The same for the same avatar, whoever prepares it."""
+    digest = hashlib.blake2b(repr(avatar.rgb.shape).encode(), digest_size=32)
+    digest.update(np.ascontiguousarray(avatar.rgb).data)
+    digest.update(avatar.keypoints.rows().data)
+    if (region := avatar.region) is not None:
+        digest.update(repr((region.shape, region.x, region.y, region.size)).encode())
+        digest.update(np.ascontiguousarray(region.still).data)
+    return digest.digest()
