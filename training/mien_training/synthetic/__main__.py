@@ -21,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--identities", type=int, default=200)
     parser.add_argument("--frames", type=int, default=12, help="of each identity")
     parser.add_argument("--size", type=int, default=SIZE, help="side of a frame, pixels")
+    parser.add_argument("--traced-size", type=int, help="of drawn frames before they are scaled; smaller is quicker")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--avatar3d", type=Path, default=Path("../shared/data/avatar3d"), help="the ICT model's folder")
     chosen = parser.parse_args(arguments)
@@ -44,7 +45,9 @@ def _made(chosen: argparse.Namespace) -> tuple[str, Iterator[LabelledSequence]]:
         return ict.SOURCE, made
     from mien_training.synthetic import drawn
 
-    return drawn.SOURCE, drawn.drawn_sequences(chosen.identities, chosen.frames, chosen.size, chosen.seed)
+    return drawn.SOURCE, drawn.drawn_sequences(
+        chosen.identities, chosen.frames, chosen.size, chosen.seed, chosen.traced_size
+    )
 
 
 if __name__ == "__main__":

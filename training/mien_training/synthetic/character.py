@@ -162,7 +162,7 @@ class Character:
             self.surfaces.append(Surface(of[material], texture, finish))
 
     def _hair(self, rng: np.random.Generator) -> None:
-        style = rng.choice(["bald", "short", "medium", "bob", "long", "hat"], p=[0.08, 0.27, 0.2, 0.13, 0.2, 0.12])
+        style = rng.choice(["bald", "short", "medium", "bob", "long", "hat"], p=[0.08, 0.28, 0.22, 0.13, 0.21, 0.08])
         curl = float(rng.choice([0.0, 0.05, 0.3, 0.9], p=[0.4, 0.3, 0.15, 0.15]))
         texture = paint.hair(rng, self.colours.hair, curl)
         finish = Finish(rng.uniform(0.05, 0.35), 14, 0.3, frays=True)
@@ -225,7 +225,7 @@ class Shell:
             rng.normal(0, 0.35) * np.sin(k * signed + rng.uniform(0, 2 * np.pi)) for k in (2, 3, 5, 9)
         ) * np.clip(azimuth / 20, 0.3, 1)
         if style == "hat":
-            line, thick = 7.4 + rng.uniform(-0.3, 1.2) - 2.0 * (azimuth / 180) + 0 * waves, rng.uniform(0.5, 1.0)
+            line, thick = 7.2 + rng.uniform(-0.5, 0.8) - 2.0 * (azimuth / 180) + 0 * waves, rng.uniform(0.35, 0.8)
         else:
             line = np.interp(azimuth, _HAIRLINE[:, 0], _HAIRLINE[:, 1]) + rng.uniform(-0.4, 1.0) + waves
             if rng.random() < 0.25:  # a fringe or hair combed forward

@@ -53,7 +53,7 @@ from mien_training.synthetic.labels import framing
 SOURCE = "Mien's own sculpted character, recoloured"
 
 #: Characters made of one traced sequence.
-CHARACTERS_PER_TRACE = 3
+CHARACTERS_PER_TRACE = 5
 
 Picture = NDArray[np.float32]
 Points = NDArray[np.float64]
@@ -155,12 +155,17 @@ def trace(pose: Pose, groom: Groom, size: int) -> Traced:
     return Traced(np.where(edge, finer, light), np.where(edge, finer_shares, shares), landmarks_in(pose))
 
 
-def drawn_sequences(identities: int, frames: int, size: int, seed: int) -> Iterator[LabelledSequence]:
-    """Sequences of as many characters; each CHARACTERS_PER_TRACE share hair, poses and expressions."""
+def drawn_sequences(
+    identities: int, frames: int, size: int, seed: int, traced_size: int | None = None
+) -> Iterator[LabelledSequence]:
+    """Sequences of as many characters; each CHARACTERS_PER_TRACE share hair, poses and expressions.
+
+    traced_size: the side that frames are traced at, then scaled to `size`; smaller is quicker and softer.
+    """
     for first in range(0, identities, CHARACTERS_PER_TRACE):
         rng = np.random.default_rng((seed, first))
         groom = _groom(rng)
-        traced = [trace(pose, groom, size) for pose in _poses(rng, frames)]
+        traced = [trace(pose, groom, traced_size or size) for pose in _poses(rng, frames)]
         for _ in range(min(CHARACTERS_PER_TRACE, identities - first)):
             yield _character(rng, traced, size)
 
@@ -201,10 +206,11 @@ def _character(rng: np.random.Generator, traced: list[Traced], size: int) -> Lab
     """The traced frames in other colours, before another backdrop, wider or narrower, perhaps mirrored."""
     factors = _factors(rng)
     iris = rng.uniform(0.4, 1.8, 3)
-    behind = _behind(rng, size)
+    side = len(traced[0].light)
+    behind = _behind(rng, side)
     mirrored = rng.random() < 0.5
     squeeze = np.array([rng.uniform(0.92, 1.07), rng.uniform(0.95, 1.05)])
-    faces = [_placed(frame.landmarks, size, squeeze, mirrored) for frame in traced]
+    faces = [_placed(frame.landmarks, side, squeeze, mirrored) for frame in traced]
     box = shaken(rng, framing(faces))
     film = Film(rng)
     pictures = []
