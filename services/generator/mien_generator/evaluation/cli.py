@@ -40,6 +40,7 @@ from mien_generator.evaluation.keypoints import (
     found_in,
     framed,
     held,
+    tracked,
     whole,
 )
 from mien_generator.evaluation.metrics import Scores, rounded
@@ -131,7 +132,7 @@ def evaluate(
         faces = _engines(engine, weights, pixels, device, precision)
         found_by = _keypoint_source(engine, weights, keypoints) if films else None
         finder = _finder(found_by, weights, device) if found_by else None
-        framing: Framing | None = (whole if cropped else framed(FaceFinder())) if finder else None
+        framing = _framing(finder, cropped) if finder else None
     except _ERRORS as error:
         raise click.ClickException(str(error)) from error
     results: list[ClipScores] = []
@@ -262,6 +263,12 @@ def _finder(source: KeypointSource, weights: Path | None, device: str) -> Keypoi
         raise EngineUnavailable(str(error)) from error
 
 
+def _framing(finder: KeypointFinder, cropped: bool = False) -> Framing:
+    if cropped:
+        return whole
+    return tracked(finder.encoder, FaceFinder()) if isinstance(finder, EncoderFinder) else framed(FaceFinder())
+
+
 # --- evaluate ---------------------------------------------------------------------------------------------------------
 
 
@@ -356,12 +363,14 @@ def _avatar(
     source: Path, size: int, finder: KeypointFinder | None, square: CropSquare | None, record: AvatarRecord | None
 ) -> AvatarFace:
     rgb = read_picture(source)
-    square = within(square, rgb) if square else framed(FaceFinder())(rgb)
+    if square is not None:
+        within(square, rgb)
+    if record is not None and square is not None:
+        return AvatarFace(cut(rgb, square, size), record.source_keypoints())
+    assert finder is not None  # who has no record has one
+    square = square or _framing(finder)(rgb)
     if square is None:
         raise ClipError(f"no face in {source.name}: give its place with --crop")
-    if record is not None:
-        return AvatarFace(cut(rgb, square, size), record.source_keypoints())
-    assert finder is not None
     return AvatarFace(cut(rgb, square, size), found_in(rgb, square, finder, source.name).keypoints)
 
 
@@ -385,7 +394,7 @@ def _found(driving: Path, finder: KeypointFinder, square: CropSquare | None) -> 
     first = next(clip_pictures(driving), None)
     if first is None:
         raise ClipError(f"{driving.name} holds no frame")
-    square = within(square, first) if square else framed(FaceFinder())(first)
+    square = within(square, first) if square else _framing(finder)(first)
     if square is None:
         raise ClipError(f"no face in the first frame of {driving.name}: give its place with --driving-crop")
     return held(driving, square, finder)

@@ -52,8 +52,18 @@ class FoundFace:
     keypoints: Keypoints
 
 
+def tracked(encoder: KeypointEncoder, finder: FaceFinder) -> Framing:
+    """The crop that a sender's tracker begins with: MTCNN's, corrected by the keypoints found in it."""
+
+    def framing(rgb: RgbArray) -> CropSquare | None:
+        face = FaceTracker(encoder, finder).find(rgb, 0.0)
+        return face.box if face is not None else None
+
+    return framing
+
+
 def framed(finder: FaceFinder) -> Framing:
-    """The crop of the largest face, by the framing convention."""
+    """The crop of the largest face, by the framing convention, from MTCNN's box alone."""
 
     def framing(rgb: RgbArray) -> CropSquare | None:
         faces = finder.find(rgb)
