@@ -31,8 +31,8 @@ from mien_shared.motion import MAX_COORDINATE, MAX_JACOBIAN, Keypoints, MotionFl
 
 ALPHA = 2.0
 BETA = 1.0
-#: No frame of ordinary speech reaches it, and a tenth of a clip of extreme poses lies above (docs/judgement.md).
-TAU = 2.4
+#: No frame of ordinary speech reaches it; above it pictures are visibly squeezed (docs/judgement.md).
+TAU = 2.6
 
 #: A Jacobian whose smallest singular value is below this has no inverse worth using: a closed eye is ten times wider.
 _LEAST_STRETCH = 0.01
