@@ -1,0 +1,197 @@
+"""The encoder's file, checked before it is used, and what it says of real faces."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mien_encoder.count import count
+from mien_encoder.crop import CropSquare, crop_wish, cut, source_keypoints
+from mien_encoder.finder import FaceFinder
+from mien_encoder.keypoints import CROP_SIZE, KeypointEncoder, bundled_path
+from mien_encoder.model_file import (
+    EncoderFileMissing,
+    EncoderFileTampered,
+    EncoderFileTruncated,
+    Manifest,
+    NotAnEncoder,
+    manifest_path,
+    read_encoder,
+)
+from mien_encoder.tracker import FOUND_PRESENCE, LOST_PRESENCE, framing_of
+from mien_shared.avatars import FaceBox
+from mien_shared.motion import FaceKeypoint, MotionPacket
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT.parent / "shared/data"
+DRAWN = ROOT / "services/gateway/mien_gateway/bundled"
+
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the pictures of {DATA.name}/ are not beside the repository")
+
+
+@pytest.fixture(scope="module")
+def encoder() -> KeypointEncoder:
+    return KeypointEncoder()
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """The bundled encoder's file and manifest, to be damaged."""
+    path = tmp_path / "encoder.onnx"
+    path.write_bytes(bundled_path().read_bytes())
+    manifest_path(path).write_bytes(manifest_path(bundled_path()).read_bytes())
+    return path
+
+
+def test_the_bundled_encoder_is_within_the_paper_s_table_1() -> None:
+    costs = count()
+    assert costs.macs <= 14_620_000
+    assert costs.parameters <= 160_000
+    assert costs.size_bytes <= 700_000
+    assert costs.sha256 == KeypointEncoder().sha256
+
+
+def test_an_undamaged_copy_is_read(copied: Path) -> None:
+    model, manifest = read_encoder(copied)
+    assert manifest == Manifest.of(model)
+
+
+def test_a_truncated_file_is_refused(copied: Path) -> None:
+    whole = copied.read_bytes()
+    copied.write_bytes(whole[:-1000])
+    text = f"encoder.onnx has {len(whole) - 1000} bytes, its manifest says {len(whole)}"
+    with pytest.raises(EncoderFileTruncated, match=text):
+        KeypointEncoder(copied)
+
+
+def test_a_tampered_file_is_refused(copied: Path) -> None:
+    whole = bytearray(copied.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    copied.write_bytes(whole)
+    with pytest.raises(
+        EncoderFileTampered, match=r"encoder\.onnx has SHA-256 [0-9a-f]{64}, its manifest says [0-9a-f]{64}"
+    ):
+        KeypointEncoder(copied)
+
+
+def test_a_missing_file_or_manifest_is_named(copied: Path) -> None:
+    copied.unlink()
+    with pytest.raises(
+        EncoderFileMissing, match=r"the encoder encoder\.onnx cannot be read: No such file or directory"
+    ):
+        KeypointEncoder(copied)
+    manifest_path(copied).unlink()
+    with pytest.raises(EncoderFileMissing, match=r"the encoder's manifest encoder\.json cannot be read: No such file"):
+        KeypointEncoder(copied)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"bytes": 3}', '{"bytes": "many", "sha256": ""}'])
+def test_a_manifest_that_is_none_is_refused(copied: Path, text: str) -> None:
+    manifest_path(copied).write_text(text)
+    with pytest.raises(NotAnEncoder, match=r"encoder\.json is no manifest of an encoder"):
+        KeypointEncoder(copied)
+
+
+def test_a_file_that_is_no_model_is_refused(copied: Path) -> None:
+    copied.write_bytes(b"no model at all")
+    Manifest.of(b"no model at all").write(manifest_path(copied))
+    with pytest.raises(NotAnEncoder, match=r"encoder\.onnx is no model that ONNX Runtime can run"):
+        KeypointEncoder(copied)
+
+
+def test_a_model_of_something_else_is_refused(copied: Path) -> None:
+    # The same graph under other names: what a runtime would only notice at the first frame.
+    model = copied.read_bytes().replace(b"presence", b"absence!")
+    copied.write_bytes(model)
+    Manifest.of(model).write(manifest_path(copied))
+    assert json.loads(manifest_path(copied).read_text())["bytes"] == len(model)
+    with pytest.raises(NotAnEncoder, match=r"encoder\.onnx is a model, but no encoder of 256x256 crops"):
+        KeypointEncoder(copied)
+
+
+def test_crops_of_another_shape_are_refused(encoder: KeypointEncoder) -> None:
+    with pytest.raises(ValueError, match=r"a crop is \(256, 256, 3\) uint8, not \(128, 128, 3\) uint8"):
+        encoder.encode(np.zeros((128, 128, 3), np.uint8))
+    assert encoder.encode_all([]) == []
+
+
+def test_a_batch_says_what_its_crops_say_one_by_one(encoder: KeypointEncoder) -> None:
+    random = np.random.default_rng(1)
+    crops = [drawn_face(), random.integers(0, 255, (CROP_SIZE, CROP_SIZE, 3), np.uint8)]
+    for together, alone in zip(encoder.encode_all(crops), map(encoder.encode, crops), strict=True):
+        assert np.allclose(together.keypoints.rows(), alone.keypoints.rows(), atol=1e-4)
+        assert together.presence == pytest.approx(alone.presence, abs=1e-4)
+
+
+def test_the_bundled_avatar_is_a_face_and_fit_for_the_wire(encoder: KeypointEncoder) -> None:
+    found = encoder.encode(drawn_face())
+    assert found.presence > FOUND_PRESENCE
+    packet = MotionPacket.unpack(MotionPacket(0, 0, found.keypoints).pack())
+    assert np.allclose(packet.keypoints.points, found.keypoints.points, atol=1e-3)
+    drawn = np.array(json.loads((DRAWN / "mien.json").read_text())["keypoints"], np.float32)[:, :2]
+    assert np.linalg.norm(found.keypoints.points - drawn, axis=1).mean() < 0.06
+
+
+@pytest.mark.parametrize("shade", [0, 90, 255])
+def test_a_plain_wall_is_no_face(encoder: KeypointEncoder, shade: int) -> None:
+    assert encoder.encode(np.full((CROP_SIZE, CROP_SIZE, 3), shade, np.uint8)).presence < LOST_PRESENCE
+
+
+def test_keypoints_follow_a_face_that_is_moved_and_scaled(encoder: KeypointEncoder) -> None:
+    face = drawn_face(384)
+    usual = encoder.encode(cut(face, CropSquare(0, 0, 384), CROP_SIZE)).keypoints
+    for square in (
+        CropSquare(30, -20, 384),
+        CropSquare(-40, 10, 384),
+        CropSquare(20, 20, 340),
+        CropSquare(-30, -30, 450),
+    ):
+        moved = encoder.encode(cut(face, square, CROP_SIZE)).keypoints
+        expected = square.to_crop(CropSquare(0, 0, 384).to_picture(usual.points))
+        assert np.linalg.norm(moved.points - expected, axis=1).mean() < 0.05
+        scale = 384 / square.size
+        assert np.abs(moved.jacobians.mean(axis=0) - scale * usual.jacobians.mean(axis=0)).max() < 0.12
+
+
+@needs_data
+@pytest.mark.parametrize("name", ["cc0_049", "cc0_061", "cc0_065", "cc0_072", "cc0_077"])  # never trained on
+def test_portraits_come_out_as_mtcnn_s_landmarks_have_them(name: str, encoder: KeypointEncoder) -> None:
+    picture = read(DATA / f"portraits/{name}.jpg")
+    face = FaceFinder().find(picture)[0]
+    found = encoder.encode(cut(picture, CropSquare.around(crop_wish(face)), CROP_SIZE))
+    assert found.presence > FOUND_PRESENCE
+    square = framing_of(found.keypoints, CropSquare.around(crop_wish(face)))
+    keypoints = encoder.encode(cut(picture, square, CROP_SIZE)).keypoints
+    eyes = keypoints.points[[FaceKeypoint.LEFT_EYE, FaceKeypoint.RIGHT_EYE]]
+    assert np.linalg.norm(eyes - square.to_crop(face.landmarks[:2]), axis=1).max() < 0.09
+    lips = keypoints.points[[FaceKeypoint.UPPER_LIP, FaceKeypoint.LOWER_LIP]].mean(axis=0)
+    assert np.linalg.norm(lips - square.to_crop(face.landmarks[3:]).mean(axis=0)) < 0.12
+
+
+@needs_data
+def test_the_layout_by_five_landmarks_says_about_the_same(encoder: KeypointEncoder) -> None:
+    """Two independent ways to the ten keypoints; a mirrored or reordered one would be far off."""
+    picture = read(DATA / "portraits/cc0_061.jpg")
+    face = FaceFinder().find(picture)[0]
+    wish = crop_wish(face)
+    size = 2 * round(wish.side / 2)
+    box = FaceBox(x=round(wish.centre_x - size / 2), y=round(wish.centre_y - size / 2), size=size)
+    found = encoder.encode(cut(picture, CropSquare(box.x, box.y, box.size), CROP_SIZE)).keypoints
+    by_layout = source_keypoints(face, box)
+    assert np.linalg.norm(found.points - by_layout.points, axis=1).max() < 0.15
+
+
+def drawn_face(size: int = CROP_SIZE) -> NDArray[np.uint8]:
+    crop = json.loads((DRAWN / "mien.json").read_text())["crop"]
+    return cut(read(DRAWN / "mien.png"), CropSquare(crop["x"], crop["y"], crop["size"]), size)
+
+
+def read(path: Path) -> NDArray[np.uint8]:
+    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    assert bgr is not None
+    return np.ascontiguousarray(bgr[..., ::-1], np.uint8)
