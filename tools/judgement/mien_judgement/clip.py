@@ -1,0 +1,83 @@
+"""A clip's keypoints as `mien send` finds them, neither smoothed nor judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from mien_encoder.crop import RgbArray
+from mien_encoder.finder import FaceFinder
+from mien_encoder.keypoints import KeypointEncoder
+from mien_encoder.tracker import FaceTracker
+from mien_shared.motion import NUM_KEYPOINTS, Keypoints
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FoundMotion:
+    """Frame by frame, NaN where there is no face.
+
+    times_s: (N,). rows: (N, 10, 6), keypoints in that frame's crop. boxes: (N, 3), the crop's left, top and side in
+    pixels of the picture.
+    """
+
+    times_s: Array
+    rows: Array
+    boxes: Array
+
+    def __len__(self) -> int:
+        return len(self.times_s)
+
+    def at(self, frame: int) -> Keypoints | None:
+        return Keypoints.from_rows(self.rows[frame]) if np.isfinite(self.rows[frame]).all() else None
+
+    def held(self) -> FoundMotion:
+        """The same keypoints in the first face's crop throughout, as if the tracker did not follow."""
+        first = self.boxes[np.flatnonzero(np.isfinite(self.boxes[:, 0]))[0]]
+        scale = self.boxes[:, None, 2:] / first[2]
+        offset = (2 * self.boxes[:, None, :2] + self.boxes[:, None, 2:] - 2 * first[:2] - first[2]) / first[2]
+        rows = np.concatenate([scale * self.rows[:, :, :2] + offset, scale * self.rows[:, :, 2:]], axis=2)
+        return FoundMotion(self.times_s, rows, np.tile(first, (len(self), 1)))
+
+    def longest_with_a_face(self) -> FoundMotion:
+        """The longest run of frames that all show a face."""
+        missing = np.flatnonzero(~np.isfinite(self.rows).all(axis=(1, 2)))
+        edges = np.concatenate([[-1], missing, [len(self)]])
+        longest = int(np.diff(edges).argmax())
+        run = slice(edges[longest] + 1, edges[longest + 1])
+        return FoundMotion(self.times_s[run], self.rows[run], self.boxes[run])
+
+
+def pictures_of(clip: Path) -> Iterable[tuple[float, RgbArray]]:
+    """(seconds, picture) of every frame of a clip."""
+    with av.open(str(clip)) as container:
+        for frame in container.decode(video=0):
+            yield frame.time or 0.0, np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+
+
+def noisy(rgb: RgbArray, frames: int, noise: float) -> Iterable[tuple[float, RgbArray]]:
+    """One picture over and over at 30 frames a second, each time with fresh camera noise of so many steps of 255."""
+    random = np.random.default_rng(1)
+    for i in range(frames):
+        grain = random.normal(scale=noise, size=rgb.shape)
+        yield i / 30, np.clip(rgb + grain, 0, 255).astype(np.uint8)
+
+
+def found_in(pictures: Iterable[tuple[float, RgbArray]]) -> FoundMotion:
+    """What the tracker finds in every picture."""
+    tracker = FaceTracker(KeypointEncoder(), FaceFinder())
+    times_s: list[float] = []
+    rows: list[NDArray[np.float32]] = []
+    boxes: list[tuple[float, float, float]] = []
+    for time_s, rgb in pictures:
+        face = tracker.find(rgb, time_s)
+        times_s.append(time_s)
+        rows.append(np.full((NUM_KEYPOINTS, 6), np.nan, np.float32) if face is None else face.keypoints.rows())
+        boxes.append((np.nan, np.nan, np.nan) if face is None else (face.box.x, face.box.y, face.box.size))
+    return FoundMotion(np.array(times_s), np.stack(rows).astype(np.float64), np.array(boxes))
