@@ -113,6 +113,18 @@ def test_evaluate_json_over_people_names_what_measured_and_what_could_not_be(
         assert all(scores.keys() == MEASURES for scores in methods.values())
 
 
+def test_evaluate_sets_the_network_beside_the_baselines(
+    reader: FaceReader, own_detector: Path, labelled: Callable[[str, str], Path]
+) -> None:
+    network = ["--engine", "torch", "--weights", own_detector]
+    result = _mien_model("evaluate", "--labelled", labelled("talk", "anna"), *network, "--every", 4, "--json")
+    assert result.exit_code == 0, result.output
+    still, warp, fomm = json.loads(result.stdout)["mean"]["methods"].values()
+    assert still["l1"] == 0, "the first frame alone"
+    assert warp["l1"] < 0.01
+    assert fomm["l1"] > 0.05, "its weights are random"
+
+
 @needs_encoder
 def test_a_folder_of_clips_with_one_that_has_no_face(
     reader: FaceReader, face_clip: Path, noise_clip: Path, tmp_path: Path

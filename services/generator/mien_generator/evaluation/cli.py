@@ -53,6 +53,7 @@ from mien_generator.face.warp import WarpGenerator
 from mien_generator.measure import usable_cores
 from mien_generator.settings import GeneratorSettings
 from mien_shared.avatars import AvatarRecord
+from mien_shared.smoothing import DeadZones, OneEuro
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -390,7 +391,7 @@ def _steps(
 
 def _found(driving: Path, finder: KeypointFinder, square: CropSquare | None) -> Sequence[FoundFace | None]:
     if square is None and isinstance(finder, EncoderFinder):
-        return followed(driving, FaceTracker(finder.encoder, FaceFinder()))
+        return followed(driving, FaceTracker(finder.encoder, FaceFinder()), DeadZones(OneEuro()))  # as `mien send`
     first = next(clip_pictures(driving), None)
     if first is None:
         raise ClipError(f"{driving.name} holds no frame")

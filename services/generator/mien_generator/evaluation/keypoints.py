@@ -19,6 +19,7 @@ from mien_generator.evaluation.reenactment import DrivingFrame
 from mien_generator.face.contract import RgbArray
 from mien_generator.face.picture import scaled
 from mien_shared.motion import Keypoints
+from mien_shared.smoothing import Smoother
 
 #: Where in a whole picture the face's crop lies; None where there is no face.
 Framing = Callable[[RgbArray], CropSquare | None]
@@ -87,13 +88,22 @@ def found_in(rgb: RgbArray, square: CropSquare, finder: KeypointFinder, name: st
     return FoundFace(square, keypoints)
 
 
-def followed(path: Path, tracker: FaceTracker) -> list[FoundFace | None]:
-    """Every frame's face as a sender's tracker finds it: the crop follows a head that leaves it."""
+def followed(path: Path, tracker: FaceTracker, smoother: Smoother) -> list[FoundFace | None]:
+    """Every frame's face as a sender's tracker finds it, the crop following a head that leaves it, and smoothed.
+
+    smoother: one without delay.
+    """
     rate = clip_rate(path)
     found: list[FoundFace | None] = []
     for number, rgb in enumerate(clip_pictures(path)):
-        face = tracker.find(rgb, float(number / rate))
-        found.append(FoundFace(face.box, face.keypoints) if face is not None else None)
+        time_s = float(number / rate)
+        face = tracker.find(rgb, time_s)
+        if face is None:
+            smoother.reset()
+            found.append(None)
+            continue
+        rows = smoother.filter(face.keypoints.rows().astype(np.float64), time_s)
+        found.append(FoundFace(face.box, Keypoints.from_rows(rows)))
     return found
 
 
@@ -183,7 +193,7 @@ class LabelledClip:
 
     def frames(self, every: int = 1) -> Iterator[DrivingFrame]:
         for picture, rows in zip(self._frames[::every], self._keypoints[::every], strict=True):
-            yield DrivingFrame(scaled(np.asarray(picture), self._size), Keypoints.from_rows(rows))
+            yield DrivingFrame(scaled(np.array(picture), self._size), Keypoints.from_rows(rows))
 
 
 def identity_of(path: Path) -> str:
