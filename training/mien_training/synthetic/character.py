@@ -19,6 +19,7 @@ from mien_training.synthetic.head import (
     Array,
     HeadModel,
     Indices,
+    normals_of,
     rotation_of,
 )
 from mien_training.synthetic.motion import State
@@ -131,15 +132,15 @@ class Character:
         normals = model.normals(world)
         points, directions = [world[model.split]], [normals[model.split]]
         if self._shell is not None:
-            outer = self._shell.over(world, normals, rotation, shift)
+            outer = self._shell.over(world, normals, rotation)
             points.append(outer)
-            directions.append(_normals(outer, self._shell.triangles))
+            directions.append(normals_of(outer, self._shell.triangles))
         for extra in self._extras:
             placed = (
                 (extra.points - PIVOT) @ rotation.T + PIVOT + shift if extra.on_head else extra.points + 0.5 * shift
             )
             points.append(np.asarray(placed, np.float32))
-            directions.append(_normals(points[-1], extra.triangles))
+            directions.append(normals_of(points[-1], extra.triangles))
         return np.concatenate(points), np.concatenate(directions), world
 
     def _bare(self, rng: np.random.Generator) -> None:
@@ -225,7 +226,7 @@ class Shell:
             rng.normal(0, 0.35) * np.sin(k * signed + rng.uniform(0, 2 * np.pi)) for k in (2, 3, 5, 9)
         ) * np.clip(azimuth / 20, 0.3, 1)
         if style == "hat":
-            line, thick = 7.2 + rng.uniform(-0.5, 0.8) - 2.0 * (azimuth / 180) + 0 * waves, rng.uniform(0.35, 0.8)
+            line, thick = 7.2 + rng.uniform(-0.5, 0.8) - 2.0 * (azimuth / 180), rng.uniform(0.35, 0.8)
         else:
             line = np.interp(azimuth, _HAIRLINE[:, 0], _HAIRLINE[:, 1]) + rng.uniform(-0.4, 1.0) + waves
             if rng.random() < 0.25:  # a fringe or hair combed forward
@@ -260,9 +261,8 @@ class Shell:
         around = np.arctan2(template[corners, 0], template[corners, 2] + 2.5) / (2 * np.pi) + 0.5
         self.uv = np.stack([around * (6 if style == "hat" else 2), tall / np.pi], axis=1).astype(np.float32)
 
-    def over(self, world: Array, normals: Array, rotation: Array, shift: Array) -> Array:
+    def over(self, world: Array, normals: Array, rotation: Array) -> Array:
         """(N, 3) the shell's vertices over a posed head (V, 3) with its normals."""
-        del shift
         along = 0.5 * normals[self._vertices] + 0.5 * self._outward @ rotation.T
         return np.asarray(world[self._vertices] + self._lift[:, None] * along, np.float32)
 
@@ -451,12 +451,3 @@ def _torso(rng: np.random.Generator) -> Extra:
         np.ones(len(rings) * columns, np.float32),
         False,
     )
-
-
-def _normals(points: Array, triangles: Indices) -> Array:
-    """(N, 3) unit normals of a mesh's vertices."""
-    a, b, c = (points[triangles[:, corner]] for corner in range(3))
-    faces = np.cross(b - a, c - a)
-    flat = triangles.ravel()
-    sums = np.stack([np.bincount(flat, np.repeat(faces[:, axis], 3), len(points)) for axis in range(3)], axis=1)
-    return np.asarray(sums / (np.linalg.norm(sums, axis=1, keepdims=True) + 1e-9), np.float32)

@@ -96,12 +96,16 @@ class HeadModel:
 
     def normals(self, shape: Array) -> Array:
         """(V, 3) unit normals of the vertices."""
-        a, b, c = (shape[self.triangles[:, corner]] for corner in range(3))
-        faces = np.cross(b - a, c - a)
-        corners = self.triangles.ravel()
-        sums = np.stack([np.bincount(corners, np.repeat(faces[:, axis], 3), len(shape)) for axis in range(3)], axis=1)
-        unit: Array = (sums / (np.linalg.norm(sums, axis=1, keepdims=True) + 1e-9)).astype(np.float32)
-        return unit
+        return normals_of(shape, self.triangles)
+
+
+def normals_of(points: Array, triangles: Indices) -> Array:
+    """(N, 3) unit normals of a mesh's vertices (N, 3), the larger triangles counting for more."""
+    a, b, c = (points[triangles[:, corner]] for corner in range(3))
+    faces = np.cross(b - a, c - a)
+    corners = triangles.ravel()
+    sums = np.stack([np.bincount(corners, np.repeat(faces[:, axis], 3), len(points)) for axis in range(3)], axis=1)
+    return np.asarray(sums / (np.linalg.norm(sums, axis=1, keepdims=True) + 1e-9), np.float32)
 
 
 def rotation_of(yaw: float, pitch: float, roll: float) -> Array:
