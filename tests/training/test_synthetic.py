@@ -132,4 +132,4 @@ def test_drawn_characters_open_mouth_and_eyes_where_their_labels_say() -> None:
     (rest, _), (agape, _), (_, winking) = keypoints(Pose()), keypoints(Pose(mouth=1)), keypoints(Pose(left_eye=1))
     gap = (agape - rest)[FaceKeypoint.LOWER_LIP, 1] - (agape - rest)[FaceKeypoint.UPPER_LIP, 1]
     assert gap > 0.08 and (agape - rest)[FaceKeypoint.CHIN, 1] > 0.04
-    assert winking[FaceKeypoint.LEFT_EYE, 1, 1] < 0.3 * winking[FaceKeypoint.RIGHT_EYE, 1, 1]
+    assert 0 < winking[FaceKeypoint.LEFT_EYE, 1, 1] < 0.3 * winking[FaceKeypoint.RIGHT_EYE, 1, 1]

@@ -101,9 +101,12 @@ def landmarks_in(pose: Pose) -> Points:
     rest = Pose()
     for side, upper, lower in ((-1.0, _UPPER_LIDS[0], _LOWER_LIDS[0]), (1.0, _UPPER_LIDS[1], _LOWER_LIDS[1])):
         edges, open_edges = lid_edges(side, pose), lid_edges(side, rest)
+        shut = pose.right_eye if side > 0 else pose.left_eye
         for ring, elevation, before in ((upper, edges[0], open_edges[0]), (lower, edges[1], open_edges[1])):
             for landmark in ring:
-                points[landmark] += _on_lid(points[landmark], side, elevation) - _on_lid(points[landmark], side, before)
+                # Where Face Mesh sees an edge a little off, the closing lids must still meet and not cross.
+                off = points[landmark] - _on_lid(points[landmark], side, before)
+                points[landmark] = _on_lid(points[landmark], side, elevation) + (1 - shut) * off
     seen = np.full((NUM_LANDMARKS, 2), np.nan)
     seen[: len(points)] = [project(x, y, z, pose) for x, y, z in points]
     return seen
