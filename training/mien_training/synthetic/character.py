@@ -380,7 +380,7 @@ def _glasses(rng: np.random.Generator, eyes: Array, bridge: Array) -> Extra:
     """Spectacles before these eyes (2, 3), resting by the bridge of the nose (3,): rims, bridge, arms."""
     thick = rng.uniform(0.10, 0.24)
     wide, high, square = rng.uniform(2.3, 2.9), rng.uniform(1.6, 2.5), rng.uniform(2.0, 4.5)
-    depth = bridge[2] + 0.1
+    depth = bridge[2] + 0.6
     angle = np.linspace(0, 2 * np.pi, 41)
     c, s = np.cos(angle), np.sin(angle)
     lines = []
@@ -388,11 +388,11 @@ def _glasses(rng: np.random.Generator, eyes: Array, bridge: Array) -> Extra:
         out = np.sign(eye[0])
         r = (np.abs(c) ** square + np.abs(s) ** square) ** (-1 / square)
         x, y = eye[0] + 0.15 * out + wide * r * c, eye[1] - 0.2 + high * r * s
-        lines.append(np.stack([x, y, depth - 0.06 * np.abs(x) ** 1.5], axis=1))
+        lines.append(np.stack([x, y, depth - 0.05 * np.abs(x) ** 1.5], axis=1))
         outer = eye[0] + out * (0.15 + wide)
         share = np.linspace(0, 1, 12)
         beside = outer + (out * 8.3 - outer) * share**0.6
-        back = depth - 0.06 * abs(outer) ** 1.5
+        back = depth - 0.05 * abs(outer) ** 1.5
         lines.append(np.stack([beside, eye[1] + 0.2 - 0.3 * share, back - (back + 0.5) * share**1.3], axis=1))
     inner = abs(eyes[0][0]) - wide + 0.2
     arch = np.linspace(-1, 1, 9)
