@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, get_args
 
 import click
@@ -14,9 +15,11 @@ from mien_generator.face.contract import MAX_FACE_SIZE
 from mien_generator.face.fomm.config import WIDTHS, ConfigError, FommConfig, Width
 
 if TYPE_CHECKING:
+    from mien_encoder.count import EncoderCount
     from mien_generator.face.fomm.count import ModelCount, PartCount
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _OUT = click.Path(dir_okay=False, writable=True, path_type=Path)
 
 
@@ -25,6 +28,13 @@ class TorchMissing(click.ClickException):
 
     def __init__(self) -> None:
         super().__init__("this command needs torch: pip install 'mien-generator[torch]'")
+
+
+class OnnxMissing(click.ClickException):
+    """Writing graphs takes a package that running them does not."""
+
+    def __init__(self) -> None:
+        super().__init__("this command needs onnx: pip install 'mien-generator[export]'")
 
 
 @click.group()
@@ -42,25 +52,37 @@ model.add_command(animate)
 @click.option("--weights", type=_FILE, help="Count the model of a weights file instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(size: int, width: Width, weights: Path | None, as_json: bool) -> None:
-    """Multiply-accumulates and parameters, counted on the real modules."""
+    """Multiply-accumulates and parameters, counted on the real modules, and those of the encoder K.
+
+    Beside them what ONNX Runtime multiplies for a frame: the same function after exact rewrites, but for channels that
+    only fill its vectors.
+    """
     _require_torch()
-    from mien_generator.face.fomm.checkpoint import read_weights
+    from mien_encoder.count import count as count_encoder
+    from mien_encoder.model_file import EncoderFileError
     from mien_generator.face.fomm.count import count
-    from mien_generator.face.fomm.weights import WeightsError
+    from mien_generator.face.fomm.weights import StoredWeights, WeightsError, blank_arrays
+    from mien_generator.face.onnx.network import animate_graph
 
     try:
-        counted = count(read_weights(weights).config if weights else WIDTHS[width], size)
-    except (ConfigError, WeightsError) as error:
+        config = StoredWeights.read(weights).config if weights else WIDTHS[width]
+        counted, encoder = count(config, size), count_encoder()
+        rewritten = animate_graph(config, blank_arrays(config)).macs(size)
+    except (ConfigError, WeightsError, EncoderFileError) as error:
         raise click.ClickException(str(error)) from error
     name = weights.name if weights else f"{width} width"
-    click.echo(json.dumps(_count_json(name, counted), indent=2) if as_json else _count_table(name, counted))
+    if as_json:
+        click.echo(json.dumps(_count_json(name, counted, rewritten, encoder), indent=2))
+    else:
+        click.echo(_count_table(name, counted, rewritten, encoder))
 
 
 @model.command("import")
 @click.argument("checkpoint", type=_FILE)
 @click.option("--config", type=_FILE, help="The model's configuration, JSON. Default: taken from the tensors.")
 @click.option("--out", type=_OUT, required=True, help="The safetensors file to write.")
-def import_(checkpoint: Path, config: Path | None, out: Path) -> None:
+@click.option("--half", is_flag=True, help="Write float16: half the file, and what Mien's own weights are.")
+def import_(checkpoint: Path, config: Path | None, out: Path, *, half: bool) -> None:
     """Read a published CHECKPOINT (.pth.tar) once and write its weights as safetensors."""
     _require_torch()
     from mien_generator.face.fomm.checkpoint import read_checkpoint, write_weights
@@ -68,6 +90,7 @@ def import_(checkpoint: Path, config: Path | None, out: Path) -> None:
 
     try:
         weights = read_checkpoint(checkpoint, FommConfig.from_json(config.read_bytes()) if config else None)
+        weights = weights.half() if half else weights
         write_weights(weights, out)
     except (ConfigError, WeightsError, OSError) as error:
         raise click.ClickException(str(error)) from error
@@ -75,22 +98,92 @@ def import_(checkpoint: Path, config: Path | None, out: Path) -> None:
     click.echo(f"{out}: {len(weights.tensors)} tensors, {values / 1e6:.2f} M values, sha256 {weights.sha256}")
 
 
+@model.command()
+@click.argument("weights", type=_FILE)
+def export(weights: Path) -> None:
+    """Write the ONNX graphs of WEIGHTS (.safetensors) beside it, and the list of what belongs together.
+
+    The graphs hold no weights: ONNX Runtime is given those of the safetensors file when it opens them. An 8-bit graph
+    is written where `mien model calibrate` has left its ranges.
+    """
+    _require_onnx()
+    from mien_generator.face.fomm.weights import WeightsError
+    from mien_generator.face.onnx.files import export as export_graphs
+
+    try:
+        written = export_graphs(weights)
+    except (ConfigError, WeightsError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    for path in written:
+        click.echo(f"{path}: {path.stat().st_size} bytes")
+
+
+@model.command()
+@click.argument("weights", type=_FILE)
+@click.option("--clip", "folders", type=_FOLDER, multiple=True, required=True, help="Labelled crops; may be repeated.")
+@click.option("--frames", default=8, show_default=True, help="Frames of each clip.")
+@click.option("--size", default=MAX_FACE_SIZE, show_default=True, help="Side of the faces, pixels.")
+@click.option("--threads", default=0, show_default=True, help="Of the CPU; 0 takes every core.")
+def calibrate(weights: Path, folders: tuple[Path, ...], frames: int, size: int, threads: int) -> None:
+    """Find the ranges of 8-bit integers for WEIGHTS (.safetensors) on real motion, and export again with them.
+
+    A clip is a folder with frames.npy (N, S, S, 3) uint8 and keypoints.npy (N, 10, 6): its first frame is the face that
+    the others move. What 8 bits cost is then measured on frames in between.
+    """
+    _require_onnx()
+    from mien_generator.face.fomm.weights import StoredWeights, WeightsError
+    from mien_generator.face.onnx import calibration, files
+    from mien_generator.face.onnx.generator import OnnxGenerator
+
+    try:
+        clips = [calibration.Clip.read(folder, frames) for folder in folders]
+        between = [calibration.Clip.read(folder, frames, offset=0.5) for folder in folders]
+        ranges = calibration.calibrate(StoredWeights.read(weights), clips, size=size, threads=threads)
+        files.write_ranges(weights, ranges)
+        files.export(weights)
+        integers, exact = (
+            OnnxGenerator.load(weights, size=size, precision=precision, threads=threads)
+            for precision in ("int8", "float32")
+        )
+    except (ConfigError, WeightsError, OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    decibels = calibration.psnr(integers, exact, between)
+    click.echo(
+        f"{weights.name}: {len(ranges)} ranges from {sum(len(clip.driving) for clip in clips)} frames; "
+        f"8-bit against float32 on {len(decibels)} others: {mean(decibels):.1f} dB, worst {min(decibels):.1f} dB"
+    )
+
+
+def _require_onnx() -> None:
+    if find_spec("onnx") is None:
+        raise OnnxMissing
+
+
 def _require_torch() -> None:
     if find_spec("torch") is None:
         raise TorchMissing
 
 
-def _count_json(name: str, counted: ModelCount) -> dict[str, object]:
+def _count_json(name: str, counted: ModelCount, rewritten: int, encoder: EncoderCount) -> dict[str, object]:
     return {
         "model": name,
         "size": counted.size,
         "macs": counted.macs,
         "macs_per_avatar": counted.macs - counted.macs_per_frame,
         "macs_per_frame": counted.macs_per_frame,
+        "macs_per_frame_rewritten": rewritten,
         "parameters": counted.parameters,
         "gmac": round(counted.macs / 1e9, 2),
         "mparameters": round(counted.parameters / 1e6, 2),
         "parts": [_part_json(part) for part in counted.generator],
+        "encoder": {
+            "macs": encoder.macs,
+            "parameters": encoder.parameters,
+            "mmac": round(encoder.macs / 1e6, 2),
+            "mparameters": round(encoder.parameters / 1e6, 3),
+            "bytes": encoder.size_bytes,
+            "sha256": encoder.sha256,
+        },
         "keypoint_detector": counted.keypoint_detector and _part_json(counted.keypoint_detector),
     }
 
@@ -99,7 +192,7 @@ def _part_json(part: PartCount) -> dict[str, object]:
     return {"name": part.name, "per": part.per, "macs": part.macs, "parameters": part.parameters}
 
 
-def _count_table(name: str, counted: ModelCount) -> str:
+def _count_table(name: str, counted: ModelCount, rewritten: int, encoder: EncoderCount) -> str:
     def row(label: str, per: str, macs: int, parameters: int | None) -> str:
         values = "" if parameters is None else f"{parameters / 1e6:>12.2f} M"
         return f"  {label:<28}{per:<10}{macs / 1e9:>9.2f} G{values}"
@@ -112,6 +205,9 @@ def _count_table(name: str, counted: ModelCount) -> str:
             *(row(part.name, part.per, part.macs, part.parameters) for part in counted.generator),
             row("generator", "", counted.macs, counted.parameters),
             row("  of it per frame", "", counted.macs_per_frame, None),
+            row("  that, rewritten (onnx)", "", rewritten, None),
             *([row(f"{detector.name} (apart)", detector.per, detector.macs, detector.parameters)] if detector else []),
+            f"Encoder K, 256x256: {encoder.macs / 1e6:.2f} M MAC, {encoder.parameters / 1e6:.3f} M parameters, "
+            f"{encoder.size_bytes / 1e6:.2f} MB",
         ]
     )

@@ -162,6 +162,11 @@ def tensor_shapes(config: FommConfig) -> dict[str, Shape]:
     return shapes
 
 
+def blank_arrays(config: FommConfig) -> dict[str, Array]:
+    """Zeros for every tensor: enough to build what depends on shapes alone."""
+    return {name: np.zeros(shape, np.float32) for name, shape in tensor_shapes(config).items()}
+
+
 def generator_widths(config: FommConfig) -> list[int]:
     """Channels at full size, and after each down block."""
     generator = config.generator

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from mien_generator.face.fomm.rewrite import BATCH_NORM_EPSILON, BatchNorm, phase_kernels
+from mien_generator.face.fomm.weights import WeightsError
 from mien_generator.face.onnx.graph import CONTRIB, Graph
 from mien_shared.motion import FloatArray
 
@@ -24,6 +25,10 @@ _BYTE_LEVELS = 255
 #: Activations are unsigned and weights signed: the one pairing that ONNX Runtime has fast kernels for on x86.
 _WEIGHT_LEVELS = 127
 _SMALLEST_SCALE = 1e-12
+
+
+class NotCalibrated(WeightsError):
+    """Ranges for 8-bit integers that are missing, or that are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +208,8 @@ class FloatArithmetic:
 class IntegerArithmetic:
     """Unsigned 8-bit maps with one scale and zero for each point; signed 8-bit weights with a scale for each filter.
 
-    ranges: for every point. Those that begin at zero clip negative values, which is ReLU.
+    ranges: for every point. Those that begin at zero clip negative values, which is ReLU. Raises NotCalibrated for a
+    point without a range, or with one that would not.
     """
 
     def __init__(self, graph: Graph, ranges: Mapping[str, Range], work: list[Work]) -> None:
@@ -232,13 +238,13 @@ class IntegerArithmetic:
     ) -> Maps:
         graph = self.graph
         self.work.append(Work(weight.size, maps.stride))
-        if relu and _quantisation(self._ranges[point])[1] != 0:
-            raise ValueError(f"the range of {point} reaches below zero: integers would not clip what ReLU clips")
+        if relu and self._quantisation(point)[1] != 0:
+            raise NotCalibrated(f"the range of {point} reaches below zero: integers would not clip what ReLU clips")
         largest = np.abs(weight).max(axis=(1, 2, 3))
         scales = np.maximum(largest / _WEIGHT_LEVELS, _SMALLEST_SCALE).astype(np.float32)
         integers = np.rint(weight / scales[:, None, None, None]).astype(np.int8)
         # A convolution's sums count in steps of the input's scale times the filter's.
-        steps = np.rint(bias / (_quantisation(self._ranges[maps.point])[0] * scales.astype(np.float64)))
+        steps = np.rint(bias / (self._quantisation(maps.point)[0] * scales.astype(np.float64)))
         value = graph.op(
             "QLinearConv",
             maps.name,
@@ -304,21 +310,22 @@ class IntegerArithmetic:
         return Maps(value, stream.channels, stream.stride, point)
 
     def _scale_and_zero(self, point: str) -> tuple[str, str]:
-        scale, zero = _quantisation(self._ranges[point])
+        scale, zero = self._quantisation(point)
         return (
             self.graph.parameter(f"{point}.scale", np.array(scale, np.float32)),
             self.graph.parameter(f"{point}.zero", np.array(zero, np.uint8)),
         )
 
+    def _quantisation(self, point: str) -> tuple[float, int]:
+        """Scale and zero point; zero itself is always exact, since convolutions pad with it."""
+        if point not in self._ranges:
+            raise NotCalibrated(f"no range was found for {point}: run `mien model calibrate`")
+        low, high = min(self._ranges[point][0], 0.0), max(self._ranges[point][1], 0.0)
+        scale = max((high - low) / _BYTE_LEVELS, _SMALLEST_SCALE)
+        return scale, round(-low / scale)
+
     def _with(self, maps: Maps, name: str) -> Maps:
         return Maps(name, maps.channels, maps.stride, maps.point)
-
-
-def _quantisation(of: Range) -> tuple[float, int]:
-    """Scale and zero point of a range; zero itself is always exact, since convolutions pad with it."""
-    low, high = min(of[0], 0.0), max(of[1], 0.0)
-    scale = max((high - low) / _BYTE_LEVELS, _SMALLEST_SCALE)
-    return scale, round(-low / scale)
 
 
 def _pads(weight: FloatArray, pads: tuple[int, int, int, int] | None) -> list[int]:

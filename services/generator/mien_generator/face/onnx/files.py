@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from mien_generator.face.fomm.weights import StoredWeights, TamperedWeights, WeightsError
-from mien_generator.face.onnx.arithmetic import Range
+from mien_generator.face.onnx.arithmetic import NotCalibrated, Range
 from mien_generator.face.onnx.network import animate_graph, prepare_graph
 
 FORMAT = "mien-graph"
@@ -32,10 +32,6 @@ class NotExported(WeightsError):
 
 class UnknownGraphVersion(WeightsError):
     """Graphs that another version of `mien model export` wrote."""
-
-
-class NotCalibrated(WeightsError):
-    """Ranges for 8-bit integers that are missing, or that are none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,7 +12,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from mien_generator.face.fomm.config import FommConfig
 from mien_generator.face.fomm.weights import MismatchedWeights
-from mien_generator.face.onnx.files import ModelFiles, NotCalibrated, Part
+from mien_generator.face.onnx.arithmetic import NotCalibrated
+from mien_generator.face.onnx.files import ModelFiles, Part
 from mien_generator.face.onnx.graph import Graph
 from mien_generator.face.onnx.network import animate_graph, prepare_graph
 

@@ -1,4 +1,4 @@
-"""What the tests of FOMM share: a small model, and the published code's own output where the data is to hand."""
+"""What the tests of FOMM share, on torch and on ONNX Runtime: a small model, and the published code's own output where the data is to hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from mien_generator.face.fomm.config import FommConfig, GeneratorConfig, HourglassConfig, KeypointDetectorConfig
 
-PUBLISHED = Path(__file__).parents[5] / "shared/data/fomm"
+PUBLISHED = Path(__file__).parents[4] / "shared/data/fomm"
 
 
 @pytest.fixture(scope="session", autouse=True)
