@@ -47,8 +47,13 @@ failure: $(VENV)/.dev
 	  MIEN_FAILURE_NETWORK_S=20 $(BIN)/pytest -m failure tests/failure $(ARGS)
 
 bench: $(VENV)/.runtime
+	$(BIN)/mien bench compose
 	$(BIN)/mien bench encode
+	$(BIN)/mien bench uplink
 	$(BIN)/mien bench fanout
+	$(BIN)/mien bench latency
+	$(BIN)/mien bench sessions
+	$(BIN)/mien bench memory
 
 load: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python -m load.run $(ARGS)

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from click.testing import CliRunner
 
-from mien_generator.bench import encode
+from mien_generator.bench import compose, encode
 from mien_generator.specimen import draw_speaker
 
 
@@ -41,3 +41,11 @@ def test_the_drawn_speaker_fills_a_frame() -> None:
     picture = draw_speaker()
     assert picture.shape == (720, 1280, 3)
     assert picture.dtype == np.uint8
+
+
+def test_composing_is_measured_beside_the_whole_frame() -> None:
+    result = CliRunner().invoke(compose, ["--frames", "20", "--json"])
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.output)
+    assert all(figures[key] > 0 for key in ("ours_ms", "whole_frame_ms", "copy_ms"))
+    assert abs(figures["ratio"] - figures["ours_ms"] / figures["whole_frame_ms"]) < 0.01

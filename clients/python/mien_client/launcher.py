@@ -119,7 +119,7 @@ class Stack:
             await asyncio.gather(*(self._ready(http, name) for name in self._ports))
 
     async def _spawn(self, name: str, environment: Mapping[str, str]) -> None:
-        own = {"MIEN_PORT": str(self._ports[name]), **self._options.env_of.get(name, {}), **environment}
+        own = {"MIEN_PORT": str(self._ports[name]), **self._share(name), **self._options.env_of.get(name, {}), **environment}
         with (self.folder / f"{name}.log").open("ab") as log:
             self._processes[name] = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -131,6 +131,12 @@ class Stack:
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for the launcher, which ends them in order
             )
+
+    def _share(self, name: str) -> dict[str, str]:
+        """Several generators measure this machine without knowing of one another: each may count on its part of it."""
+        if not name.startswith("generator") or self._options.generators == 1 or "MIEN_CORES" in os.environ:
+            return {}
+        return {"MIEN_CORES": f"{len(os.sched_getaffinity(0)) / self._options.generators:g}"}
 
     def _environment(self) -> dict[str, str]:
         redis_url = self._options.redis_url or (self._redis.url if self._redis else "")

@@ -1,4 +1,4 @@
-"""`mien bench encode`: what a frame costs after its face is made, beside the way it is usually done.
+"""`mien bench encode` and `compose`: what a frame costs after its face is made, beside the way it is usually done.
 
 ours: the face into the YUV picture's rectangle, then the encoder. whole frame: the face pasted into a full RGB picture,
 that converted to YUV 4:2:0, then x264 ultrafast zerolatency. Both at the same target bitrate on one thread, frame by
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -17,6 +18,7 @@ from time import perf_counter
 import av
 import click
 import cv2
+import numpy as np
 
 from mien_generator.face.contract import FaceRequest, RgbArray
 from mien_generator.face.warp import WarpGenerator
@@ -63,9 +65,12 @@ class WholeFramePath:
             "x264-params": "log=1",
         }
 
-    def encode(self, face: RgbArray, pts_90k: int) -> bytes:
+    def compose(self, face: RgbArray) -> av.VideoFrame:
         self._picture[self._place] = face
-        frame = av.VideoFrame.from_ndarray(self._picture, format="rgb24").reformat(format="yuv420p", threads=1)
+        return av.VideoFrame.from_ndarray(self._picture, format="rgb24").reformat(format="yuv420p", threads=1)
+
+    def encode(self, face: RgbArray, pts_90k: int) -> bytes:
+        frame = self.compose(face)
         frame.pts, frame.time_base = pts_90k, Fraction(1, VIDEO_CLOCK_HZ)
         return b"".join(bytes(packet) for packet in self._context.encode(frame))
 
@@ -98,6 +103,40 @@ def measure(still: RgbArray, frames: int) -> EncodeFigures:
     return EncodeFigures(
         encoder.name, frames, warp_ms, compose_ms, encode_ms, ours_ms, whole_ms, ours_ms / whole_ms, kbps[0], kbps[1]
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ComposeFigures:
+    """Medians over the frames, milliseconds. copy_ms: writing the face's rectangle in YUV once, the least there is."""
+
+    frames: int
+    ours_ms: float
+    whole_frame_ms: float
+    copy_ms: float
+    ratio: float
+
+
+def measure_compose(still: RgbArray, frames: int) -> ComposeFigures:
+    """Ours and the whole-frame way in turn, on faces of a talking speaker."""
+    avatar = face_of(still)
+    generator, compositor = WarpGenerator(), Compositor(still, CROP)
+    prepared = generator.prepare(avatar)
+    whole = WholeFramePath(still, CROP, DEFAULT_BITRATE_BPS)
+    rectangle = np.zeros((CROP.size * 3 // 2, CROP.size), np.uint8)
+    destination = np.empty_like(rectangle)
+    times_ms: list[tuple[float, float, float]] = []
+    for driving in islice(talking(avatar.keypoints), _WARM_UP_FRAMES + frames):
+        (face,) = generator.animate([FaceRequest(prepared, driving)])
+        t0 = perf_counter()
+        compositor.compose(face)
+        t1 = perf_counter()
+        whole.compose(face)
+        t2 = perf_counter()
+        destination[:] = rectangle
+        t3 = perf_counter()
+        times_ms.append((1000 * (t1 - t0), 1000 * (t2 - t1), 1000 * (t3 - t2)))
+    ours_ms, whole_ms, copy_ms = (median(column) for column in zip(*times_ms[_WARM_UP_FRAMES:], strict=True))
+    return ComposeFigures(frames, ours_ms, whole_ms, copy_ms, ours_ms / whole_ms)
 
 
 def load_picture(path: Path) -> RgbArray:
@@ -134,4 +173,24 @@ def encode(frames: int, avatar: Path | None, as_json: bool) -> None:
         f"  (compose {figures.compose_ms:.2f}, encode {figures.encode_ms:.2f})"
     )
     click.echo(f"  whole RGB frame        {figures.whole_frame_ms:6.2f} ms  {figures.whole_frame_kbps:6.0f} kbit/s")
+    click.echo(f"  ratio                  {figures.ratio:6.2f}")
+
+
+@click.command()
+@click.option("--frames", default=300, show_default=True, type=click.IntRange(min=10), help="Frames to measure.")
+@click.option(
+    "--avatar", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A picture instead of the drawn one."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def compose(frames: int, avatar: Path | None, as_json: bool) -> None:
+    """Putting a face into its 720p picture, beside converting the whole of it."""
+    cv2.setNumThreads(1)  # as in a generator, whose sessions share the cores
+    figures = measure_compose(load_picture(avatar) if avatar else draw_speaker(), frames)
+    if as_json:
+        click.echo(json.dumps({key: round(v, 4) if isinstance(v, float) else v for key, v in asdict(figures).items()}))
+        return
+    click.echo(f"{figures.frames} frames, 1280x720, median a frame")
+    click.echo(f"  ours                   {figures.ours_ms:6.3f} ms")
+    click.echo(f"  whole RGB frame        {figures.whole_frame_ms:6.3f} ms")
+    click.echo(f"  one copy of the face   {figures.copy_ms:6.3f} ms")
     click.echo(f"  ratio                  {figures.ratio:6.2f}")

@@ -1,0 +1,228 @@
+"""`mien bench latency`: where a frame's time goes, from the speaker's packet to the last one of its picture.
+
+The whole system runs, with its services in processes of their own and an embedded Redis; speakers and a viewer of the
+first one run here. A frame tells its own stages by its trace; beside the viewer a second subscriber reads the bus, so
+that publishing and fan-out are told apart. One machine's clock throughout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, replace
+from queue import Queue
+
+import click
+import numpy as np
+from aiortc import RTCRtpReceiver
+from aiortc.rtp import RtpPacket
+
+from mien_client.api import MienClient, Session
+from mien_client.demo import BUNDLED_AVATAR, speaking_session
+from mien_client.launcher import Stack, StackOptions
+from mien_client.speaking import DEMO_TRACK, capture_clock_ms
+from mien_client.track import MotionTrack
+from mien_client.uplink import Uplink
+from mien_client.viewer import Viewer
+from mien_shared.bus import open_redis
+from mien_shared.channels import VideoSubscription
+from mien_shared.clock import from_90k
+from mien_shared.embedded_redis import EmbeddedRedis
+from mien_shared.messages import EncodedFrame
+from mien_shared.trace import FrameTrace, read_trace
+
+#: In the order of a frame's life. uplink: the speaker's send to the gateway's receipt. wait: until its batch begins,
+#: and from the face to a free thread. device: the batch. publish: the encoder to a reader of the bus. fan-out: from
+#: there to the viewer's last packet of the picture.
+STAGES = ("uplink", "wait", "device", "compose", "encode", "publish", "fan_out", "total")
+_SETTLE_S = 3.0
+_DECODER_QUEUE = "_RTCRtpReceiver__decoder_queue"
+#: Frames that a subscriber has seen and the viewer has not yet.
+_MOST_PENDING = 600
+
+
+@dataclass(frozen=True, slots=True)
+class StageFigures:
+    """Milliseconds."""
+
+    p50: float
+    p99: float
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyFigures:
+    """frames: measured at the viewer. tier: which the first speaker was on at the end."""
+
+    speakers: int
+    frames: int
+    fps: float
+    tier: str | None
+    stages_ms: dict[str, StageFigures]
+
+
+@dataclass(frozen=True, slots=True)
+class _OnTheBus:
+    """A frame as the second subscriber saw it. Unix seconds."""
+
+    trace: FrameTrace
+    encoding_began_s: float
+    read_s: float
+
+
+class Watch:
+    """Puts together what is known of each frame; times in Unix seconds."""
+
+    def __init__(self) -> None:
+        self.samples: list[dict[str, float]] = []
+        self._sent_s: dict[int, float] = {}
+        self._on_the_bus: dict[tuple[int, int], _OnTheBus] = {}
+        self._parts: list[bytes] = []
+
+    def sent(self, capture_ms: int, at_s: float) -> None:
+        """The speaker sends a packet."""
+        self._sent_s[capture_ms] = at_s
+
+    def published(self, frame: EncodedFrame, at_s: float) -> None:
+        """A reader of the bus has a frame."""
+        trace = read_trace(frame.data)
+        if trace is not None and not trace.is_stalled:
+            self._on_the_bus[trace.capture_ms, trace.sequence] = _OnTheBus(trace, from_90k(frame.pts_90k), at_s)
+            while len(self._on_the_bus) > _MOST_PENDING:
+                del self._on_the_bus[next(iter(self._on_the_bus))]
+
+    def received(self, packet: RtpPacket) -> None:
+        """The viewer has a packet; `_data` is its Annex-B, as aiortc depacketised it, and the marker ends a picture."""
+        self._parts.append(getattr(packet, "_data", b""))
+        if packet.marker:
+            now_s, trace = time.time(), read_trace(b"".join(self._parts))
+            self._parts.clear()
+            if trace is not None and not trace.is_stalled:
+                self._add(trace, now_s)
+
+    def _add(self, trace: FrameTrace, received_s: float) -> None:
+        bus = self._on_the_bus.pop((trace.capture_ms, trace.sequence), None)
+        sent_s = self._sent_s.pop(trace.capture_ms, None)
+        if bus is None or sent_s is None:
+            return
+        wait_s, device_s, compose_s, encode_s = (
+            us / 1e6 for us in (trace.uplink_wait_us, trace.face_us, trace.compose_us, trace.encode_us)
+        )
+        self.samples.append(
+            {
+                "uplink": bus.encoding_began_s - compose_s - device_s - wait_s - sent_s,
+                "wait": wait_s,
+                "device": device_s,
+                "compose": compose_s,
+                "encode": encode_s,
+                "publish": bus.read_s - bus.encoding_began_s - encode_s,
+                "fan_out": received_s - bus.read_s,
+                "total": received_s - sent_s,
+            }
+        )
+
+
+class _NothingToDecode:
+    """Stands for aiortc's queue of frames to decode and lets them go: a decoder takes a fifth of a core."""
+
+    def __init__(self, queue: Queue[object]) -> None:
+        self._queue = queue
+
+    def put(self, task: object) -> None:
+        if task is None:  # its end, for which the decoder waits
+            self._queue.put(None)
+
+
+def tap(receiver: RTCRtpReceiver, take: Callable[[RtpPacket], None]) -> None:
+    """Show `take` every packet once aiortc has dealt with it."""
+    setattr(receiver, _DECODER_QUEUE, _NothingToDecode(getattr(receiver, _DECODER_QUEUE)))
+    handle = receiver._handle_rtp_packet
+
+    async def handle_and_show(packet: RtpPacket, arrival_time_ms: int) -> None:
+        await handle(packet, arrival_time_ms)
+        take(packet)
+
+    receiver._handle_rtp_packet = handle_and_show
+
+
+async def measure(seconds: float, speakers: int, engine: str) -> LatencyFigures:
+    """Run it all for so long; raises what the launcher and the client raise."""
+    with EmbeddedRedis() as server:
+        options = StackOptions(
+            gateway_port=0,
+            signaling_port=0,
+            redis_url=server.url,
+            generator_env={"MIEN_ENGINE": engine, "MIEN_CAPACITY": str(speakers)},
+        )
+        async with AsyncExitStack() as contexts:
+            stack = await contexts.enter_async_context(Stack(options))
+            mien = await contexts.enter_async_context(MienClient(stack.url))
+            redis = await contexts.enter_async_context(open_redis(server.url))
+            called = [
+                await contexts.enter_async_context(speaking_session(mien, BUNDLED_AVATAR)) for _ in range(speakers)
+            ]
+            first, watch = called[0][0], Watch()
+            tasks = [
+                asyncio.create_task(_speak(uplink, watch if session is first else None, number / speakers))
+                for number, (session, uplink) in enumerate(called)
+            ]
+            tasks.append(asyncio.create_task(_read(VideoSubscription(redis, first.session_id), watch)))
+            for task in tasks:
+                contexts.callback(task.cancel)
+            viewer = await contexts.enter_async_context(Viewer(first.whep_url, first.watch_token))
+            tap(viewer._peer.getReceivers()[0], watch.received)
+            await asyncio.sleep(_SETTLE_S)
+            watch.samples.clear()
+            await asyncio.sleep(seconds)
+            samples = list(watch.samples)
+            tier = await _tier(mien, first)
+    return LatencyFigures(speakers, len(samples), round(len(samples) / seconds, 2), tier, _stages(samples))
+
+
+async def _speak(uplink: Uplink, watch: Watch | None, phase: float) -> None:
+    """The demo's motion in a loop; cameras do not run in step."""
+    track = MotionTrack.load(DEMO_TRACK)
+    begun_s = time.monotonic() + phase * track.interval_s
+    for at_s, packet in track.looped():
+        await asyncio.sleep(max(0.0, begun_s + at_s - time.monotonic()))
+        capture_ms = capture_clock_ms()
+        if watch is not None:
+            watch.sent(capture_ms, time.time())
+        uplink.push(replace(packet, capture_ms=capture_ms))
+
+
+async def _read(subscription: VideoSubscription, watch: Watch) -> None:
+    async for frame in subscription:
+        watch.published(frame, time.time())
+
+
+async def _tier(mien: MienClient, session: Session) -> str | None:
+    stats = (await mien.session(session.session_id, session.token)).stats
+    return stats.tier if stats else None
+
+
+def _stages(samples: Sequence[dict[str, float]]) -> dict[str, StageFigures]:
+    figures = {}
+    for stage in STAGES:
+        values_ms = [1000 * sample[stage] for sample in samples]
+        p50, p99 = np.percentile(values_ms, [50, 99]) if values_ms else (float("nan"), float("nan"))
+        figures[stage] = StageFigures(round(float(p50), 2), round(float(p99), 2))
+    return figures
+
+
+@click.command()
+@click.option("--seconds", default=10.0, show_default=True, help="How long to measure.")
+@click.option("--speakers", default=1, show_default=True, help="Speakers at once; the first one is looked at.")
+@click.option("--engine", type=click.Choice(["auto", "onnx", "torch", "warp"]), default="auto", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def latency(seconds: float, speakers: int, engine: str, as_json: bool) -> None:
+    """Where a frame's time goes, stage by stage, in a running system."""
+    figures = asyncio.run(measure(seconds, speakers, engine))
+    if as_json:
+        click.echo(json.dumps(asdict(figures)))
+        return
+    click.echo(f"{figures.frames} frames, {figures.fps} a second, {speakers} speakers, tier {figures.tier}")
+    for name, stage in figures.stages_ms.items():
+        click.echo(f"  {name:8s} p50 {stage.p50:7.2f} ms   p99 {stage.p99:7.2f} ms")
