@@ -59,7 +59,7 @@ class DistilConfig:
 
     validation: tuple[str, ...]
     left_out: tuple[str, ...] = ()
-    weights: dict[str, float] = field(default_factory=lambda: {"clip": 1.0, "still": 1.0, "ict": 1.0, "drawn": 1.0})
+    weights: dict[str, float] = field(default_factory=lambda: {"clip": 0.36, "still": 0.26, "ict": 0.28, "drawn": 0.1})
     steps: int = 20000
     pairs: int = 24
     nothing: int = 8

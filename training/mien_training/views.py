@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from mien_generator.face.fomm.first_order import KeypointTensors, coordinate_grid, inverse_2x2
+from mien_shared.motion import EYES, FaceKeypoint
 from mien_training.datasets import MIRRORED, DatasetError, LabelledSet
 from mien_training.deformation import ThinPlateSpline
 
@@ -63,7 +64,7 @@ class ViewBatch:
 
 
 class ViewSampler:
-    """Draws views, of all sets of a kind alike often; every other one of a face far from its set's usual one.
+    """Draws views, of each kind of set as often as its weight says; every other one of unusual eyes or an unusual mouth.
 
     Frames lie on the device at `stored` pixels, hardly more than a view has, so that nothing aliases. The same seed
     draws the same views.
@@ -86,21 +87,8 @@ class ViewSampler:
         self._frames = torch.from_numpy(frames).to(device)
         rows = torch.from_numpy(np.concatenate([each.keypoints for each in sets])).to(device)
         self._points, self._jacobians = rows[..., :2], rows[..., 2:].unflatten(-1, (2, 2))
-        lengths = [len(each.frames) for each in sets]
-        per_identity: dict[str, int] = {}
-        for each in sets:
-            per_identity[each.identity] = per_identity.get(each.identity, 0) + len(each.frames)
-        shares, unusual = [], []
-        for each, length in zip(sets, lengths, strict=True):
-            # A minute of one person teaches more than a still of another, but not a thousand times as much.
-            shares.append(np.full(length, weights.get(each.kind, 0.0) / per_identity[each.identity] ** 0.6))
-            usual = np.median(each.keypoints, axis=0)
-            unusual.append(np.abs(each.keypoints - usual).mean(axis=(1, 2)))
-        share = torch.from_numpy(np.concatenate(shares)).float().to(device)
-        if not share.sum() > 0:
-            raise DatasetError(f"no set is of a kind that has a weight: {', '.join(sorted({s.kind for s in sets}))}")
-        self._share = share
-        self._unusual = torch.from_numpy(np.concatenate(unusual)).float().to(device)
+        self._share = torch.from_numpy(_shares(sets, weights)).float().to(device)
+        self._unusual = torch.from_numpy(np.concatenate([_unusual(each.keypoints) for each in sets])).float().to(device)
         self._control = coordinate_grid(_CONTROL, _CONTROL, device).flatten(0, 1)
         self._grid = coordinate_grid(size, size, device, pixel_centres=True).flatten(0, 1)
 
@@ -136,10 +124,10 @@ class ViewSampler:
         return pictures, KeypointTensors(self._points[indices], self._jacobians[indices])
 
     def _chosen(self, count: int) -> torch.Tensor:
-        """Every other draw is the most unusual of three: blinks and open mouths are rare."""
-        three = torch.multinomial(self._share, 3 * count, replacement=True, generator=self._random).view(count, 3)
-        most = three.gather(1, self._unusual[three].argmax(dim=1, keepdim=True))[:, 0]
-        return torch.where(self._uniform(count) < 0.5, most, three[:, 0])
+        """Every other draw is the most unusual of six: one frame in forty has closed eyes, and must not be missed."""
+        six = torch.multinomial(self._share, 6 * count, replacement=True, generator=self._random).view(count, 6)
+        most = six.gather(1, self._unusual[six].argmax(dim=1, keepdim=True))[:, 0]
+        return torch.where(self._uniform(count) < 0.5, most, six[:, 0])
 
     def _maps(self, count: int, mirrored: torch.Tensor) -> ThinPlateSpline:
         amount = self._amount
@@ -275,6 +263,34 @@ def everywhere(maps: ThinPlateSpline, size: int) -> torch.Tensor:
     places = maps.at(coarse.flatten(0, 1).expand(len(maps.offset), -1, 2)).unflatten(1, (_COARSE, _COARSE))
     fine = functional.interpolate(places.permute(0, 3, 1, 2), size, mode="bilinear", align_corners=True)
     return fine.permute(0, 2, 3, 1)
+
+
+def _shares(sets: Sequence[LabelledSet], weights: dict[str, float]) -> NDArray[np.float64]:
+    """How likely each frame is drawn; raises DatasetError if no set's kind has a weight.
+
+    A minute of one person teaches more than a still of another, but not a thousand times as much.
+    """
+    per_identity: dict[str, int] = {}
+    for each in sets:
+        per_identity[each.identity] = per_identity.get(each.identity, 0) + len(each.frames)
+    raw = [np.full(len(each.frames), per_identity[each.identity] ** -0.6) for each in sets]
+    of_kind = {kind: sum(r.sum() for r, each in zip(raw, sets, strict=True) if each.kind == kind) for kind in weights}
+    if not any(of_kind[kind] * weights[kind] > 0 for kind in weights):
+        raise DatasetError(f"no set is of a kind that has a weight: {', '.join(sorted({s.kind for s in sets}))}")
+    return np.concatenate(
+        [
+            r * weights.get(each.kind, 0.0) / max(of_kind.get(each.kind, 1.0), 1e-9)
+            for r, each in zip(raw, sets, strict=True)
+        ]
+    )
+
+
+def _unusual(keypoints: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How far each frame's eyes and mouth are from the set's usual ones: a closed eye is about 0.9."""
+    lids = keypoints[:, list(EYES), 5]
+    gap = keypoints[:, FaceKeypoint.LOWER_LIP, 1] - keypoints[:, FaceKeypoint.UPPER_LIP, 1]
+    closing = np.abs(lids / np.median(lids, axis=0).clip(0.1) - 1).max(axis=1)
+    return np.maximum(closing, np.abs(gap - np.median(gap)) / 0.15)
 
 
 def _resized(frames: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
