@@ -95,10 +95,11 @@ async def running(
     *networks: WarpGenerator,
     costs: Sequence[float] = (),
     threads: int = 2,
+    shares_cores: bool = True,
 ) -> AsyncIterator[Engine]:
     """An engine with these networks above warp; costs: what it believes that a face of each takes."""
     rungs = [Rung(f"{one.name}-{getattr(one, 'size', 384)}", one, on_device=True) for one in networks]
-    ladder, clock = Ladder((*rungs, WARP)), SystemClock()
+    ladder, clock = Ladder((*rungs, WARP), shares_cores=shares_cores), SystemClock()
     metrics.generates_with(ladder.names, "libx264")
     believed = dict(enumerate(BatchCost.linear(cost) for cost in costs or [0.001] * len(rungs)))
     pipeline = Pipeline(ladder, clock, metrics, published)
@@ -165,18 +166,47 @@ async def test_a_session_begins_on_an_idr_and_counts_without_a_gap(engine: Engin
     assert len(decode(frames)) == len(frames)
 
 
-async def test_faces_never_mix(engine: Engine, published: Published) -> None:
+class OverlappingNetwork(Network):
+    """A device that works on its own: it notes what was submitted while something else was not collected yet."""
+
+    under_way = 0
+    most_under_way = 0
+
+    def submit(self, requests: Sequence[FaceRequest[WarpFace]]) -> list[RgbArray]:
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        return self.animate(requests)
+
+    def collect(self, ticket: list[RgbArray]) -> list[RgbArray]:
+        time.sleep(0.02)  # as long as the device would still need
+        self.under_way -= 1
+        return ticket
+
+
+@pytest.mark.parametrize("kind", ["warp", "batches", "overlapping batches", "stepping"])
+async def test_faces_never_mix(published: Published, metrics: GeneratorMetrics, kind: str) -> None:
     """Three sessions of three colours, moved together in the same batches: each decodes to its own colour alone."""
-    for name in COLOURS:
-        await add(engine, name)
-    for number in range(30):
+    networks: list[Network] = [] if kind == "warp" else [OverlappingNetwork(128)]
+    async with running(published, metrics, *networks, shares_cores="overlapping" not in kind) as engine:
         for name in COLOURS:
-            engine.offer(name, arrival(number, 0.05 * np.sin(number)))
-        await asyncio.sleep(1 / 30)
+            await add(engine, name)
+        for number in range(30):
+            for name in COLOURS:
+                engine.offer(name, arrival(number, 0.05 * np.sin(number)))
+            if kind == "stepping":
+                for session in list(engine._sessions.values()):
+                    engine._step(session, number // 3 % 2)
+            await asyncio.sleep(1 / 30)
+        await published.until(lambda: all(len(published.frames[name]) >= 8 for name in COLOURS))
     for name, colour in COLOURS.items():
         for picture in decode(published.frames[name]):
-            mean = picture.to_ndarray(format="rgb24").reshape(-1, 3).mean(axis=0)
-            np.testing.assert_allclose(mean, colour, atol=12)
+            middle = picture.to_ndarray(format="rgb24")[CROP.y : CROP.y + CROP.size, CROP.x : CROP.x + CROP.size]
+            np.testing.assert_allclose(middle.reshape(-1, 3).mean(axis=0), colour, atol=12)
+            np.testing.assert_allclose(picture.to_ndarray(format="rgb24").reshape(-1, 3).mean(axis=0), colour, atol=12)
+        assert all(later.follows(earlier) for earlier, later in itertools.pairwise(published.frames[name]))
+    for network in networks:
+        assert max(network.batches) > 1, "they were made together"
+        assert getattr(network, "most_under_way", 0) == (2 if "overlapping" in kind else 0)
 
 
 async def test_a_frame_carries_the_motion_it_shows(engine: Engine, published: Published) -> None:

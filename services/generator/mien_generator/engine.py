@@ -28,7 +28,7 @@ from mien_generator.h264.encoder import H264Encoder
 from mien_generator.h264.keyframes import KeyframePolicy
 from mien_generator.ladder import Ladder
 from mien_generator.metrics import GeneratorMetrics
-from mien_generator.pipeline import Pipeline
+from mien_generator.pipeline import Driven, FacesUnderWay, Pipeline
 from mien_generator.scheduler import gather
 from mien_generator.session import Arrival, Cue, DrawnFace, GeneratorSession, SessionAvatar
 from mien_generator.tiers import SessionLoad, TierPolicy
@@ -81,6 +81,8 @@ class Engine:
         self._sessions: dict[str, GeneratorSession] = {}
         self._preparations: deque[_Preparation] = deque()
         self._prepared_last = False
+        self._under_way: _Batch | None = None
+        self._drawn_s = float("-inf")
         self._closing = False
         self._lock = threading.Lock()
         self._device_work = threading.Condition(self._lock)
@@ -293,7 +295,10 @@ class Engine:
                 rung.generator.close()
 
     def _device_step(self) -> bool:
-        """Take the most urgent batch, or prepare an avatar, or wait for either; of many of both, in turn."""
+        """Take the most urgent batch, or prepare an avatar, or wait for either; of many of both, in turn.
+
+        Where batches overlap, one is under way while the next is gathered and given to the device.
+        """
         with self._lock:
             if self._closing:
                 return False
@@ -301,32 +306,46 @@ class Engine:
             batch = gather(self._drawable(on_device=True), now_s, self._fps, self._most)
             preparation = None
             if not (batch.due and self._prepared_last):
-                preparation = self._next_preparation(on_device=True, is_idle=not batch.due)
+                preparation = self._next_preparation(on_device=True, is_idle=not batch.due and not self._under_way)
             self._prepared_last = preparation is not None
-            if preparation is None and not batch.due:
+            if preparation is None and not batch.due and self._under_way is None:
                 self._device_work.wait(_until(batch.next_due_s, now_s))
                 return True
             turns = []
             if preparation is None:
                 turns = [(session, session.begin(now_s, due_s, self._fps)) for session, due_s in batch.due]
         with self._working("device"):
+            before, self._under_way = self._under_way, self._begin_batch(batch.tier, turns) if turns else None
+            if before is not None:
+                self._hand_on(before)
+            if self._under_way is not None and self._under_way.faces.is_done:
+                before, self._under_way = self._under_way, None
+                self._hand_on(before)
             if preparation is not None:
                 self._carry_out(preparation)
-            else:
-                self._draw_batch(batch.tier, turns)
         return True
 
-    def _draw_batch(self, tier: int, turns: list[tuple[GeneratorSession, Cue]]) -> None:
-        moved = [(session, motion) for session, cue in turns if (motion := self._pipeline.motion(session, cue))]
-        faces: list[DrawnFace] = []
-        if moved:
-            faces = self._pipeline.faces(tier, moved)
-            self._load.observe(self._costs[tier].of(len(faces)), faces[0].face_s)
-            self._metrics.device_load(self._load.factor)
+    def _begin_batch(self, tier: int, turns: list[tuple[GeneratorSession, Cue]]) -> _Batch | None:
+        moved: list[Driven] = []
+        for session, cue in turns:
+            if motion := self._pipeline.motion(session, cue):
+                moved.append((session, motion))
+            else:
+                with self._lock:
+                    session.drawing = False
+        return _Batch(moved, self._pipeline.begin_faces(tier, moved)) if moved else None
+
+    def _hand_on(self, batch: _Batch) -> None:
+        """To the pool, as soon as the device has made them."""
+        faces = self._pipeline.faces(batch.faces)
+        # A batch that was begun while another ran has the device from when that one was there.
+        busy_s = faces[0].drawn_s - max(batch.faces.started_s, self._drawn_s)
+        self._drawn_s = faces[0].drawn_s
+        self._load.observe(self._costs[batch.faces.tier].of(len(faces)), busy_s)
+        self._metrics.device_load(self._load.factor)
         with self._lock:
-            for session, _ in turns:
+            for (session, _), face in zip(batch.moved, faces, strict=True):
                 session.drawing = False
-            for (session, _), face in zip(moved, faces, strict=True):
                 if not session.gone:  # whoever left in mid-batch has had its last frame
                     session.drawn = face
                     self._pool_work.notify()
@@ -372,7 +391,9 @@ class Engine:
 
     def _draw_alone(self, session: GeneratorSession, cue: Cue) -> DrawnFace | None:
         motion = self._pipeline.motion(session, cue)
-        return self._pipeline.faces(self._ladder.last, [(session, motion)])[0] if motion else None
+        if motion is None:
+            return None
+        return self._pipeline.faces(self._pipeline.begin_faces(self._ladder.last, [(session, motion)]))[0]
 
     @contextmanager
     def _working(self, thread: Literal["device", "pool"]) -> Iterator[None]:
@@ -425,6 +446,14 @@ class _Preparation:
     tier: int
     ahead: bool
     done: Future[None] = field(default_factory=Future)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Batch:
+    """Faces that the device was given, and whose they are."""
+
+    moved: list[Driven]
+    faces: FacesUnderWay
 
 
 def _until(due_s: float, now_s: float) -> float:

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from mien_generator.face.contract import FaceGenerator
+from mien_generator.face.contract import FaceGenerator, FacePicture, FaceRequest
+
+
+@runtime_checkable
+class Overlapping(Protocol):
+    """A generator whose device works on its own: the next batch may be submitted before the last one is collected."""
+
+    def submit(self, requests: Sequence[FaceRequest[Any]]) -> Any:
+        """Start to make faces and return at once, with a ticket for them."""
+
+    def collect(self, ticket: Any) -> Sequence[FacePicture]:
+        """Wait for the faces of a ticket, in the order of its requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +54,11 @@ class Ladder:
     def last(self) -> int:
         """The tier that anyone can be drawn on."""
         return len(self.rungs) - 1
+
+    def overlapping(self, tier: int) -> Overlapping | None:
+        """The tier's generator if its batches may overlap: on a device of its own, which needs nobody's cores."""
+        generator = self.rungs[tier].generator
+        return generator if not self.shares_cores and isinstance(generator, Overlapping) else None
 
     @property
     def names(self) -> tuple[str, ...]:

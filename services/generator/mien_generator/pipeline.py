@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from mien_generator.face.contract import FaceRequest
+from mien_generator.face.contract import FacePicture, FaceRequest
 from mien_generator.ladder import Ladder
 from mien_generator.metrics import GeneratorMetrics
 from mien_generator.motion.speaker import UnusableMotion
@@ -46,16 +47,25 @@ class Pipeline:
             self._metrics.skipped("unusable")
             return None
 
-    def faces(self, tier: int, driven: Sequence[Driven]) -> list[DrawnFace]:
-        """Stage two: the faces of all these sessions in one run of the tier's generator."""
+    def begin_faces(self, tier: int, driven: Sequence[Driven]) -> FacesUnderWay:
+        """Stage two: the faces of all these sessions in one run of the tier's generator; done at once on most."""
         started_s, started_unix_s = self._clock.monotonic_s(), self._clock.unix_s()
         requests = [FaceRequest(session.avatar.prepared[tier], motion.driving) for session, motion in driven]
-        pictures = self._ladder.rungs[tier].generator.animate(requests)
-        drawn_s = self._clock.monotonic_s()
         self._metrics.batch(len(driven))
+        pictures: Callable[[], Sequence[FacePicture]]
+        if (device := self._ladder.overlapping(tier)) is not None:
+            pictures = partial(device.collect, device.submit(requests))
+        else:
+            pictures = partial(list, self._ladder.rungs[tier].generator.animate(requests))
+        return FacesUnderWay(tier, driven, started_s, started_unix_s, pictures, is_done=device is None)
+
+    def faces(self, under_way: FacesUnderWay) -> list[DrawnFace]:
+        """The faces that were begun, once they are there."""
+        pictures, drawn_s = under_way.pictures(), self._clock.monotonic_s()
+        face_s = drawn_s - under_way.started_s
         return [
-            DrawnFace(motion, picture, tier, motion.waited_s(started_unix_s), drawn_s - started_s, drawn_s)
-            for (_, motion), picture in zip(driven, pictures, strict=True)
+            DrawnFace(motion, picture, under_way.tier, motion.waited_s(under_way.started_unix_s), face_s, drawn_s)
+            for (_, motion), picture in zip(under_way.driven, pictures, strict=True)
         ]
 
     def frame(self, session: GeneratorSession, face: DrawnFace) -> None:
@@ -85,6 +95,18 @@ class Pipeline:
         self._metrics.stage("encode", times.encode_s)
         self._metrics.frame(motion.arrival is None, frame.is_idr, len(frame.data))
         session.meter.encoded(self._clock.monotonic_s(), len(frame.data), motion_to_packet_s)
+
+
+@dataclass(frozen=True, slots=True)
+class FacesUnderWay:
+    """A batch that a generator was given. pictures: waits for them. is_done: they are there."""
+
+    tier: int
+    driven: Sequence[Driven]
+    started_s: float
+    started_unix_s: float
+    pictures: Callable[[], Sequence[FacePicture]]
+    is_done: bool
 
 
 @dataclass(frozen=True, slots=True)
