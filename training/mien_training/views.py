@@ -64,7 +64,7 @@ class ViewBatch:
 
 
 class ViewSampler:
-    """Draws views, of each kind of set as often as its weight says; every other one of unusual eyes or an unusual mouth.
+    """Draws views, of each kind of set as often as its weight says; every other one of unusual eyes or mouth.
 
     Frames lie on the device at `stored` pixels, hardly more than a view has, so that nothing aliases. The same seed
     draws the same views.
