@@ -127,7 +127,7 @@ class DeadZones:
         self,
         inner: Smoother,
         *,
-        point_radius: float = 0.004,
+        point_radius: float = 0.006,
         jacobian_radius: float = 0.03,
         still: float = 0.5,
         still_s: float = 0.3,

@@ -158,7 +158,7 @@ class TestDeadZones:
         values = moving(120, 0.03)
         values[:60] = values[60]
         steps = np.abs(np.diff(run(DeadZones(Unsmoothed()), values)[:, 0, 0]))
-        assert steps.max() < 0.03 / 30 + 0.004 * (1 - np.exp(-1 / 3)) + 1e-9
+        assert steps.max() < 0.03 / 30 + 0.006 * (1 - np.exp(-1 / 3)) + 1e-9
 
     def test_hysteresis_a_keypoint_let_go_is_not_held_while_it_goes_on(self) -> None:
         values = moving(90, 0.05)

@@ -104,14 +104,9 @@ def keep(clip: Path, output: Path) -> None:
 
 
 def print_smoothing(path: Path) -> None:
-    say(
-        "| smoother | jitter, still second | jitter, still frame with noise | lag | blink kept |\n|---|---|---|---|---|"
-    )
+    say("| smoother | jitter, still second | jitter, still frame with noise | lag |\n|---|---|---|---|")
     for row in figures_of(found(path).longest_with_a_face(), found_with_noise(path).longest_with_a_face()):
-        say(
-            f"| {row.name} | {row.still_px:.2f} px | {row.noise_px:.2f} px | {row.lag_frames:.1f} frames"
-            f" | {row.blink:.0%} |"
-        )
+        say(f"| {row.name} | {row.still_px:.2f} px | {row.noise_px:.2f} px | {row.lag_frames:.1f} frames |")
 
 
 def print_l2(paths: Sequence[Path]) -> None:

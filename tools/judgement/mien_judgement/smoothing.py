@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from mien_judgement.clip import Array, FoundMotion
-from mien_shared.motion import EYES
 from mien_shared.smoothing import DeadZones, OneEuro, SavitzkyGolay, Smoother, Unsmoothed
 
 SMOOTHERS: dict[str, Callable[[], Smoother]] = {
@@ -30,15 +29,13 @@ class SmootherFigures:
 
     still_px: jitter on the stillest second of the clip; noise_px: on one frame of it over and over with camera noise;
     both the root mean square of a keypoint's move from one frame to the next, in pixels of a 384 crop.
-    lag_frames: where the cross-correlation of points with the unsmoothed ones peaks. blink: how much of the deepest
-    blink's depth is left.
+    lag_frames: where the cross-correlation of points with the unsmoothed ones peaks.
     """
 
     name: str
     still_px: float
     noise_px: float
     lag_frames: float
-    blink: float
 
 
 def figures_of(clip: FoundMotion, noise: FoundMotion) -> list[SmootherFigures]:
@@ -53,7 +50,6 @@ def figures_of(clip: FoundMotion, noise: FoundMotion) -> list[SmootherFigures]:
                 still_px=_jitter_px(smoothed[stillest]),
                 noise_px=_jitter_px(steadied[_SETTLING_FRAMES:]),
                 lag_frames=_lag_frames(clip.rows, smoothed),
-                blink=_blink_depth(smoothed) / _blink_depth(clip.rows),
             )
         )
     return figures
@@ -97,8 +93,3 @@ def _standardised(values: Array) -> Array:
     """About the mean, in units of the whole clip's motion."""
     centred = values - values.mean(axis=0)
     return np.asarray(centred / centred.std())
-
-
-def _blink_depth(rows: Array) -> float:
-    lids = rows[:, EYES, 5].mean(axis=1)
-    return float(np.median(lids) - lids.min())
