@@ -167,6 +167,25 @@ def test_frames_that_do_not_come_are_believed_over_costs_that_say_they_should() 
     assert device.changes[0][2] == 1, "one rung at a time"
 
 
+@pytest.mark.parametrize(("shares_cores", "steps"), [(True, [("s1", 1)]), (False, [])])
+def test_on_the_cpu_a_network_gives_way_to_warped_sessions_that_go_short(
+    shares_cores: bool, steps: list[tuple[str, int]]
+) -> None:
+    policy = TierPolicy(FLOOR_FPS, shares_cores)
+    cheap = (0.01, 0.005, 0.0)
+    loads = [SessionLoad("s0", 1, 30.0, 30.0), SessionLoad("s1", 0, 30.0, 30.0), SessionLoad("s2", WARP, 30.0, 20.0)]
+    assert policy.decide(0.0, loads, cheap) == []
+    found = policy.decide(1.0, loads, cheap)
+    assert [(step.session_id, step.tier) for step in found if step.tier > 0] == steps
+
+
+def test_where_all_are_warped_there_is_nothing_to_step() -> None:
+    policy = TierPolicy(FLOOR_FPS, shares_cores=True)
+    starving = [SessionLoad("s0", WARP, 30.0, 5.0)]
+    slow = (9.0, 9.0, 0.0)
+    assert [policy.decide(second, starving, slow) for second in (0.0, 1.0, 2.0, 9.0)] == [[], [], [], []]
+
+
 def test_a_moments_dip_steps_nobody() -> None:
     policy = TierPolicy(FLOOR_FPS)
     loads = [SessionLoad("s0", 0, 30.0, 3.0)]

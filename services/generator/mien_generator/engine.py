@@ -76,7 +76,7 @@ class Engine:
         self._clock = clock
         self._metrics = metrics
         self._fps = fps
-        self._policy = TierPolicy(floor_fps)
+        self._policy = TierPolicy(floor_fps, ladder.shares_cores)
         self._load = Load()
         self._sessions: dict[str, GeneratorSession] = {}
         self._preparations: deque[_Preparation] = deque()

@@ -75,8 +75,10 @@ def plan(wanted_fps: Sequence[float], face_s: Sequence[float], floor_fps: float,
 class TierPolicy:
     """Decides steps; told the time, the sessions' loads (oldest first) and what a face costs on each tier now."""
 
-    def __init__(self, floor_fps: float) -> None:
+    def __init__(self, floor_fps: float, shares_cores: bool = False) -> None:
+        """shares_cores: the device is the CPU, so that it may be what keeps the last tier's sessions from frames."""
         self._floor_fps = floor_fps
+        self._shares_cores = shares_cores
         self._starved_since_s: float | None = None
         self._room_since_s: float | None = None
         self._raised_s = float("-inf")
@@ -94,17 +96,18 @@ class TierPolicy:
         used = sum(needed_share(face_s[one.tier], one.wanted_fps, self._floor_fps) for one in sessions)
         if used > FULL:
             return self._lower(now_s, sessions, plan(wanted, face_s, self._floor_fps, FULL))
-        if self._is_starved(now_s, sessions, last=len(face_s) - 1):
+        on_device = [one for one in sessions if one.tier < len(face_s) - 1]
+        if on_device and self._is_starved(now_s, sessions, on_device):
             # The costs say that there is room and the frames say that there is none: believe the frames, one session.
-            worst = min(sessions, key=lambda one: (one.tier, -sessions.index(one)))
+            newest_of_the_best = min(reversed(on_device), key=lambda one: one.tier)
             self._starved_since_s = None
-            return self._lower(now_s, [worst], [worst.tier + 1])
+            return self._lower(now_s, [newest_of_the_best], [newest_of_the_best.tier + 1])
         return self._raise(now_s, sessions, plan(wanted, face_s, self._floor_fps, ROOMY))
 
-    def _is_starved(self, now_s: float, sessions: Sequence[SessionLoad], last: int) -> bool:
-        starved = any(
-            one.tier < last and one.drawn_fps < _STARVED * min(one.wanted_fps, self._floor_fps) for one in sessions
-        )
+    def _is_starved(self, now_s: float, sessions: Sequence[SessionLoad], on_device: Sequence[SessionLoad]) -> bool:
+        starved = any(one.drawn_fps < _STARVED * min(one.wanted_fps, self._floor_fps) for one in on_device)
+        if self._shares_cores and self._floor_fps > 0:
+            starved |= any(one.drawn_fps < _STARVED * one.wanted_fps for one in sessions if one not in on_device)
         if not starved:
             self._starved_since_s = None
             return False
