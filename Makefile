@@ -9,7 +9,7 @@
 #   make trial   the same, built, looked at from outside, broken and taken down (root and Docker)
 #   make load    speakers and viewers until the picture suffers, then the stress test (docs/load.md)
 #   make audit   known vulnerabilities in what constraints.txt pins, where a database of them can be reached
-#   make landmarks   the landmark tool's own environment, for `mien send`
+#   make landmarks   the landmark tool's own environment: labels for training, `mien send --tracker landmarks`
 
 PYTHON ?= python3.11
 VENV := .venv

@@ -15,12 +15,16 @@ from e2e.system import System
 
 ROOT = Path(__file__).parents[2]
 CLIP = ROOT.parent / "shared/data/clips/obama_wa_05.mp4"
+FACE_LOST = ROOT.parent / "shared/data/edge/face_lost.mov"
 ACCOUNT = re.compile(
     r"Sent (\d+) packets: (\d+) of the speaker's own motion; default motion in (\d+) rejected and (\d+) without a face;"
     r" (\d+) initial frames; (\d+) pictures passed over"
 )
 
 pytestmark = pytest.mark.e2e
+needs_landmarks = pytest.mark.skipif(
+    not (ROOT / ".venv-landmarks/bin/python").exists(), reason="no landmark environment: `make landmarks` makes it"
+)
 
 
 async def send(*arguments: str) -> tuple[int, str]:
@@ -41,7 +45,15 @@ def account_of(said: str) -> list[int]:
 
 
 @pytest.mark.skipif(not CLIP.exists(), reason="no clips in ../shared/data")
-@pytest.mark.parametrize("options", [[], ["--smoothing", "savitzky-golay"], ["--smoothing", "none", "--no-judgement"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--smoothing", "savitzky-golay"],
+        ["--smoothing", "none", "--no-judgement"],
+        pytest.param(["--tracker", "landmarks"], marks=needs_landmarks),
+    ],
+)
 async def test_a_clip_is_sent_as_its_speakers_motion(system: System, options: list[str]) -> None:
     status, said = await send(str(CLIP), "--url", system.stack.url, *options)
     assert status == 0, said
@@ -51,6 +63,16 @@ async def test_a_clip_is_sent_as_its_speakers_motion(system: System, options: li
     assert accepted > 0.8 * (accepted + rejected + lost)
     assert initial_frames >= 1
     assert await system.metric("generator", "mien_generated_frames_total", motion="speaker") > 5
+
+
+@pytest.mark.skipif(not FACE_LOST.exists(), reason="no edge cases in ../shared/data")
+async def test_a_face_that_leaves_is_followed_by_default_motion(system: System) -> None:
+    status, said = await send(str(FACE_LOST), "--url", system.stack.url)
+    assert status == 0, said
+    _, accepted, _, lost, initial_frames, late = account_of(said)
+    assert accepted + late > 30, "the first half of the clip"
+    assert lost + late > 60, "the second"
+    assert initial_frames >= 1
 
 
 async def test_a_clip_without_a_face_is_default_motion(system: System, tmp_path: Path) -> None:
