@@ -55,11 +55,14 @@ def test_info_json_gives_the_published_figures(width: str, gmac: float, mparamet
     assert (counted["gmac"], counted["mparameters"]) == (gmac, mparameters)
     assert counted["macs"] == counted["macs_per_avatar"] + counted["macs_per_frame"]
     assert counted["macs"] == sum(part["macs"] for part in counted["parts"])
+    assert counted["macs_per_frame_rewritten"] < counted["macs_per_frame"]
     assert counted["keypoint_detector"]["macs"] > 0
+    assert counted["encoder"].keys() == {"macs", "parameters", "mmac", "mparameters", "bytes", "sha256"}
 
 
 def test_info_table() -> None:
-    assert _mien_model("info").stdout.splitlines() == [
+    *table, encoder = _mien_model("info").stdout.splitlines()
+    assert table == [
         "First Order Motion Model, half width, 384x384",
         "  part                        once per          MAC    parameters",
         "  source features             avatar         6.13 G        0.10 M",
@@ -67,8 +70,10 @@ def test_info_table() -> None:
         "  bottleneck and up blocks    frame         22.44 G        1.87 M",
         "  generator                                 31.42 G       16.17 M",
         "    of it per frame                         25.29 G",
+        "    that, rewritten (onnx)                  22.40 G",
         "  keypoint detector (apart)   picture        2.92 G       14.22 M",
     ]
+    assert encoder.startswith("Encoder K, 256x256: ")
 
 
 def test_info_counts_a_weights_file(weights: Path, small_config: FommConfig) -> None:
