@@ -40,3 +40,13 @@ def test_default_motion_has_no_latency() -> None:
 
 def test_a_session_without_a_frame_has_zeros() -> None:
     assert Meter(5.0).stats(5.0, "warp", "warp-384").fps == 0
+
+
+def test_rates_are_of_the_last_second() -> None:
+    meter = Meter(0.0)
+    for number in range(300):
+        meter.arrived(number / 30)
+        if number % 2:
+            meter.encoded(number / 30, 1000, 0.01)
+    assert meter.rates_fps(299 / 30) == (pytest.approx(30, abs=1), pytest.approx(15, abs=1))
+    assert meter.rates_fps(20.0) == (0.0, 0.0)

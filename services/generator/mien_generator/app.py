@@ -23,6 +23,7 @@ from mien_generator.frame.region import CropBox
 from mien_generator.h264.encoder import H264Encoder, NoEncoder, choose_encoder
 from mien_generator.ladder import Ladder
 from mien_generator.measure import default_cache_folder, measured_speed, usable_cores
+from mien_generator.memory import give_back
 from mien_generator.metrics import GeneratorMetrics
 from mien_generator.pipeline import Pipeline
 from mien_generator.session import Arrival, SessionAvatar
@@ -61,6 +62,8 @@ _REFUSED_S = 30.0
 _PROBE_INTERVAL_S = 1.0
 #: How often sessions may be stepped between tiers: as often as the eye could notice that they should be.
 _BALANCE_INTERVAL_S = 0.25
+#: How long memory of sessions that ended may stay with us.
+_TIDY_INTERVAL_S = 10.0
 
 
 #: Sessions that have gone short for so long will go on doing so: a generator full of them takes no more.
@@ -325,6 +328,14 @@ def create_app(
                 engine.balance()
                 await clock.sleep(_BALANCE_INTERVAL_S)
 
+        async def tidy() -> None:
+            ended = engine.ended
+            while True:
+                await clock.sleep(_TIDY_INTERVAL_S)
+                if engine.ended != ended:
+                    ended = engine.ended
+                    await asyncio.to_thread(give_back)
+
         engine = Engine(
             ladder,
             dict(enumerate(speed.device)),
@@ -362,6 +373,7 @@ def create_app(
                     asyncio.create_task(keep_trying("publish", clock, metrics, publisher.flush)),
                     asyncio.create_task(keep_trying("heartbeat", clock, metrics, generator.beat, HEARTBEAT_INTERVAL_S)),
                     asyncio.create_task(balance(), name="balance"),
+                    asyncio.create_task(tidy(), name="tidy"),
                 ]
                 try:
                     yield lambda: _reasons(metrics, engine, tasks)

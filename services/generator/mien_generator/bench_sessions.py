@@ -42,6 +42,8 @@ MAX_P99_MS = 100.0
 HELD_SHARE = 0.95
 _START_TIMEOUT_S = 60.0
 _MOTION_FRAMES = 300
+#: By then a generator has given back what ended sessions took.
+_TIDIED_S = 15.0
 
 
 class GeneratorLost(RuntimeError):
@@ -289,8 +291,8 @@ async def find_limit(
 class MemoryFigures:
     """Resident bytes of a generator process.
 
-    session: one more session of an avatar that is there already. avatar: what another avatar adds to that.
-    left: what stays of all of them after they have ended, of what the process had before the first.
+    empty: without a session, once the first has come and gone. session: one more session of an avatar that is there
+    already. avatar: what another avatar adds to that. left: what all of them leave behind when they have ended.
     """
 
     empty: int
@@ -311,12 +313,18 @@ async def measure_memory(sessions: int, environment: dict[str, str]) -> MemoryFi
             await asyncio.sleep(4.0)
             return running.memory_bytes()
 
-        empty = await settled(0, ids)
+        async def emptied() -> int:
+            await running.raise_to(0, ids)
+            await asyncio.sleep(_TIDIED_S)
+            return running.memory_bytes()
+
+        await settled(1, ids[:1])  # what the first one brings along stays: libraries, working memory of the threads
+        empty = await emptied()
         one = await settled(1, ids[:1])
         of_one_avatar = await settled(sessions, ids[:1])
         await settled(1, ids[:1])
         of_their_own = await settled(sessions, ids)
-        left = await settled(0, ids)
+        left = await emptied()
     each = (of_one_avatar - one) / (sessions - 1)
     return MemoryFigures(empty, round(each), round((of_their_own - of_one_avatar) / (sessions - 1)), left - empty)
 

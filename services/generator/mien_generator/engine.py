@@ -95,6 +95,8 @@ class Engine:
         if ladder.last > 0:
             self._threads.append(threading.Thread(target=self._run_device, name="device", daemon=True))
         self.failure: str | None = None
+        #: Sessions that were let go of, whatever the reason.
+        self.ended = 0
 
     def start(self) -> None:
         for thread in self._threads:
@@ -159,6 +161,7 @@ class Engine:
                 return
             session.gone = True
             session.drawn = None
+            self.ended += 1
             self._count_sessions()
         self._metrics.session_ended(reason)
 

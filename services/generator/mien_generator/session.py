@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
+from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass
+from operator import itemgetter
 
 import av
 import numpy as np
@@ -232,9 +234,9 @@ class Meter:
 
     def rates_fps(self, now_s: float) -> tuple[float, float]:
         """(motion that arrived, frames that were made) a second, over the last one."""
-        since_s = now_s - _RATE_WINDOW_S
-        arrived = sum(at_s >= since_s for at_s in list(self._arrivals))
-        made = sum(entry[0] >= since_s for entry in list(self._frames))
+        since_s, arrivals, frames = now_s - _RATE_WINDOW_S, list(self._arrivals), list(self._frames)
+        arrived = len(arrivals) - bisect_left(arrivals, since_s)
+        made = len(frames) - bisect_left(frames, since_s, key=itemgetter(0))
         return arrived / _RATE_WINDOW_S, made / _RATE_WINDOW_S
 
     def stats(self, now_s: float, engine: str, tier: str) -> SessionStats:
