@@ -322,7 +322,7 @@ async def measure_memory(sessions: int, environment: dict[str, str]) -> MemoryFi
         empty = await emptied()
         one = await settled(1, ids[:1])
         of_one_avatar = await settled(sessions, ids[:1])
-        await settled(1, ids[:1])
+        await emptied()
         of_their_own = await settled(sessions, ids)
         left = await emptied()
     each = (of_one_avatar - one) / (sessions - 1)
