@@ -22,6 +22,7 @@ from mien_generator.face.fomm.config import (
 )
 from mien_generator.face.fomm.keypoint_detector import KeypointDetector
 from mien_generator.face.fomm.occlusion_generator import OcclusionAwareGenerator
+from mien_generator.face.fomm.untrained import randomise
 from mien_generator.face.fomm.weights import Array, MismatchedWeights, StoredWeights, WeightsError
 
 Tensors = Mapping[str, torch.Tensor]
@@ -124,19 +125,15 @@ def read_checkpoint(path: Path, config: FommConfig | None = None) -> FommWeights
 def random_weights(config: FommConfig, seed: int = 0) -> FommWeights:
     """Untrained weights of the right shapes, the same for the same seed: for tests and for measuring speed.
 
-    Every normalisation has statistics of its own, so none of them is the identity; keypoint Jacobians are near unit.
+    Keypoint Jacobians are near unit.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         networks: dict[str, nn.Module] = {"generator": OcclusionAwareGenerator(config)}
         if config.keypoint_detector is not None:
             networks["kp_detector"] = KeypointDetector(config)
-        for module in (module for network in networks.values() for module in network.modules()):
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight)  # torch's default fades to a flat grey over this many layers
-            elif isinstance(module, nn.BatchNorm2d):
-                nn.init.normal_(module.running_mean, std=0.1)
-                nn.init.uniform_(module.running_var, 0.5, 1.5)
+        for network in networks.values():
+            randomise(network)
         if "kp_detector" in networks:
             with torch.no_grad():
                 networks["kp_detector"].jacobian.bias.copy_(torch.eye(2).flatten().repeat(config.num_keypoints))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -87,25 +87,21 @@ class UpConvolution(nn.Module):
         self.register_buffer("transposed", torch.from_numpy(transposed_kernel(weight)))
         self.register_buffer("bias", torch.from_numpy(bias))
         self.doubling = folding.doubling
-        self._ways: dict[Doubling, Callable[[torch.Tensor], torch.Tensor]] = {
-            "nearest": self._by_nearest,
-            "phases": self._by_phases,
-            "transposed": self._by_transposing,
-        }
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.doubling is None:
             self.doubling = self._fastest(x)
-        return self._ways[self.doubling](x)
+        return self._doubled(x, self.doubling)
 
     def _fastest(self, x: torch.Tensor) -> Doubling:
-        return min(self._ways, key=lambda doubling: _device_ms(self._ways[doubling], x))
+        return min(get_args(Doubling), key=lambda doubling: device_seconds(lambda: self._doubled(x, doubling)))
 
-    def _by_nearest(self, x: torch.Tensor) -> torch.Tensor:
-        return self.nearest(nn.functional.interpolate(x, scale_factor=2, mode="nearest"))
-
-    def _by_transposing(self, x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.conv_transpose2d(x, self.transposed, self.bias, stride=2, padding=1).relu_()
+    def _doubled(self, x: torch.Tensor, doubling: Doubling) -> torch.Tensor:
+        if doubling == "nearest":
+            return self.nearest(nn.functional.interpolate(x, scale_factor=2, mode="nearest"))
+        if doubling == "transposed":
+            return nn.functional.conv_transpose2d(x, self.transposed, self.bias, stride=2, padding=1).relu_()
+        return self._by_phases(x)
 
     def _by_phases(self, x: torch.Tensor) -> torch.Tensor:
         y = self.phases(x).contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)  # (B, H+1, W+1, 4C)
@@ -174,14 +170,14 @@ def _norm(norm: nn.BatchNorm2d) -> BatchNorm:
     return BatchNorm(gamma, beta, mean, variance)
 
 
-def _device_ms(way: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> float:
-    """Mean time of a run on x's CUDA device, once its kernels are chosen."""
+def device_seconds(work: Callable[[], object]) -> float:
+    """Mean time of what is launched, on the current CUDA stream, once its kernels are chosen."""
     for _ in range(3):
-        way(x)
+        work()
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     begin.record()
     for _ in range(_TIMED_RUNS):
-        way(x)
+        work()
     end.record()
     end.synchronize()
-    return begin.elapsed_time(end) / _TIMED_RUNS
+    return begin.elapsed_time(end) / 1000 / _TIMED_RUNS
