@@ -62,7 +62,7 @@ def test_calibrate_writes_ranges_and_an_8_bit_graph(exported: Path, tmp_path: Pa
     assert ranges is not None
     # ReLU begins at zero, or integers would not clip what it clips; the stream that blocks add to has both signs.
     for point, (low, high) in ranges.items():
-        signed = point in {"motion.input", "up.0"} or point.endswith(".out")
+        signed = point in {"motion.input", "up.0", "final.columns"} or point.endswith(".out")
         assert (low < 0) == signed, point
         assert high > 0
 

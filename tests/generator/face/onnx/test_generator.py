@@ -60,13 +60,18 @@ def test_nothing_to_do_makes_nothing(generator: OnnxGenerator) -> None:
     assert generator.animate([]) == []
 
 
-def test_sizes_share_one_network(generator: OnnxGenerator) -> None:
-    small = generator.at(64)
+def test_sizes_share_one_network(exported: Path) -> None:
+    network = Network.open(ModelFiles.read(exported), threads=1)
+    small, large = OnnxGenerator(network, size=64), OnnxGenerator(network, size=SIZE)
     avatar = face(1)
     (made,) = small.animate([FaceRequest(small.prepare(avatar), avatar.keypoints)])
     assert np.asarray(made).shape == (64, 64, 3)
     with pytest.raises(ValueError, match=r"^a face prepared at 128 pixels, the generator makes 64$"):
-        small.animate([FaceRequest(generator.prepare(avatar), avatar.keypoints)])
+        small.animate([FaceRequest(large.prepare(avatar), avatar.keypoints)])
+    large.close()
+    with pytest.raises(RuntimeError, match=r"^the generator is closed$"):
+        large.prepare(avatar)
+    small.prepare(avatar)
 
 
 def test_at_rest_a_visible_source_comes_back(exported: Path) -> None:
@@ -83,15 +88,6 @@ def test_at_rest_a_visible_source_comes_back(exported: Path) -> None:
     avatar = face(1)
     (made,) = generator.animate([FaceRequest(generator.prepare(avatar), avatar.keypoints)])
     np.testing.assert_array_equal(made, avatar.rgb)
-
-
-def test_a_closed_generator_says_so(exported: Path) -> None:
-    generator = OnnxGenerator.load(exported, size=SIZE, threads=1)
-    other = generator.at(64)
-    generator.close()
-    with pytest.raises(RuntimeError, match=r"^the generator is closed$"):
-        generator.prepare(face(1))
-    other.prepare(face(1))
 
 
 def test_a_size_that_does_not_pass_through(exported: Path) -> None:

@@ -33,7 +33,7 @@ class PreparedOnnx:
 
 
 class OnnxGenerator:
-    """FaceGenerator on the two graphs.
+    """FaceGenerator on the two graphs. Generators of several sizes may share a network.
 
     size: side of the faces in pixels, a multiple of the configuration's `size_multiple`.
     Raises ConfigError for a size that does not pass through the network, MismatchedWeights for weights with another
@@ -67,10 +67,6 @@ class OnnxGenerator:
         files = ModelFiles.read(path)
         return cls(Network.open(files, device=device, precision=precision, threads=threads), size=size)
 
-    def at(self, size: int) -> OnnxGenerator:
-        """A generator of another size on the same network, which is in memory once."""
-        return OnnxGenerator(self._open_network(), size=size)
-
     def prepare(self, avatar: AvatarFace) -> PreparedOnnx:
         """Source features, small pictures and keypoints (about 6 of 31 G MAC at half width), and where the model wants
         it, what the picture at rest lacks of the source: one face more."""
@@ -99,7 +95,7 @@ class OnnxGenerator:
         return faces
 
     def close(self) -> None:
-        """Drop the network; its memory goes with the last generator that has it."""
+        """Let go of the network, which others of another size may share."""
         self._network = None
 
     def _run(self, requests: Sequence[FaceRequest[PreparedOnnx]]) -> NDArray[np.uint8]:

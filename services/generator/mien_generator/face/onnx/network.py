@@ -342,10 +342,12 @@ def _prediction(
     columns, rows, bias = _split(*weights.convolution("generator.final"))
     sides = []
     for parity in range(2):
-        side = arithmetic.leave(arithmetic.beside([last[parity], last[2 + parity]]))
+        side = arithmetic.beside([last[parity], last[2 + parity]])
         zeros = np.zeros(columns.shape[0], np.float32)
-        sides.append(exact.convolution(side, f"final.columns{parity}", columns, zeros, "", relu=False))
-    logits = exact.convolution(exact.beside(sides), "final.rows", rows, bias, "", relu=False)  # (B, 4 * 3, S/2, S/2)
+        name = f"final.columns{parity}"
+        sides.append(arithmetic.convolution(side, name, columns, zeros, "final.columns", relu=False))
+    together = arithmetic.leave(arithmetic.beside(sides))
+    logits = exact.convolution(together, "final.rows", rows, bias, "", relu=False)  # (B, 4 * 3, S/2, S/2)
     return graph.op("DepthToSpace", graph.op("Sigmoid", logits.name), blocksize=2, mode="DCR")
 
 
