@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien_generator.face.contract import FacePicture, RgbArray, YuvPatch
+from mien_generator.face.picture import pasting
 from mien_generator.frame.region import CropBox, FrameShapeError, PasteRegion, border_mask
 from mien_shared.motion import FloatArray
 
@@ -55,13 +56,13 @@ class Compositor:
         """Scale, feather, convert: what a device does for its own faces."""
         if face.ndim != 3 or face.shape[0] != face.shape[1] or face.shape[2] != 3 or face.dtype != np.uint8:
             raise FrameShapeError(f"a face is (S, S, 3) uint8, not {face.shape} {face.dtype}")
-        size = self.region.size
-        if face.shape[0] != size:
-            shrinks = face.shape[0] > size
-            face = cv2.resize(face, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        self._target[:] = face
+        side, size, target = len(face), self.region.size, self._target
+        if side == size:
+            target[:] = face
+        else:
+            cv2.resize(face, (size, size), dst=target, interpolation=pasting(side, size))
         for part, face_weight, still_weight in self._border:
-            cv2.blendLinear(face[part], self._still_crop[part], face_weight, still_weight, dst=self._target[part])
+            cv2.blendLinear(target[part], self._still_crop[part], face_weight, still_weight, dst=target[part])
         height, width = self.region.shape
         cv2.cvtColor(self._region, cv2.COLOR_RGB2YUV_I420, dst=self._region_yuv)
         u, v = self._region_yuv[height:].reshape(2, height // 2, width // 2)
