@@ -8,7 +8,7 @@ An SEI message "user data unregistered" (ITU-T H.264, D.1.7): a UUID of ours, th
 | 4 | u16 | the motion packet's sequence number |
 | 6 | u8 | flags: bit 0 the uplink stalled, this is default motion |
 | 7 | u8 | version = 1 |
-| 8 | u32 x 4 | microseconds of: wait from uplink to face, face, composition, encoding |
+| 8 | u32 x 4 | microseconds of: waiting (from uplink to face, from face to composition), face, composition, encoding |
 
 Decoders ignore it; receivers that know it measure motion-to-receiver latency without a side channel. Pure.
 """
