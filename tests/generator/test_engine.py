@@ -454,3 +454,40 @@ async def test_sessions_of_one_avatar_share_what_was_prepared_of_it(
             await engine.add(record, avatar, Compositor(still(COLOURS["red"]), CROP), H264Encoder())
         one, two = engine._sessions.values()
         assert one.prepared is two.prepared
+
+
+class SlowEncoder(H264Encoder):
+    """Takes longer than two frames last, and notes whether two threads ever had it in hand."""
+
+    in_hand = 0
+    most_in_hand = 0
+
+    def encode(self, frame: av.VideoFrame, pts_90k: int, force_idr: bool = False) -> EncodedPicture:
+        self.in_hand += 1
+        self.most_in_hand = max(self.most_in_hand, self.in_hand)
+        time.sleep(0.08)
+        try:
+            return super().encode(frame, pts_90k, force_idr)
+        finally:
+            self.in_hand -= 1
+
+
+@pytest.mark.parametrize("on_device", [True, False])
+async def test_a_slow_encoder_has_one_frame_in_hand_and_then_shows_the_newest_motion(
+    published: Published, metrics: GeneratorMetrics, on_device: bool
+) -> None:
+    encoder, networks = SlowEncoder(), [Network(128)] if on_device else []
+    async with running(published, metrics, *networks, threads=4) as engine:
+        await add(engine, "red", encoder)
+        for number in range(45):
+            engine.offer("red", arrival(number))
+            await asyncio.sleep(1 / 30)
+        await published.until(lambda: len(published.frames["red"]) >= 5)
+    frames = published.frames["red"]
+    assert encoder.most_in_hand == 1
+    assert all(later.follows(earlier) for earlier, later in itertools.pairwise(frames))
+    shown = [trace.sequence for frame in frames if (trace := read_trace(frame.data)) and not trace.is_stalled]
+    assert shown == sorted(set(shown)), "each motion once, none after a newer one"
+    assert len(shown) < 30, "motion that came too fast was overtaken, not kept"
+    for network in networks:
+        assert sum(network.batches) <= len(frames) + 2, "no face is drawn to be thrown away"
