@@ -108,7 +108,8 @@ def enlarged(deformation: torch.Tensor, height: int, width: int) -> torch.Tensor
     Its difference from rest is what is interpolated: the places themselves, held at the outermost centres, would pull
     the picture's last pixels inward.
     """
-    small = coordinate_grid(*deformation.shape[1:3], deformation.device, pixel_centres=True)
+    rows, columns = deformation.shape[1:3]
+    small = coordinate_grid(rows, columns, deformation.device, pixel_centres=True)
     large = coordinate_grid(height, width, deformation.device, pixel_centres=True)
     return large + resized((deformation - small).permute(0, 3, 1, 2), height, width).permute(0, 2, 3, 1)
 
