@@ -1,4 +1,4 @@
-"""What the tests of FOMM share, on torch and on ONNX Runtime: a small model, and the published code's own output where the data is to hand."""
+"""What the tests of FOMM share: a small model, and the published code's own output where the data is to hand."""
 
 from __future__ import annotations
 
