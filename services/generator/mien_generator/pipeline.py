@@ -51,12 +51,14 @@ class Pipeline:
         """Stage two: the faces of all these sessions in one run of the tier's generator; done at once on most."""
         started_s, started_unix_s = self._clock.monotonic_s(), self._clock.unix_s()
         requests = [FaceRequest(session.avatar.prepared[tier], motion.driving) for session, motion in driven]
-        self._metrics.batch(len(driven))
+        rung = self._ladder.rungs[tier]
+        if rung.on_device:
+            self._metrics.batch(len(driven))
         pictures: Callable[[], Sequence[FacePicture]]
         if (device := self._ladder.overlapping(tier)) is not None:
             pictures = partial(device.collect, device.submit(requests))
         else:
-            pictures = partial(list, self._ladder.rungs[tier].generator.animate(requests))
+            pictures = partial(list, rung.generator.animate(requests))
         return FacesUnderWay(tier, driven, started_s, started_unix_s, pictures, is_done=device is None)
 
     def faces(self, under_way: FacesUnderWay) -> list[DrawnFace]:
