@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
-from mien_gateway.app import Loops
+from mien_encoder.model_file import bundled_path, manifest_path
+from mien_gateway.app import Health, Loops
+from mien_gateway.metrics import GatewayMetrics
+from mien_shared.avatars import AvatarStore
+from mien_shared.clock import SystemClock
 
 
 async def fails() -> None:
@@ -30,3 +36,17 @@ async def test_a_loop_that_crashes_is_seen_and_logged(caplog: pytest.LogCaptureF
     assert [record.getMessage() for record in caplog.records] == ["a loop has crashed"]
     await loops.aclose()
     assert sound.cancelled()
+
+
+async def test_a_damaged_encoder_keeps_the_gateway_from_getting_ready(tmp_path: Path) -> None:
+    encoder = tmp_path / "encoder.onnx"
+    encoder.write_bytes(bundled_path().read_bytes()[:-1])
+    manifest_path(encoder).write_bytes(manifest_path(bundled_path()).read_bytes())
+
+    def reasons(path: Path) -> dict[str, str]:
+        store = AvatarStore.open(f"file:{tmp_path / 'avatars'}")
+        return Health(Redis(), store, SystemClock(), GatewayMetrics(), path).reasons()
+
+    size = bundled_path().stat().st_size
+    assert reasons(encoder)["encoder"] == f"encoder.onnx has {size - 1} bytes, its manifest says {size}"
+    assert "encoder" not in reasons(bundled_path())

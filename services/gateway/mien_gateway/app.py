@@ -6,11 +6,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI
 from redis.asyncio import Redis
 from starlette.middleware.cors import CORSMiddleware
 
+from mien_encoder.model_file import EncoderFileError, bundled_path, read_encoder
 from mien_gateway import avatars, bundled, page, sessions, uplinks
 from mien_gateway.access import Access
 from mien_gateway.avatars import Avatars
@@ -88,20 +90,23 @@ def create_app(settings: GatewaySettings) -> FastAPI:
 
 
 class Health:
-    """What readiness knows: whether Redis answers, and whether the avatar store does."""
+    """What readiness knows: whether Redis answers, the avatar store does, and the encoder's file is the right one."""
 
-    def __init__(self, redis: Redis, store: AvatarStore, clock: Clock, metrics: GatewayMetrics) -> None:
+    def __init__(
+        self, redis: Redis, store: AvatarStore, clock: Clock, metrics: GatewayMetrics, encoder: Path | None = None
+    ) -> None:
         self._redis = redis
         self._store = store
         self._clock = clock
         self._metrics = metrics
         self._redis_reason: str | None = "not asked yet"
         self._store_reason: str | None = "not asked yet"
+        self._encoder_reason = _wrong_with(encoder or bundled_path())
         self._seeded = False
 
     def reasons(self) -> dict[str, str]:
         """What is in the way of serving; empty when nothing is."""
-        reasons = {"redis": self._redis_reason, "avatar_store": self._store_reason}
+        reasons = {"redis": self._redis_reason, "avatar_store": self._store_reason, "encoder": self._encoder_reason}
         return {name: reason for name, reason in reasons.items() if reason is not None}
 
     async def probe_redis(self) -> None:
@@ -128,6 +133,15 @@ class Health:
         else:
             self._store_reason = None
         await self._clock.sleep(_STORE_PROBE_INTERVAL_S)
+
+
+def _wrong_with(encoder: Path) -> str | None:
+    """Why uploads would find no keypoints, looked at once: the process that decodes them loads the file later."""
+    try:
+        read_encoder(encoder)
+    except EncoderFileError as error:
+        return str(error)
+    return None
 
 
 class Loops:

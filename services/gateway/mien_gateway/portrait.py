@@ -6,11 +6,15 @@ import io
 
 from PIL import Image
 
-from mien_encoder.crop import Face, crop_box, crop_wish, source_keypoints
+from mien_encoder.crop import CropSquare, Face, crop_box, crop_wish, cut, source_keypoints
 from mien_encoder.finder import FaceFinder
+from mien_encoder.keypoints import CROP_SIZE, EncodedFace, KeypointEncoder
+from mien_encoder.tracker import FOUND_PRESENCE, framing_of
 from mien_gateway.image import RgbPicture, decode
 from mien_gateway.picture import choose_window, compose
 from mien_gateway.portrait_contract import PictureRefused, Portrait, Refusal
+from mien_shared.avatars import FaceBox
+from mien_shared.motion import Keypoints
 
 #: A face lower than this in the upload has too little to show in a 720p picture.
 MIN_FACE_HEIGHT_PX = 64
@@ -18,7 +22,7 @@ MIN_FACE_HEIGHT_PX = 64
 _SAME_FACE = 0.25
 
 
-def make_portrait(data: bytes, max_pixels: int, finder: FaceFinder) -> Portrait:
+def make_portrait(data: bytes, max_pixels: int, finder: FaceFinder, encoder: KeypointEncoder) -> Portrait:
     """Everything between upload and store; raises PictureRefused."""
     upload = decode(data, max_pixels)
     faces = finder.find(upload)
@@ -33,8 +37,30 @@ def make_portrait(data: bytes, max_pixels: int, finder: FaceFinder) -> Portrait:
     placement = choose_window(upload.shape[1], upload.shape[0], crop_wish(face))
     picture = compose(upload, placement)
     face = _seen_again(placement.place(face), finder.find(picture))
+    return Portrait(_png(picture), *_framed(picture, face, encoder))
+
+
+def _framed(picture: RgbPicture, face: Face, encoder: KeypointEncoder) -> tuple[FaceBox, Keypoints]:
+    """Crop box and keypoints, by the encoder that senders use: what moves and what is moved must mean the same.
+
+    Where it sees no face (a drawing, a mask: MTCNN takes more for one) the measured layout stands in.
+    """
     box = crop_box(crop_wish(face))
-    return Portrait(_png(picture), box, source_keypoints(face, box))
+    first = _encoded(picture, box, encoder)
+    if first.presence < FOUND_PRESENCE:
+        return box, source_keypoints(face, box)
+    # MTCNN's box is uncertain by a tenth of its size; the encoder's own keypoints frame the face as in training.
+    closer = crop_box(framing_of(first.keypoints, _square(box)).wish())
+    second = _encoded(picture, closer, encoder)
+    return (closer, second.keypoints) if second.presence >= FOUND_PRESENCE else (box, first.keypoints)
+
+
+def _encoded(picture: RgbPicture, box: FaceBox, encoder: KeypointEncoder) -> EncodedFace:
+    return encoder.encode(cut(picture, _square(box), CROP_SIZE))
+
+
+def _square(box: FaceBox) -> CropSquare:
+    return CropSquare(box.x, box.y, box.size)
 
 
 def _seen_again(expected: Face, faces: list[Face]) -> Face:

@@ -16,6 +16,7 @@ from typing import BinaryIO
 import cv2
 
 from mien_encoder.finder import FaceFinder
+from mien_encoder.keypoints import KeypointEncoder
 from mien_gateway.portrait import make_portrait
 from mien_gateway.portrait_contract import LENGTH, Answer, PictureRefused, Refusal
 
@@ -27,20 +28,20 @@ def main() -> None:
     os.dup2(2, 1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold a face
     cv2.setNumThreads(1)
-    finder = FaceFinder()
+    finder, encoder = FaceFinder(), KeypointEncoder()
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     while (data := _read(sys.stdin.buffer)) is not None:
         signal.setitimer(signal.ITIMER_REAL, deadline_s)  # SIGALRM's default action ends a process in native code too
-        answer, png = _work(data, max_pixels, finder)
+        answer, png = _work(data, max_pixels, finder, encoder)
         signal.setitimer(signal.ITIMER_REAL, 0)
         for part in (answer.model_dump_json().encode(), png):
             answers.write(LENGTH.pack(len(part)) + part)
         answers.flush()
 
 
-def _work(data: bytes, max_pixels: int, finder: FaceFinder) -> tuple[Answer, bytes]:
+def _work(data: bytes, max_pixels: int, finder: FaceFinder, encoder: KeypointEncoder) -> tuple[Answer, bytes]:
     try:
-        portrait = make_portrait(data, max_pixels, finder)
+        portrait = make_portrait(data, max_pixels, finder, encoder)
     except PictureRefused as error:
         return Answer(refusal=error.refusal, detail=error.detail), b""
     except MemoryError:
