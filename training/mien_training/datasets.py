@@ -150,6 +150,7 @@ class PairSampler:
         self._frames = torch.cat([torch.from_numpy(np.array(each.frames)) for each in sets]).to(device)
         rows = torch.from_numpy(np.concatenate([each.keypoints for each in sets]))
         self._points, self._jacobians = rows[..., :2], rows[..., 2:].unflatten(-1, (2, 2))
+        self._expressions = expressions(self._points, self._jacobians)
         self._groups = _by_identity(sets)
         kinds = [sets[members[0]].kind for members in self._groups]
         share = torch.tensor([weights.get(kind, 0.0) / kinds.count(kind) for kind in kinds])
@@ -217,9 +218,12 @@ class PairSampler:
             start, end = int(self._offsets[chosen]), int(self._offsets[chosen + 1])
             a = start + int(self._uniform(1) * (end - start))
             others = start + (self._uniform(4) * (end - start)).long()
-            apart = (self._points[others] - self._points[a]).norm(dim=-1).sum(dim=-1)
-            # Every other pair is the widest of four: speech is mostly small motion.
-            b = int(others[apart.argmax()] if self._uniform(1) < 0.5 else others[0])
+            # Of three pairs one is the widest of four in motion and one in expression: speech is mostly small motion,
+            # and where a head moves, that a lid shuts hardly counts.
+            moved = (self._points[others] - self._points[a]).norm(dim=-1).sum(dim=-1)
+            changed = (self._expressions[others] - self._expressions[a]).abs().sum(dim=-1)
+            wish = float(self._uniform(1))
+            b = int(others[moved.argmax()] if wish < 1 / 3 else others[changed.argmax()] if wish < 2 / 3 else others[0])
             first.append(a)
             second.append(b)
             still.append(end - start == 1)
@@ -319,7 +323,16 @@ class PairSampler:
         return self._uniform(*shape) + self._uniform(*shape) - 1
 
 
-def attention(keypoints: KeypointTensors, size: int, gain: float = 4.0) -> torch.Tensor:
+def expressions(points: torch.Tensor, jacobians: torch.Tensor) -> torch.Tensor:
+    """(N, 10, 2) and (N, 10, 2, 2) -> (N, 3): how open mouth and eyes are, parts of the eyes' distance."""
+    left, right = FaceKeypoint.LEFT_EYE, FaceKeypoint.RIGHT_EYE
+    between_eyes = (points[:, right] - points[:, left]).norm(dim=-1)
+    lips = (points[:, FaceKeypoint.LOWER_LIP] - points[:, FaceKeypoint.UPPER_LIP]).norm(dim=-1)
+    lids = 0.5 * jacobians[:, [left, right]].diagonal(dim1=-2, dim2=-1)[..., 1]
+    return torch.cat([(2 * lips / between_eyes)[:, None], lids], dim=1)
+
+
+def attention(keypoints: KeypointTensors, size: int, gain: float = 8.0) -> torch.Tensor:
     """(B, 1, size, size): 1, and up to 1 + gain around eyes and mouth, where viewers look."""
     grid = coordinate_grid(size, size, keypoints.points.device, pixel_centres=True)
     offset = grid - keypoints.points[:, _FEATURES, None, None, :]

@@ -53,7 +53,7 @@ class Losses:
     edges: float = 4.0
     features: float = 0.5
     moved: float = 2.0
-    painted: float = 2.0
+    painted: float = 8.0
     occlusion: float = 0.3
     adversarial: float = 0.0
     feature_matching: float = 0.0
@@ -213,7 +213,7 @@ class GeneratorTrainer:
         return {
             "moved": 10 * pyramid_l1(moved, wanted, weight, levels=3),
             "edges": 2 * edges(moved, wanted, weight),
-            "occlusion": _occlusion(motion.occlusion_map, moved, wanted),
+            "occlusion": _occlusion(motion.occlusion_map, moved, wanted, weight),
         }
 
     def _joint(self, pairs: PairBatch, amount: Losses) -> dict[str, torch.Tensor]:
@@ -234,7 +234,7 @@ class GeneratorTrainer:
             small = nn.functional.avg_pool2d(wanted, 2)
             weight = nn.functional.avg_pool2d(pairs.attention, 2)
             losses["moved"] = amount.moved * pyramid_l1(moved, small, weight, levels=2)
-            losses["occlusion"] = amount.occlusion * _occlusion(made_face.motion.occlusion_map, moved, small)
+            losses["occlusion"] = amount.occlusion * _occlusion(made_face.motion.occlusion_map, moved, small, weight)
         if amount.adversarial and self._discriminator is not None:
             self._discriminator.requires_grad_(False)
             with self._autocast():
@@ -334,11 +334,19 @@ def _trained(network: OcclusionAwareGenerator, kind: str) -> Iterator[nn.Paramet
             yield parameter
 
 
-def _occlusion(occlusion_map: torch.Tensor, moved: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """What moving cannot explain must be made up: how far the map is from saying so."""
+def _occlusion(
+    occlusion_map: torch.Tensor, moved: torch.Tensor, wanted: torch.Tensor, attention: torch.Tensor
+) -> torch.Tensor:
+    """What moving cannot explain must be made up: how far the map is from saying so (cross-entropy, weighted).
+
+    An absolute difference would not do: most of a picture is visible, and its median is all that would be learnt.
+    """
+    height, width = occlusion_map.shape[2:]
     off = nn.functional.avg_pool2d((moved.detach() - wanted).abs().mean(dim=1, keepdim=True), 5, 1, 2)
-    visible = resized(torch.exp(-12 * (off - 0.04).clamp_min(0)), *occlusion_map.shape[2:])
-    return (occlusion_map.float() - visible).abs().mean()
+    visible = resized(torch.exp(-12 * (off - 0.04).clamp_min(0)), height, width)
+    weight = resized(attention / attention.mean(dim=(2, 3), keepdim=True), height, width)
+    said = occlusion_map.float().clamp(1e-4, 1 - 1e-4)
+    return nn.functional.binary_cross_entropy(said, visible, weight)
 
 
 def _moved(source: torch.Tensor, deformation: torch.Tensor, size: int) -> torch.Tensor:
