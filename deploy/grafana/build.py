@@ -543,8 +543,8 @@ GENERATOR = Dashboard(
                         Query(f"mien_pool_threads{{{HERE}}}", "threads of the pool"),
                         Query(f"mien_device_load_ratio{{{HERE}}}", "device's slowness"),
                     ),
-                    "With the device at 1 sessions step down; with the pool at its threads they take turns. Slowness: how "
-                    "much longer a batch takes than when the device was measured, alone.",
+                    "With the device at 1 sessions step down; with the pool at its threads they take turns. Slowness: "
+                    "how much longer a batch takes than when the device was measured, alone.",
                 ),
                 Panel(
                     "Stages, p50",

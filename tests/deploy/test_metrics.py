@@ -35,7 +35,8 @@ _UNITS = ("_seconds", "_bytes", "_ratio", "_bits_per_second", "_info", "_ready",
 #: Plain counts of things name the thing.
 _THINGS = ("_sessions", "_viewers", "_uplinks", "_tasks", "_threads")
 _LABELS = {
-    *("result", "reason", "code", "status", "method", "state", "stage", "channel", "tier", "motion", "direction", "thread"),
+    *("result", "reason", "code", "status", "method", "state", "stage", "channel", "tier"),
+    *("motion", "direction", "thread"),
     *("service", "version", "revision", "engine", "encoder", "le"),
 }
 #: More series of one metric on one instance than this grow with something that nobody bounds.

@@ -119,7 +119,8 @@ class Stack:
             await asyncio.gather(*(self._ready(http, name) for name in self._ports))
 
     async def _spawn(self, name: str, environment: Mapping[str, str]) -> None:
-        own = {"MIEN_PORT": str(self._ports[name]), **self._share(name), **self._options.env_of.get(name, {}), **environment}
+        own = {"MIEN_PORT": str(self._ports[name]), **self._share(name)}
+        own |= {**self._options.env_of.get(name, {}), **environment}
         with (self.folder / f"{name}.log").open("ab") as log:
             self._processes[name] = await asyncio.create_subprocess_exec(
                 sys.executable,
