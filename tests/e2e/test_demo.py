@@ -97,6 +97,7 @@ def test_it_records_what_a_viewer_received(tmp_path: Path) -> None:
     assert 0 < report["latency_ms_p50"] <= report["latency_ms_p99"]
     assert 25 < report["uplink_kbit_s"] < 36
     assert report["downlink_kbit_s"] > 50
+    assert sum(report["tier_seconds"].values()) >= 1
     with av.open(str(out)) as container:
         pictures = sum(1 for _ in container.decode(video=0))
         assert container.streams.video[0].width == 1280

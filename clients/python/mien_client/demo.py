@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mien_client.api import MienClient, MienError, Session, Unreachable
 from mien_client.launcher import Stack, StackOptions
@@ -44,8 +45,10 @@ async def run_demo(options: DemoOptions, say: Callable[[str], None]) -> dict[str
         avatar_id = await avatar_of(mien, options.avatar)
         async with speaking_session(mien, avatar_id) as (session, uplink):
             say(f"Mien is running. Open {stack.url}/#session={session.session_id} and press play; Ctrl-C ends it.")
-            view = asyncio.create_task(_view(session, uplink, options), name="view")
+            tiers: Counter[str] = Counter()
+            view = asyncio.create_task(_view(session, uplink, options, tiers), name="view")
             others = {
+                asyncio.create_task(_look_at_tiers(mien, session, tiers), name="tiers"),
                 asyncio.create_task(stack.watch(), name="services"),
                 asyncio.create_task(play(track, uplink), name="speaker"),
             }
@@ -81,11 +84,22 @@ async def speaking_session(mien: MienClient, avatar_id: str) -> AsyncIterator[tu
             await mien.end_session(session.session_id, session.token)
 
 
-async def _view(session: Session, uplink: Uplink, options: DemoOptions) -> dict[str, Any] | None:
+async def _look_at_tiers(mien: MienClient, session: Session, tiers: Counter[str]) -> NoReturn:
+    """Count once a second which tier the session is on: under load it may change in mid-call."""
+    while True:
+        await asyncio.sleep(1.0)
+        with contextlib.suppress(MienError, Unreachable):
+            stats = (await mien.session(session.session_id, session.token)).stats
+            if stats is not None:
+                tiers[stats.tier] += 1
+
+
+async def _view(session: Session, uplink: Uplink, options: DemoOptions, tiers: Counter[str]) -> dict[str, Any] | None:
     if not (options.measure or options.record):
         await (asyncio.Event().wait() if options.seconds is None else asyncio.sleep(options.seconds))
         return None
     async with Viewer(session.whep_url, session.watch_token) as viewer:
         start_s, sent_before = time.monotonic(), uplink.sent_bytes
         report = await receive(viewer, options.record, options.seconds)
-        return report | {"uplink_kbit_s": kbit_s(uplink.sent_bytes - sent_before, time.monotonic() - start_s)}
+        uplink_kbit_s = kbit_s(uplink.sent_bytes - sent_before, time.monotonic() - start_s)
+        return report | {"uplink_kbit_s": uplink_kbit_s, "tier_seconds": dict(tiers)}
