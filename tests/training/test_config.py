@@ -18,7 +18,8 @@ STAGE = {"kind": "joint", "steps": 3, "batch": 2, "size": 64, "learning_rate": 1
 @pytest.mark.parametrize("name", ["generator-cpu.toml", "generator-gpu.toml"])
 def test_the_shipped_generator_configurations_are_read(name: str) -> None:
     config = read_config(CONFIGS / name, GeneratorConfig)
-    assert [stage.kind for stage in config.stages] == ["appearance", "motion", "joint", "joint"]
+    assert [stage.kind for stage in config.stages][:2] == ["appearance", "motion"]
+    assert config.stages[-1].kind == "joint"
     assert "reader" in config.pairs.validation
 
 

@@ -12,7 +12,7 @@ import torch
 
 from mien_generator.face.fomm.config import HALF_WIDTH, FommConfig, GeneratorConfig, HourglassConfig
 from mien_training.datasets import Augmentation, PairSampler, Split, open_sets
-from mien_training.generator import MIEN_HALF, GeneratorTrainer, Losses, Schedule, Stage
+from mien_training.generator import MIEN_HALF, GeneratorTrainer, Losses, Schedule, Stage, revive
 from mien_training.run import Run, RunError
 
 CPU = torch.device("cpu")
@@ -118,6 +118,19 @@ def test_normalisations_keep_their_statistics_in_a_joint_stage(tmp_path: Path, l
     before = {name: value.clone() for name, value in trainer.network.state_dict().items() if "running" in name}
     trainer.train()
     assert all(torch.equal(trainer.network.state_dict()[name], value) for name, value in before.items())
+
+
+def test_a_keypoint_that_no_pixel_follows_gets_another_chance(tmp_path: Path, labelled: Path) -> None:
+    trainer = _trainer(tmp_path / "run", labelled, (STAGES[1],))
+    mask = trainer.network.dense_motion_network.mask
+    with torch.no_grad():
+        mask.bias[1 + 2] = -50.0
+        mask.bias[1 + 0] = 3.0
+    pairs = trainer._sampler.pairs(4, 64)
+    assert revive(trainer.network, pairs) == [2]
+    torch.testing.assert_close(mask.weight[3], mask.weight[1], atol=1e-3, rtol=0.1)
+    assert mask.bias[3] == mask.bias[1]
+    assert revive(trainer.network, pairs) == []
 
 
 def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path: Path, labelled: Path) -> None:

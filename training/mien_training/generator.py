@@ -134,6 +134,8 @@ class GeneratorTrainer:
         optimizer = torch.optim.Adam(parameters, lr=stage.learning_rate, betas=(0.5, 0.999))
         critic_optimizer = None
         if stage.kind == "joint":
+            if first_step == 0:
+                revive(self.network, self._sampler.pairs(16, stage.size))
             self._features = self._feature_loss(state)
             if stage.losses.adversarial:
                 self._discriminator = Discriminator().to(self._device)
@@ -325,6 +327,35 @@ def initialised(network: OcclusionAwareGenerator) -> OcclusionAwareGenerator:
     nn.init.normal_(dense.occlusion.weight, std=1e-3)
     nn.init.constant_(dense.occlusion.bias, 2.0)
     return network
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def revive(network: OcclusionAwareGenerator, pairs: PairBatch, least: float = 0.01) -> list[int]:
+    """Give keypoints that no pixel follows another chance; which they were.
+
+    Where motion is learnt a neighbour's mask may win a keypoint's place for good, a brow the eye's, whose softmax
+    then passes no gradient back. Such a keypoint gets the mask of whoever won its own place, and both share it until
+    they differ. least: of a mask's greatest value over all pixels of all pairs.
+    """
+    dense = network.dense_motion_network
+    was_training = dense.training
+    mask = dense.eval()(
+        dense.prepare(pairs.source, pairs.source_keypoints), pairs.driving_keypoints
+    ).mask  # (B, 1+K, h, w)
+    dense.train(was_training)
+    dead = [keypoint for keypoint in range(mask.shape[1] - 1) if mask[:, keypoint + 1].amax() < least]
+    height, width = mask.shape[2:]
+    for keypoint in dead:
+        column, row = (
+            (pairs.driving_keypoints.points[:, keypoint] + 1) / 2 * mask.new_tensor([width, height])
+        ).T.long()
+        there = mask[torch.arange(len(mask)), 1:, row.clamp(0, height - 1), column.clamp(0, width - 1)]
+        winner = 1 + int(there.mean(dim=0).argmax())
+        dense.mask.weight[keypoint + 1] = dense.mask.weight[winner] * (
+            1 + 0.01 * torch.randn_like(dense.mask.weight[winner])
+        )
+        dense.mask.bias[keypoint + 1] = dense.mask.bias[winner]
+    return dead
 
 
 def _trained(network: OcclusionAwareGenerator, kind: str) -> Iterator[nn.Parameter]:

@@ -28,7 +28,7 @@ class GeneratorSettings(ServiceSettings):
         384, description="Side of the network's faces on the best tier; below 384 there is one of 256, below that warp"
     )
     floor_fps: int = Field(
-        15, ge=0, le=60, description="A session steps down from a network without time for so many frames; 0: never"
+        24, ge=0, le=60, description="A session steps down from a network without time for so many frames; 0: never"
     )
     capacity: Annotated[PositiveInt | None, BeforeValidator(lambda value: None if value == "" else value)] = Field(
         None, description="Sessions this generator takes; unset: what it finds at its start that it can hold"
