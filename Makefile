@@ -35,7 +35,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest -q tests/shared tests/encoder tests/gateway tests/generator tests/signaling tests/client tests/tools \
+	$(BIN)/pytest -q -m "not slow" tests/shared tests/encoder tests/gateway tests/generator tests/signaling tests/client tests/tools \
 	  tests/deploy/test_compose.py tests/deploy/test_operating.py
 
 test: $(VENV)/.dev

@@ -183,6 +183,7 @@ class OverlappingNetwork(Network):
         return ticket
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["warp", "batches", "overlapping batches", "stepping"])
 async def test_faces_never_mix(published: Published, metrics: GeneratorMetrics, kind: str) -> None:
     """Three sessions of three colours, moved together in the same batches: each decodes to its own colour alone."""
@@ -237,6 +238,7 @@ async def test_an_idr_comes_when_it_is_asked_for(engine: Engine, published: Publ
     assert idrs[1] <= asked_at + 2, "within two frames"
 
 
+@pytest.mark.slow
 async def test_the_bitrate_follows_its_target(engine: Engine, published: Published) -> None:
     async def bytes_in(seconds: float) -> int:
         before = len(published.frames["red"])
@@ -395,6 +397,7 @@ async def test_the_device_makes_faces_on_its_own_thread_in_batches_and_the_pool_
         assert all(later.follows(earlier) for earlier, later in itertools.pairwise(frames))
 
 
+@pytest.mark.slow
 async def test_a_step_changes_the_face_and_nothing_else_of_the_stream(
     published: Published, metrics: GeneratorMetrics
 ) -> None:
@@ -424,6 +427,7 @@ async def test_a_step_changes_the_face_and_nothing_else_of_the_stream(
     assert [value("mien_tier_steps_total", {"direction": way}) for way in ("down", "up")] == [1, 1]
 
 
+@pytest.mark.slow
 async def test_overload_steps_sessions_down_and_refuses_nobody(published: Published, metrics: GeneratorMetrics) -> None:
     """A device that takes 40 and 20 ms for a face, whatever else runs: three do not fit on its best tier."""
     networks = Network(384, face_s=0.04), Network(256, face_s=0.02)

@@ -23,6 +23,7 @@ runpy.run_module("mien_generator.face.fomm.device_bench", run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_runs_on_torch_alone() -> None:
     arms = ["full", "kept", "eager", "crops", "rgb"]
     options = ["--device", "cpu", "--tiny", "--json", "--sizes", "32", "--batches", "1,3", "--arms", ",".join(arms)]

@@ -338,6 +338,7 @@ def test_memory_that_runs_out_refuses_one_avatar_and_no_other(
     assert len(generator.animate([FaceRequest(held, _keypoints(1)), FaceRequest(comes, _keypoints(2))])) == 2
 
 
+@pytest.mark.slow
 def test_a_thousand_avatars_come_and_go_and_leave_nothing(weights: FommWeights) -> None:
     generator = FommGenerator(weights, size=32)
     visitors = [_placed(seed, box)[0] for seed, box in enumerate((CropBox(300, 100, 32), CropBox(301, 100, 40)))]
