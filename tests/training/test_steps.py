@@ -91,6 +91,7 @@ def test_the_four_steps_one_after_the_other(tmp_path: Path, labelled: Path) -> N
         "finetune", FINETUNE, "--encoder", str(pruned), "--generator", str(generated / "fomm-half.safetensors")
     )
     assert read_weights(finetuned / "fomm-half.safetensors").sha256 != weights.sha256
+    assert (finetuned / "encoder.onnx").read_bytes() != (pruned / "encoder.onnx").read_bytes()
     for folder in (distilled, generated, finetuned):
         assert list(folder.glob("curves-*.csv")) and list(folder.glob("sheet-*.png"))
 

@@ -15,13 +15,15 @@ from mien_training import distil as distillation
 from mien_training import prune as pruning
 from mien_training.config import at_least, read_config
 from mien_training.datasets import Augmentation, DatasetError, LabelledSet, PairSampler, Split, open_sets
-from mien_training.encoder_network import EncoderConfig, EncoderNetwork
+from mien_training.encoder_network import EncoderConfig, EncoderNetwork, write_encoder
 from mien_training.finetune import Finetuner, FinetuneStage
 from mien_training.generator import GeneratorTrainer, Schedule, Stage
 from mien_training.run import Run, RunError
 
 #: What steps three and four leave in their run's folder: float16, the generator alone.
 GENERATOR_FILE = "fomm-half.safetensors"
+#: And step four the encoder that goes with it.
+ENCODER_FILE = "encoder.onnx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ def generator(arguments: Arguments) -> None:
 
 
 def finetune(arguments: Arguments) -> None:
-    """Leaves GENERATOR_FILE, and the encoder in its checkpoint."""
+    """Leaves GENERATOR_FILE and ENCODER_FILE."""
     assert arguments.encoder is not None and arguments.generator is not None
     config = read_config(arguments.config, FinetuneConfig)
     sampler, _ = config.pairs.samplers(arguments.data, arguments.device)
@@ -139,6 +141,7 @@ def finetune(arguments: Arguments) -> None:
         seed=config.seed,
     ).train()
     write_generator(both.generator, weights.config, arguments.run.folder / GENERATOR_FILE)
+    write_encoder(both.encoder, arguments.run.folder / ENCODER_FILE)
 
 
 def write_generator(network: OcclusionAwareGenerator, config: FommConfig, path: Path) -> None:
