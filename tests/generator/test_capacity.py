@@ -14,19 +14,19 @@ WARP_ONLY = Speed((), warp_s=0.0026, finish_s=0.0024)
 GPU = BatchCost(((1, 0.0015), (16, 0.004)))
 
 
-def test_two_cores_hold_ten_warped_sessions() -> None:
-    assert capacity(WARP_ONLY, 2.0, shares_cores=True, fps=30, floor_fps=15, batch=16) == 10
+def test_two_cores_hold_seven_warped_sessions_as_measured() -> None:
+    assert capacity(WARP_ONLY, 2.0, shares_cores=True, fps=30, floor_fps=15, batch=16) == 7
 
 
 def test_a_network_on_the_cpu_adds_no_place_since_its_sessions_can_step_down() -> None:
     with_network = Speed((BatchCost.linear(0.06), BatchCost.linear(0.033)), 0.0026, 0.0024)
-    assert capacity(with_network, 2.0, shares_cores=True, fps=30, floor_fps=15, batch=1) == 10
+    assert capacity(with_network, 2.0, shares_cores=True, fps=30, floor_fps=15, batch=1) == 7
 
 
 def test_a_gpu_takes_the_faces_and_its_cores_bind() -> None:
     speed = Speed((GPU,), 0.0026, 0.0024)
-    assert capacity(speed, 16.0, shares_cores=False, fps=30, floor_fps=15, batch=16) == 177
-    assert capacity(speed, 200.0, shares_cores=False, fps=30, floor_fps=15, batch=16) > 1000
+    assert capacity(speed, 16.0, shares_cores=False, fps=30, floor_fps=15, batch=16) == 122
+    assert capacity(speed, 200.0, shares_cores=False, fps=30, floor_fps=15, batch=16) > 700
 
 
 def test_where_the_gpu_binds_the_cores_left_warp_for_the_rest() -> None:
@@ -41,7 +41,7 @@ def test_one_is_taken_however_slow_the_machine() -> None:
 
 def test_without_a_floor_the_device_never_binds() -> None:
     speed = Speed((BatchCost.linear(1.0),), 0.0026, 0.0024)
-    assert capacity(speed, 2.0, shares_cores=False, fps=30, floor_fps=0, batch=1) == 22
+    assert capacity(speed, 2.0, shares_cores=False, fps=30, floor_fps=0, batch=1) == 15
 
 
 @given(st.floats(1e-4, 0.1), st.floats(1e-4, 0.1), st.floats(0.1, 64), st.floats(1.0, 4.0))
@@ -55,4 +55,4 @@ def test_more_cores_never_hold_fewer(warp_s: float, finish_s: float, cores: floa
 @pytest.mark.parametrize("cores", [1.0, 2.0, 7.5])
 def test_admitted_sessions_leave_room_for_the_rest_of_the_process(cores: float) -> None:
     held = capacity(WARP_ONLY, cores, True, 30, 15, 1)
-    assert held * 30 * (WARP_ONLY.warp_s + WARP_ONLY.finish_s) <= 0.8 * cores
+    assert held * 30 * (WARP_ONLY.warp_s + WARP_ONLY.finish_s) <= 0.55 * cores

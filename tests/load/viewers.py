@@ -11,18 +11,16 @@ import asyncio
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from queue import Queue
 from typing import Literal
 
-from aiortc import RTCRtpReceiver
 from aiortc.rtp import RtpPacket
 from load.workers import serve
 from pydantic import BaseModel
 
 from mien_client.api import MienError, Session, Unreachable
+from mien_client.bench_latency import tap
 from mien_client.viewer import Viewer, WhepError
 from mien_shared.clock import elapsed_ms_u32
 from mien_shared.motion import sequence_distance
@@ -30,7 +28,6 @@ from mien_shared.trace import read_trace
 
 _JOINING_AT_ONCE = 4
 _FIRST_FRAME_TIMEOUT_S = 10.0
-_DECODER_QUEUE = "_RTCRtpReceiver__decoder_queue"
 
 
 class ViewersOrder(BaseModel):
@@ -104,29 +101,6 @@ class AccessUnits:
             self.sight.stalled_frames += 1
         else:
             self.sight.latencies_ms.append(elapsed_ms_u32(now_ms & 0xFFFF_FFFF, trace.capture_ms))
-
-
-class _NothingToDecode:
-    """Stands for aiortc's queue of frames to decode and lets them go; its end is still passed on."""
-
-    def __init__(self, queue: Queue[object]) -> None:
-        self._queue = queue
-
-    def put(self, task: object) -> None:
-        if task is None:
-            self._queue.put(None)
-
-
-def tap(receiver: RTCRtpReceiver, take: Callable[[RtpPacket], None]) -> None:
-    """Show `take` every packet of a receiver after it has dealt with it, and leave its decoder without work."""
-    setattr(receiver, _DECODER_QUEUE, _NothingToDecode(getattr(receiver, _DECODER_QUEUE)))
-    handle = receiver._handle_rtp_packet
-
-    async def handle_and_show(packet: RtpPacket, arrival_time_ms: int) -> None:
-        await handle(packet, arrival_time_ms)
-        take(packet)
-
-    receiver._handle_rtp_packet = handle_and_show
 
 
 class Viewers:

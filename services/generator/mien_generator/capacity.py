@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from mien_generator.cost import BatchCost
 
-#: Of the cores' time. The rest is for the event loop, for Redis, and for the difference between pictures.
-_CORES_SHARE = 0.8
+#: Of the cores' time. The rest is for the event loop and Redis, and is lost where threads wait for the interpreter: on
+#: two cores seven warped sessions hold (docs/latency.md), which is what this share says of them.
+_CORES_SHARE = 0.55
 #: Of the device's time.
 _DEVICE_SHARE = 0.95
 
