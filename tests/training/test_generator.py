@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ import cv2
 import torch
 
 from mien_generator.face.fomm.config import HALF_WIDTH, FommConfig, GeneratorConfig, HourglassConfig
+from mien_training.config import TrainingConfigError
 from mien_training.datasets import Augmentation, PairSampler, Split, open_sets
 from mien_training.generator import MIEN_HALF, GeneratorTrainer, Losses, Schedule, Stage, revive
 from mien_training.run import Run, RunError
@@ -70,7 +72,7 @@ def test_every_stage_runs_and_leaves_curves_and_sheets(tmp_path: Path, labelled:
         "sheet-3-joint-000008.png",
     }
     rows = (tmp_path / "run/curves-3-joint.csv").read_text().splitlines()
-    assert rows[0] == "step,pixels,edges,features,painted,moved,occlusion" and len(rows) == 3
+    assert rows[0] == "step,pixels,edges,features,painted,moved,occlusion,known" and len(rows) == 3
     sheet = cv2.imread(str(tmp_path / "run/sheet-3-joint-000008.png"))
     assert sheet is not None and sheet.shape == (4 * 64, 5 * 64, 3)
 
@@ -110,7 +112,47 @@ def test_the_adversarial_losses_train_their_critic_too(tmp_path: Path, labelled:
     stage = Stage("joint", 4, 1, 128, 1e-3, losses)  # the critic looks at half the size, too
     _trainer(tmp_path / "run", labelled, (stage,)).train()
     header = (tmp_path / "run/curves-1-joint.csv").read_text().splitlines()[0]
-    assert header == "step,pixels,edges,features,painted,moved,occlusion,adversarial,matching,critic"
+    assert header == "step,pixels,edges,features,painted,moved,occlusion,known,adversarial,matching,critic"
+
+
+def test_a_window_trains_everything_on_part_of_the_picture(tmp_path: Path, labelled: Path) -> None:
+    trainer = _trainer(tmp_path / "run", labelled, (Stage("joint", 4, 2, 64, 1e-3, window=32),))
+    before = {name: value.clone() for name, value in trainer.network.named_parameters()}
+    trainer.train()
+    header = (tmp_path / "run/curves-1-joint.csv").read_text().splitlines()[0]
+    assert header == "step,pixels,edges,features,moved,occlusion,known"
+    after = dict(trainer.network.named_parameters())
+    for part in ("first.", "bottleneck.", "final.", "dense_motion_network.mask", "dense_motion_network.occlusion"):
+        assert any(not torch.equal(after[name], before[name]) for name in before if name.startswith(part)), part
+
+
+def test_a_windows_features_are_those_of_the_whole_picture(tmp_path: Path, labelled: Path) -> None:
+    """As large as the picture, a window is judged as the picture is, but for the source's residual."""
+    trainer = _trainer(tmp_path / "run", labelled, (STAGES[2],))
+    trainer._set_modes("joint")
+    pairs = trainer._sampler.pairs(2, 64)
+    plain = Losses(features=0)
+    whole = trainer._joint(pairs, plain)
+    window = trainer._window(pairs, Stage("joint", 1, 2, 64, 1e-3, plain, window=64))
+    both = (plain.pixels + plain.painted) / plain.painted
+    assert window["pixels"].item() == pytest.approx(both * whole["painted"].item(), rel=1e-4)
+    for name in ("moved", "occlusion", "known"):
+        assert window[name].item() == pytest.approx(whole[name].item(), rel=1e-4), name
+
+
+@pytest.mark.parametrize(("kind", "window"), [("motion", 32), ("joint", 30), ("joint", 68), ("joint", -4)])
+def test_windows_that_cannot_be(kind: Any, window: int) -> None:
+    with pytest.raises(TrainingConfigError, match="window is a joint stage's, a multiple of 4 up to its size"):
+        Stage(kind, 1, 1, 64, 1e-3, window=window)
+
+
+def test_windows_lie_within_the_picture_mostly_where_faces_are(labelled: Path) -> None:
+    sampler = PairSampler(open_sets(labelled, Split(()))[0], {"clip": 1.0}, Augmentation(), device=CPU, seed=0)
+    places = torch.tensor([sampler.window(64, 36) for _ in range(300)])
+    assert places.min() >= 0 and places.max() <= 28
+    centred = (places - torch.tensor([16, 14])).abs().amax(dim=1) < 8
+    assert 0.6 < centred.float().mean() < 0.95
+    assert sampler.window(16, 16) == (0, 0)
 
 
 def test_normalisations_keep_their_statistics_in_a_joint_stage(tmp_path: Path, labelled: Path) -> None:

@@ -1,8 +1,10 @@
 """Labelled crops, and pairs of them with keypoints that are moved along exactly.
 
 A labelled set is a folder as `python -m mien_landmarks label` and `python -m mien_training.synthetic` write it:
-frames.npy (N, S, S, 3) uint8, keypoints.npy (N, 10, 6) float32, meta.json with identity and kind. Everything lies on
-the training device from the start; a batch is one sampling of it, so no worker processes feed anything.
+frames.npy (N, S, S, 3) uint8, keypoints.npy (N, 10, 6) float32, meta.json with identity and kind. What else is known
+of its motion lies beside them: landmarks.npy (N, 478, 2), NaN where there is none, or, of stills that were moved,
+lookups.npy (N, 96, 96, 3): where each place was taken from in the set's first frame, and how much of it. Everything
+lies on the training device from the start; a batch is one sampling of it, so no worker processes feed anything.
 
 A picture and its keypoints pass through the same map. Maps are written backward, from the picture that is made to the
 one it is taken from: z -> M z + b, and for stills a displacement of the head on top. Keypoints take the inverse.
@@ -14,6 +16,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,19 +44,29 @@ MIRRORED = torch.tensor(
 _FEATURES = [FaceKeypoint.LEFT_EYE, FaceKeypoint.RIGHT_EYE, FaceKeypoint.UPPER_LIP, FaceKeypoint.LOWER_LIP]
 
 
+#: Side of the maps of lookups.npy: what dense motion works at for a picture of 384.
+LOOKUP_SIDE = 96
+NUM_LANDMARKS = 478
+
+
 class DatasetError(ValueError):
     """A folder that holds no labelled sets, or one that is damaged; the text names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledSet:
-    """One clip, still or synthetic sequence. frames: (N, S, S, 3) uint8. keypoints: (N, 10, 6) float32."""
+    """One clip, still or synthetic sequence. frames: (N, S, S, 3) uint8. keypoints: (N, 10, 6) float32.
+
+    landmarks: (N, 478, 2) float32. lookups: (N, LOOKUP_SIDE, LOOKUP_SIDE, 3) float16. None where the set has none.
+    """
 
     name: str
     identity: str
     kind: str
     frames: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
     keypoints: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+    landmarks: np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None = None
+    lookups: np.ndarray[tuple[int, ...], np.dtype[np.float16]] | None = None
 
     @classmethod
     def open(cls, folder: Path) -> LabelledSet:
@@ -62,7 +75,8 @@ class LabelledSet:
             meta = json.loads((folder / "meta.json").read_text())
             frames = np.load(folder / "frames.npy", mmap_mode="r")
             keypoints = np.load(folder / "keypoints.npy")
-            labelled = cls(folder.name, str(meta["identity"]), str(meta["kind"]), frames, keypoints)
+            landmarks, lookups = _optional(folder / "landmarks.npy"), _optional(folder / "lookups.npy")
+            labelled = cls(folder.name, str(meta["identity"]), str(meta["kind"]), frames, keypoints, landmarks, lookups)
         except (OSError, ValueError, KeyError) as error:
             raise DatasetError(f"{folder.name} is no labelled set: {error}") from error
         count = len(frames)
@@ -72,7 +86,16 @@ class LabelledSet:
             raise DatasetError(f"{folder.name}: keypoints are ({count}, 10, 6), not {keypoints.shape}")
         if not np.isfinite(keypoints).all():
             raise DatasetError(f"{folder.name}: a keypoint is not finite")
+        if landmarks is not None and landmarks.shape != (count, NUM_LANDMARKS, 2):
+            raise DatasetError(f"{folder.name}: landmarks are ({count}, {NUM_LANDMARKS}, 2), not {landmarks.shape}")
+        if lookups is not None and lookups.shape != (count, LOOKUP_SIDE, LOOKUP_SIDE, 3):
+            wanted = (count, LOOKUP_SIDE, LOOKUP_SIDE, 3)
+            raise DatasetError(f"{folder.name}: lookups are {wanted}, not {lookups.shape}")
         return labelled
+
+
+def _optional(path: Path) -> Any:
+    return np.load(path) if path.exists() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +120,20 @@ def open_sets(folder: Path, split: Split) -> tuple[list[LabelledSet], list[Label
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class KnownMotion:
+    """Where parts of the driving pictures are in their sources, crop coordinates.
+
+    landmarks: (B, 478, 2) in the driving picture, source_landmarks: the same in the source; NaN where unknown.
+    lookup: (B, h, w, 2), where each place was taken from; shown: (B, h, w), how much of it was, 0 where unknown.
+    """
+
+    landmarks: torch.Tensor
+    source_landmarks: torch.Tensor
+    lookup: torch.Tensor
+    shown: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class PairBatch:
     """Two pictures of each face. source, driving: (B, 3, S, S) float32 in [0, 1].
 
@@ -108,6 +145,7 @@ class PairBatch:
     source_keypoints: KeypointTensors
     driving_keypoints: KeypointTensors
     attention: torch.Tensor
+    known: KnownMotion
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +189,13 @@ class PairSampler:
         rows = torch.from_numpy(np.concatenate([each.keypoints for each in sets]))
         self._points, self._jacobians = rows[..., :2], rows[..., 2:].unflatten(-1, (2, 2))
         self._expressions = expressions(self._points, self._jacobians)
+        self._landmarks = torch.from_numpy(np.concatenate([_landmarks(each) for each in sets]))
+        # Few sets have lookups: a frame's row in them, -1 where it has none.
+        known = [each.lookups for each in sets if each.lookups is not None]
+        empty = np.zeros((1, LOOKUP_SIDE, LOOKUP_SIDE, 3), np.float16)
+        self._lookups = torch.from_numpy(np.concatenate([*known, empty]))
+        has = np.concatenate([np.full(len(each.frames), each.lookups is not None) for each in sets])
+        self._lookup_rows = torch.from_numpy(np.where(has, np.cumsum(has) - 1, -1))
         self._groups = _by_identity(sets)
         kinds = [sets[members[0]].kind for members in self._groups]
         share = torch.tensor([weights.get(kind, 0.0) / kinds.count(kind) for kind in kinds])
@@ -186,6 +231,7 @@ class PairSampler:
         driving_map = source_map
         if still.any():
             driving_map, driving_kp = self._move_heads(source_map, driving_kp, matrix, offset, still)
+        known = self._known(first, second, matrix, offset, still, size // 4)
         source = _taken(self._pictures(first), source_map.to(self._device))
         driving = _taken(self._pictures(second), driving_map.to(self._device))
         both = self._recoloured(torch.stack([source, driving]))
@@ -194,7 +240,45 @@ class PairSampler:
             driving_kp.jacobians + amount.jacobian_noise * self._normal(count, 10, 2, 2),
         )
         return PairBatch(
-            both[0], both[1], self._there(source_kp), self._there(noisy), attention(self._there(driving_kp), size)
+            both[0],
+            both[1],
+            self._there(source_kp),
+            self._there(noisy),
+            attention(self._there(driving_kp), size),
+            known,
+        )
+
+    def _known(
+        self,
+        first: torch.Tensor,
+        second: torch.Tensor,
+        matrix: torch.Tensor,
+        offset: torch.Tensor,
+        still: torch.Tensor,
+        side: int,
+    ) -> KnownMotion:
+        """What is known of the pairs' motion, moved as their pictures are; nothing of a still moved against itself."""
+        back = inverse_2x2(matrix)
+
+        def along(places: torch.Tensor) -> torch.Tensor:
+            return (places - offset[:, None]) @ back.mT
+
+        of_source, of_driving = self._landmarks[first], self._landmarks[second]
+        # Mirrored, a landmark is its twin's; which twin does not matter here, as long as both pictures agree.
+        nothing = torch.where(still[:, None, None], torch.nan, 0.0)
+        rows = self._lookup_rows[second]
+        lookups = self._lookups[rows].float()  # row -1 is the empty one
+        grid = _affine_map(matrix, offset, side)
+        there = nn.functional.grid_sample(
+            lookups.permute(0, 3, 1, 2), grid, mode="bilinear", padding_mode="border", align_corners=False
+        )
+        inside = (grid.abs().amax(dim=-1) < 1).float()
+        lookup = along(there[:, :2].flatten(2).mT).unflatten(1, (side, side))
+        return KnownMotion(
+            (along(of_driving) + nothing).to(self._device),
+            (along(of_source) + nothing).to(self._device),
+            lookup.to(self._device),
+            (there[:, 2] * inside).to(self._device),
         )
 
     def patches(self, count: int, size: int, scale: float = 1.0) -> torch.Tensor:
@@ -208,6 +292,15 @@ class PairSampler:
         patches = _taken(self._pictures(first), places.to(self._device))
         return self._recoloured(patches[None])[0]
 
+    def window(self, side: int, part: int) -> tuple[int, int]:
+        """Top and left of a square of `part` within one of `side`: two of three times about where faces are."""
+        top, left = (self._uniform(2) * (side - part + 1)).long().tolist()
+        if float(self._uniform(1)) < 1 / 3:
+            return top, left
+        centre = torch.tensor([0.53, 0.5]) + 0.06 * self._normal(2)  # the crop's framing; rows first
+        near = (centre * side - part / 2).round().long().clamp(0, side - part)
+        return int(near[0]), int(near[1])
+
     def _choose(self, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Indices of two frames each, and whether the second is the first."""
         groups = torch.multinomial(self._share, count, replacement=True, generator=self._random).tolist()
@@ -217,6 +310,8 @@ class PairSampler:
             chosen = members[int(self._uniform(1) * len(members))]
             start, end = int(self._offsets[chosen]), int(self._offsets[chosen + 1])
             a = start + int(self._uniform(1) * (end - start))
+            if self._lookup_rows[start] >= 0:
+                a = start  # what was moved, since its motion is known from there
             others = start + (self._uniform(4) * (end - start)).long()
             # Of three pairs one is the widest of four in motion and one in expression: speech is mostly small motion,
             # and where a head moves, that a lid shuts hardly counts.
@@ -338,6 +433,13 @@ def attention(keypoints: KeypointTensors, size: int, gain: float = 8.0) -> torch
     offset = grid - keypoints.points[:, _FEATURES, None, None, :]
     bells = torch.exp(-0.5 * (offset / torch.tensor([0.13, 0.09], device=grid.device)).square().sum(dim=-1))
     return 1 + gain * bells.amax(dim=1, keepdim=True)
+
+
+def _landmarks(labelled: LabelledSet) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """(N, 478, 2), NaN where the set knows of none."""
+    if labelled.landmarks is None:
+        return np.full((len(labelled.frames), NUM_LANDMARKS, 2), np.nan, np.float32)
+    return labelled.landmarks.astype(np.float32)
 
 
 def _by_identity(sets: Iterable[LabelledSet]) -> list[list[int]]:

@@ -23,9 +23,10 @@ import torch
 from torch import nn
 
 from mien_generator.face.fomm.config import HALF_WIDTH, FommConfig
+from mien_generator.face.fomm.dense_motion import DenseMotion
 from mien_generator.face.fomm.first_order import KeypointTensors, coordinate_grid, sample
 from mien_generator.face.fomm.occlusion_generator import GeneratedFace, OcclusionAwareGenerator, enlarged, resized
-from mien_training.config import at_least
+from mien_training.config import TrainingConfigError, at_least
 from mien_training.datasets import PairBatch, PairSampler
 from mien_training.losses import (
     Discriminator,
@@ -34,6 +35,7 @@ from mien_training.losses import (
     discriminator_loss,
     edges,
     feature_matching,
+    known_motion,
     pyramid_l1,
 )
 from mien_training.run import Average, Meter, Progress, Run
@@ -47,6 +49,7 @@ class Losses:
     """What each loss of a joint stage counts. 0 leaves it out, and its cost.
 
     painted: on the network's own part of the picture, which the source's residual would otherwise excuse.
+    known: on the deformation, where it is known.
     """
 
     pixels: float = 10.0
@@ -55,13 +58,18 @@ class Losses:
     moved: float = 2.0
     painted: float = 8.0
     occlusion: float = 0.3
+    known: float = 20.0
     adversarial: float = 0.0
     feature_matching: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage: `steps` batches of `batch` at `size` pixels; the learning rate falls to a tenth along a cosine."""
+    """One stage: `steps` batches of `batch` at `size` pixels; the learning rate falls to a tenth along a cosine.
+
+    window: side of the part of the picture that a joint stage decodes, pixels, rather often where eyes and mouth are;
+    0 decodes all of it. The source's residual takes whole pictures, so of a window only what is painted is judged.
+    """
 
     kind: Literal["appearance", "motion", "joint"]
     steps: int
@@ -69,10 +77,13 @@ class Stage:
     size: int
     learning_rate: float
     losses: Losses = field(default_factory=Losses)
+    window: int = 0
 
     def __post_init__(self) -> None:
         at_least(1, steps=self.steps, batch=self.batch)
         at_least(32, size=self.size)
+        if self.window % 4 or not 0 <= self.window <= self.size or (self.window and self.kind != "joint"):
+            raise TrainingConfigError(f"window is a joint stage's, a multiple of 4 up to its size, not {self.window}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +144,9 @@ class GeneratorTrainer:
         parameters = list(_trained(self.network, stage.kind))
         optimizer = torch.optim.Adam(parameters, lr=stage.learning_rate, betas=(0.5, 0.999))
         critic_optimizer = None
+        if stage.kind != "appearance" and first_step == 0 and number > 0:
+            revive(self.network, self._sampler.pairs(16, stage.size))
         if stage.kind == "joint":
-            if first_step == 0:
-                revive(self.network, self._sampler.pairs(16, stage.size))
             self._features = self._feature_loss(state)
             if stage.losses.adversarial:
                 self._discriminator = Discriminator().to(self._device)
@@ -175,7 +186,9 @@ class GeneratorTrainer:
         if stage.kind == "appearance":
             return self._appearance(self._sampler.patches(stage.batch, stage.size))
         pairs = self._sampler.pairs(stage.batch, stage.size)
-        return self._motion(pairs) if stage.kind == "motion" else self._joint(pairs, stage.losses)
+        if stage.kind == "motion":
+            return self._motion(pairs, stage.losses.known)
+        return self._window(pairs, stage) if stage.window else self._joint(pairs, stage.losses)
 
     def _appearance(self, patches: torch.Tensor) -> dict[str, torch.Tensor]:
         count, size = patches.shape[0], patches.shape[2]
@@ -188,10 +201,8 @@ class GeneratorTrainer:
             return (grid.flatten(0, 1) @ motion.mT + offset[:, None]).unflatten(1, (side, side))
 
         with self._autocast():
-            features = self.network.first(patches.contiguous(memory_format=torch.channels_last))
-            for block in self.network.down_blocks:
-                features = block(features)
-            made = self._decoded(sample(features, places(features.shape[2])))
+            features = self.network.encode(patches.contiguous(memory_format=torch.channels_last))
+            made = self.network.decode(sample(features, places(features.shape[2])))
         looked_up = places(size)
         wanted = nn.functional.grid_sample(
             patches, looked_up, mode="bicubic", padding_mode="border", align_corners=False
@@ -199,13 +210,7 @@ class GeneratorTrainer:
         inside = (looked_up.abs().amax(dim=-1, keepdim=True) < 0.85).permute(0, 3, 1, 2).float() + 1e-3
         return {"pixels": 10 * pyramid_l1(made, wanted, inside, levels=2), "edges": 10 * edges(made, wanted, inside)}
 
-    def _decoded(self, features: torch.Tensor) -> torch.Tensor:
-        x = self.network.bottleneck(features)
-        for block in self.network.up_blocks:
-            x = block(x)
-        return torch.sigmoid(self.network.final(x).float())
-
-    def _motion(self, pairs: PairBatch) -> dict[str, torch.Tensor]:
+    def _motion(self, pairs: PairBatch, known: float) -> dict[str, torch.Tensor]:
         dense = self.network.dense_motion_network
         with self._autocast():
             motion = dense(dense.prepare(pairs.source, pairs.source_keypoints), pairs.driving_keypoints)
@@ -216,7 +221,32 @@ class GeneratorTrainer:
             "moved": 10 * pyramid_l1(moved, wanted, weight, levels=3),
             "edges": 2 * edges(moved, wanted, weight),
             "occlusion": _occlusion(motion.occlusion_map, moved, wanted, weight),
+            "known": known * known_motion(motion.deformation, pairs.known, pairs.attention),
         }
+
+    def _window(self, pairs: PairBatch, stage: Stage) -> dict[str, torch.Tensor]:
+        """A joint step that decodes part of the picture: a third of the work where it matters."""
+        amount, side = stage.losses, stage.window // 4
+        source = pairs.source.contiguous(memory_format=torch.channels_last)
+        dense = self.network.dense_motion_network
+        top, left = self._sampler.window(stage.size // 4, side)
+        rows, columns = slice(top, top + side), slice(left, left + side)
+        pixels = (..., slice(4 * top, 4 * (top + side)), slice(4 * left, 4 * (left + side)))
+        with self._autocast():
+            features = self.network.encode(source)
+            motion = dense(dense.prepare(source, pairs.source_keypoints), pairs.driving_keypoints)
+            moved = sample(features, motion.deformation[:, rows, columns])
+            painted = self.network.decode(moved * motion.occlusion_map[..., rows, columns])
+        wanted, attention = pairs.driving[pixels], pairs.attention[pixels]
+        both = amount.pixels + amount.painted
+        losses = {
+            "pixels": both * pyramid_l1(painted, wanted, attention),
+            "edges": amount.edges * edges(painted, wanted, attention),
+        }
+        if amount.features and self._features is not None:
+            with self._autocast():
+                losses["features"] = amount.features * self._features(painted, wanted)
+        return losses | self._judged_motion(pairs, motion, amount)
 
     def _joint(self, pairs: PairBatch, amount: Losses) -> dict[str, torch.Tensor]:
         with self._autocast():
@@ -231,12 +261,7 @@ class GeneratorTrainer:
                 losses["features"] = amount.features * self._features(made, wanted)
         if amount.painted:
             losses["painted"] = amount.painted * pyramid_l1(made_face.painted, wanted, pairs.attention)
-        if amount.moved or amount.occlusion:
-            moved = _moved(pairs.source, made_face.motion.deformation, made.shape[2] // 2)
-            small = nn.functional.avg_pool2d(wanted, 2)
-            weight = nn.functional.avg_pool2d(pairs.attention, 2)
-            losses["moved"] = amount.moved * pyramid_l1(moved, small, weight, levels=2)
-            losses["occlusion"] = amount.occlusion * _occlusion(made_face.motion.occlusion_map, moved, small, weight)
+        losses |= self._judged_motion(pairs, made_face.motion, amount)
         if amount.adversarial and self._discriminator is not None:
             self._discriminator.requires_grad_(False)
             with self._autocast():
@@ -245,6 +270,18 @@ class GeneratorTrainer:
             if amount.feature_matching:
                 losses["matching"] = amount.feature_matching * feature_matching(of_wanted, of_made)
             self._last = (made.detach(), wanted)
+        return losses
+
+    def _judged_motion(self, pairs: PairBatch, motion: DenseMotion, amount: Losses) -> dict[str, torch.Tensor]:
+        losses = {}
+        if amount.moved or amount.occlusion:
+            moved = _moved(pairs.source, motion.deformation, pairs.source.shape[2] // 2)
+            small = nn.functional.avg_pool2d(pairs.driving, 2)
+            weight = nn.functional.avg_pool2d(pairs.attention, 2)
+            losses["moved"] = amount.moved * pyramid_l1(moved, small, weight, levels=2)
+            losses["occlusion"] = amount.occlusion * _occlusion(motion.occlusion_map, moved, small, weight)
+        if amount.known:
+            losses["known"] = amount.known * known_motion(motion.deformation, pairs.known, pairs.attention)
         return losses
 
     def _train_critic(self, optimizer: torch.optim.Optimizer) -> torch.Tensor:

@@ -14,6 +14,7 @@ from torch import nn
 
 from mien_generator.face.fomm.first_order import KeypointTensors, inverse_2x2
 from mien_generator.face.fomm.occlusion_generator import OcclusionAwareGenerator
+from mien_training.datasets import KnownMotion
 
 
 def pyramid_l1(made: torch.Tensor, wanted: torch.Tensor, attention: torch.Tensor, levels: int = 4) -> torch.Tensor:
@@ -37,6 +38,31 @@ def edges(made: torch.Tensor, wanted: torch.Tensor, attention: torch.Tensor) -> 
     across = (weight[..., 1:] * difference.diff(dim=3).abs()).mean()
     down = (weight[..., 1:, :] * difference.diff(dim=2).abs()).mean()
     return across + down
+
+
+def known_motion(deformation: torch.Tensor, known: KnownMotion, attention: torch.Tensor) -> torch.Tensor:
+    """Mean distance of a deformation (B, h, w, 2) from what is known of it: at landmarks, and wherever it was recorded.
+
+    What a picture looks like when moved says nothing of skin on skin, and leaves a keypoint whose part looks alike
+    everywhere without a place: a lid, the line between closed lips. This says where they come from.
+    attention: (B, 1, H, W), as for the pictures. 0 of a batch of which nothing is known.
+    """
+    fields = deformation.permute(0, 3, 1, 2)
+    there = known.landmarks.isfinite().all(dim=-1) & known.source_landmarks.isfinite().all(dim=-1)
+    there = there & (known.landmarks.abs().amax(dim=-1) < 1)
+    places = torch.where(there[..., None], known.landmarks, 0.0)[:, None]
+    said = nn.functional.grid_sample(fields, places, mode="bilinear", padding_mode="border", align_corners=False)[
+        :, :, 0
+    ].mT  # (B, L, 2)
+    off = (said - torch.where(there[..., None], known.source_landmarks, 0.0)).norm(dim=-1)
+    of_landmark = nn.functional.grid_sample(attention, places, padding_mode="border", align_corners=False)[:, 0, 0]
+    at_landmarks = _weighted_mean(off, of_landmark * there)
+    weight = nn.functional.adaptive_avg_pool2d(attention, known.shown.shape[1:])[:, 0] * known.shown
+    return at_landmarks + _weighted_mean((deformation - known.lookup).norm(dim=-1), weight)
+
+
+def _weighted_mean(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    return (values * weights).sum() / weights.sum().clamp_min(1e-6)
 
 
 class FeatureLoss(nn.Module):

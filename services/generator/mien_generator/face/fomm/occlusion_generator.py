@@ -68,12 +68,23 @@ class OcclusionAwareGenerator(nn.Module):
         self.up_blocks = nn.ModuleList(UpBlock(widths[level], widths[level - 1]) for level in range(depth, 0, -1))
         self.final = nn.Conv2d(widths[0], config.num_channels, 7, padding=3)
 
-    def prepare(self, picture: torch.Tensor, keypoints: KeypointTensors) -> GeneratorSource:
-        """picture: (B, 3, H, W) in [0, 1]."""
+    def encode(self, picture: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, C, H/4, W/4)."""
         features = self.first(picture)  # (B, C, H, W)
         for block in self.down_blocks:
             features = block(features)
-        source = GeneratorSource(features, self.dense_motion_network.prepare(picture, keypoints))
+        return features
+
+    def decode(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) -> (B, 3, 4h, 4w) float32 in [0, 1]."""
+        x = self.bottleneck(features)
+        for block in self.up_blocks:
+            x = block(x)
+        return torch.sigmoid(self.final(x).float())
+
+    def prepare(self, picture: torch.Tensor, keypoints: KeypointTensors) -> GeneratorSource:
+        """picture: (B, 3, H, W) in [0, 1]."""
+        source = GeneratorSource(self.encode(picture), self.dense_motion_network.prepare(picture, keypoints))
         if not self._source_residual:
             return source
         with torch.no_grad():  # training takes it for a part of the picture, not of the network
@@ -85,10 +96,7 @@ class OcclusionAwareGenerator(nn.Module):
         height, width = source.features.shape[2:]
         visible = resized(motion.occlusion_map, height, width)  # (B, 1, H/4, W/4)
         x = sample(source.features, deformation_at(motion, height, width)) * visible  # (B, C, H/4, W/4)
-        x = self.bottleneck(x)
-        for block in self.up_blocks:
-            x = block(x)
-        painted = torch.sigmoid(self.final(x).float())  # (B, 3, H, W)
+        painted = self.decode(x)  # (B, 3, H, W)
         prediction = painted
         if source.residual is not None:
             height, width = source.residual.shape[2:]

@@ -1,0 +1,141 @@
+"""Stills that move: `warp` carries a picture along motions of real people, and says where every pixel came from.
+
+There are few people on film whose pictures may be used, and many in pictures. What `warp` makes of those is plain, but
+its motion is exact, lids shut and lips part, and the keypoints that drove it are the labels.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mien_generator.face.contract import AvatarFace, FaceRequest
+from mien_generator.face.warp import WarpFace, WarpGenerator, Workspace, backward_map
+from mien_shared.motion import FaceKeypoint, Keypoints
+from mien_training.datasets import LOOKUP_SIDE, LabelledSet, expressions
+
+#: Pictures made of one still, of one rendered head's first frame, of one drawn character's.
+FRAMES = {"still": 40, "ict": 6, "drawn": 12}
+
+#: A still whose lips are this far apart, in eyes' distances (`expressions`), shows teeth, and `warp` leaves them on the
+#: lower lip when the mouth opens farther: it is left out.
+LIPS_APART = 0.4
+
+_EYES = (FaceKeypoint.LEFT_EYE, FaceKeypoint.RIGHT_EYE)
+_MOUTH = (FaceKeypoint.UPPER_LIP, FaceKeypoint.LOWER_LIP, FaceKeypoint.CHIN)
+
+
+@dataclass(frozen=True)
+class Motions:
+    """Motions (N, 10, 6) of real people since a frame of theirs with eyes open and lips closed.
+
+    wide, shut: indices of those whose lips are farthest apart, whose lids are lowest.
+    """
+
+    relative: NDArray[np.float32]
+    wide: NDArray[np.int64]
+    shut: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, clips: Sequence[LabelledSet]) -> Motions:
+        """Raises ValueError where there is no clip."""
+        relative = np.concatenate([_since_rest(clip.keypoints) for clip in clips])
+        openness = relative[:, FaceKeypoint.LOWER_LIP, 1] - relative[:, FaceKeypoint.UPPER_LIP, 1]
+        lids = relative[:, _EYES, 5].max(axis=1)
+        few = max(1, len(relative) // 30)
+        return cls(relative, np.argsort(-openness)[: 2 * few], np.argsort(lids)[:few])
+
+    def drawn(self, rng: np.random.Generator) -> Keypoints:
+        """One of them, farther or less far, now and then with another's wide mouth or shut eyes."""
+        motion = self.relative[rng.integers(len(self.relative))].copy()
+        for chosen, parts, often in ((self.wide, _MOUTH, 0.3), (self.shut, _EYES, 0.3)):
+            if rng.random() < often:
+                other = self.relative[rng.choice(chosen)]
+                still_head = motion[FaceKeypoint.NOSE, :2] - other[FaceKeypoint.NOSE, :2]
+                for part in parts:
+                    motion[part] = other[part]
+                    motion[part, :2] += still_head
+        return Keypoints.at_rest().blended(Keypoints.from_rows(motion), float(rng.uniform(0.6, 1.25)))
+
+
+def _since_rest(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, 10, 6) motion since the frame that is nearest to a closed mouth and open eyes."""
+    lips = rows[:, FaceKeypoint.LOWER_LIP, 1] - rows[:, FaceKeypoint.UPPER_LIP, 1]
+    away = lips - 0.15 * rows[:, _EYES, 5].mean(axis=1)
+    rest = Keypoints.from_rows(rows[int(np.argmin(away))])
+    return np.stack([Keypoints.from_rows(each).relative_to(rest).rows() for each in rows])
+
+
+@dataclass(frozen=True)
+class MovedSequence:
+    """A still and what became of it. frames: (N, S, S, 3), the still first. keypoints: (N, 10, 6).
+
+    lookups: (N, h, w, 3) float16, where each place was taken from, x and y in crop coordinates, and 1 where it was, 0
+    where a mouth's inside was painted.
+    """
+
+    frames: NDArray[np.uint8]
+    keypoints: NDArray[np.float32]
+    lookups: NDArray[np.float16]
+
+
+def moved(still: LabelledSet, motions: Motions, frames: int, rng: np.random.Generator) -> MovedSequence:
+    """The still's first frame, and `frames` of it in motion."""
+    generator = WarpGenerator()
+    source = Keypoints.from_rows(still.keypoints[0])
+    face = generator.prepare(AvatarFace(np.ascontiguousarray(still.frames[0]), source))
+    driven = [source, *(motions.drawn(rng).applied_to(source) for _ in range(frames))]
+    pictures = [face.rgb, *generator.animate([FaceRequest(face, each) for each in driven[1:]])]
+    workspace = Workspace(face.size)
+    return MovedSequence(
+        np.stack(pictures),
+        np.stack([each.rows() for each in driven]),
+        np.stack([_lookup(face, each, workspace) for each in driven]),
+    )
+
+
+def _lookup(face: WarpFace, driving: Keypoints, workspace: Workspace) -> NDArray[np.float16]:
+    pixels, gap = backward_map(face, driving, workspace)
+    shown = np.ones((face.size, face.size, 1), np.float32)
+    if gap is not None:
+        shown[gap.rows, gap.columns, 0] = 1 - gap.cover
+    places = (pixels + 0.5) * (2 / face.size) - 1
+    small = cv2.resize(np.concatenate([places, shown], axis=2), (LOOKUP_SIDE,) * 2, interpolation=cv2.INTER_AREA)
+    return small.astype(np.float16)
+
+
+def moved_sequences(
+    stills: Sequence[LabelledSet], clips: Sequence[LabelledSet], seed: int
+) -> Iterator[tuple[LabelledSet, MovedSequence]]:
+    """Each still with closed lips, and its sequence."""
+    motions = Motions.of(clips)
+    for number, still in enumerate(stills):
+        if float(_openness(still)) < LIPS_APART:
+            yield still, moved(still, motions, FRAMES[still.kind], np.random.default_rng((seed, number)))
+
+
+def _openness(still: LabelledSet) -> torch.Tensor:
+    rows = torch.from_numpy(still.keypoints[:1])
+    return expressions(rows[..., :2], rows[..., 2:].unflatten(-1, (2, 2)))[0, 0]
+
+
+def write(still: LabelledSet, sequence: MovedSequence, folder: Path) -> None:
+    """Write one folder, whole or not at all; its identity is the still's."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    np.save(partial / "frames.npy", sequence.frames)
+    np.save(partial / "keypoints.npy", sequence.keypoints)
+    np.save(partial / "lookups.npy", sequence.lookups)
+    meta = {"identity": still.identity, "kind": "moved", "source": f"{still.name}, moved by Mien's warp"}
+    (partial / "meta.json").write_text(json.dumps(meta) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
