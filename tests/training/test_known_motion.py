@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from mien_training.datasets import (
     PairSampler,
 )
 from mien_training.losses import known_motion
+from mien_training.synthetic.__main__ import main
 from mien_training.synthetic.moved import FRAMES, LIPS_APART, Motions, moved, moved_sequences, write
 
 CPU = torch.device("cpu")
@@ -111,6 +113,18 @@ def test_motions_start_at_rest_and_some_open_the_mouth_or_shut_the_eyes(labelled
     drawn = [motions.drawn(rng) for _ in range(5)]
     assert all(np.isfinite(each.rows()).all() for each in drawn)
     assert len({each.rows().tobytes() for each in drawn}) == 5
+
+
+def test_the_command_moves_stills_but_nobody_held_back(
+    tmp_path: Path, labelled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(labelled, tmp_path / "data")
+    assert main(["moved", "--out", str(tmp_path / "data"), "--validation", "held", "emil"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/data/moved_d\n"
+    made = LabelledSet.open(tmp_path / "data/moved_d")
+    assert (made.identity, made.kind, len(made.frames)) == ("dora", "moved", 1 + FRAMES["still"])
+    assert made.lookups is not None and made.landmarks is None
+    assert not list((tmp_path / "data").glob(".*"))
 
 
 def test_lips_that_are_apart_are_left_out(tmp_path: Path, make_set: MakeSet, labelled: Path) -> None:

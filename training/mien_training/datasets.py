@@ -13,7 +13,8 @@ one it is taken from: z -> M z + b, and for stills a displacement of the head on
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,20 @@ class LabelledSet:
 
 def _optional(path: Path) -> Any:
     return np.load(path) if path.exists() else None
+
+
+def write_set(
+    folder: Path, arrays: Mapping[str, np.ndarray[Any, Any]], *, identity: str, kind: str, source: str
+) -> None:
+    """Write one labelled set, whole or not at all; arrays by their files' names. An older one gives way."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, array in arrays.items():
+        np.save(partial / f"{name}.npy", array)
+    (partial / "meta.json").write_text(json.dumps({"identity": identity, "kind": kind, "source": source}) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
 
 
 @dataclass(frozen=True, slots=True)

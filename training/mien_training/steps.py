@@ -45,7 +45,9 @@ class PairConfig:
 
     validation: tuple[str, ...]
     left_out: tuple[str, ...] = ()
-    weights: dict[str, float] = field(default_factory=lambda: {"clip": 0.5, "still": 0.14, "ict": 0.28, "drawn": 0.08})
+    weights: dict[str, float] = field(
+        default_factory=lambda: {"clip": 0.33, "still": 0.05, "ict": 0.2, "drawn": 0.12, "moved": 0.3}
+    )
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0
 

@@ -1,7 +1,6 @@
 """The command: `python -m mien_training.synthetic ict --out DIR --identities N --seed S` writes DIR/ict_000 ...
 
-`moved` takes the labelled sets of DIR but for --validation's identities, and writes DIR/moved_NAME for each still,
-rendered head and character of them.
+`moved` takes the labelled sets of DIR, and writes DIR/moved_NAME for each still, rendered head and character of them.
 """
 
 from __future__ import annotations
@@ -10,49 +9,66 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 
-from mien_training.synthetic.dataset import LabelledSequence, write
+if TYPE_CHECKING:
+    from mien_training.synthetic.dataset import LabelledSequence
 
 SIZE = 384
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="mien_training.synthetic", description="Writes labelled synthetic heads.")
-    parser.add_argument("kind", choices=["ict", "drawn", "moved"])
-    parser.add_argument("--out", type=Path, required=True, help="folder that the sequences' folders go to")
-    parser.add_argument("--identities", type=int, default=200)
-    parser.add_argument("--frames", type=int, default=12, help="of each identity")
-    parser.add_argument("--size", type=int, default=SIZE, help="side of a frame, pixels")
-    parser.add_argument("--traced-size", type=int, help="of drawn frames before they are scaled; smaller is quicker")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--avatar3d", type=Path, default=Path("../shared/data/avatar3d"), help="the ICT model's folder")
-    parser.add_argument("--validation", nargs="*", default=[], help="identities that `moved` takes nothing of")
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    every = argparse.ArgumentParser(add_help=False)
+    every.add_argument("--out", type=Path, required=True, help="folder that the sequences' folders go to")
+    every.add_argument("--seed", type=int, default=0)
+    for kind, what in (("ict", "rendered people"), ("drawn", "drawn characters")):
+        made = kinds.add_parser(kind, help=what, parents=[every])
+        made.add_argument("--identities", type=int, default=200)
+        made.add_argument("--frames", type=int, default=12, help="of each identity")
+        made.add_argument("--size", type=int, default=SIZE, help="side of a frame, pixels")
+        made.set_defaults(run=_make)
+    kinds.choices["ict"].add_argument(
+        "--avatar3d", type=Path, default=Path("../shared/data/avatar3d"), help="the ICT model's folder"
+    )
+    kinds.choices["drawn"].add_argument(
+        "--traced-size", type=int, help="of frames before they are scaled; smaller is quicker"
+    )
+    still = kinds.add_parser("moved", help="the stills of --out, moved along its clips by warp", parents=[every])
+    still.add_argument("--validation", nargs="*", default=[], help="identities that nothing is taken of")
+    still.set_defaults(run=_move)
     chosen = parser.parse_args(arguments)
     cv2.setNumThreads(1)
-    if chosen.kind == "moved":
-        return _move(chosen.out, tuple(chosen.validation), chosen.seed)
-    source, sequences = _made(chosen)
-    for number, sequence in enumerate(sequences):
-        folder = chosen.out / f"{chosen.kind}_{number:03d}"
-        write(sequence, folder, chosen.kind, source)
+    for folder in chosen.run(chosen):
         sys.stdout.write(f"{folder}\n")
         sys.stdout.flush()
     return 0
 
 
-def _move(folder: Path, validation: tuple[str, ...], seed: int) -> int:
+def _make(chosen: argparse.Namespace) -> Iterator[Path]:
+    from mien_training.synthetic.dataset import write
+
+    source, sequences = _made(chosen)
+    for number, sequence in enumerate(sequences):
+        folder = chosen.out / f"{chosen.kind}_{number:03d}"
+        write(sequence, folder, chosen.kind, source)
+        yield folder
+
+
+def _move(chosen: argparse.Namespace) -> Iterator[Path]:
     from mien_training.datasets import Split, open_sets
     from mien_training.synthetic import moved
 
-    sets, _ = open_sets(folder, Split(validation))
+    sets, _ = open_sets(chosen.out, Split(tuple(chosen.validation)))
     stills = [labelled for labelled in sets if labelled.kind in moved.FRAMES]
     clips = [labelled for labelled in sets if labelled.kind == "clip"]
-    for still, sequence in moved.moved_sequences(stills, clips, seed):
-        moved.write(still, sequence, folder / f"moved_{still.name}")
-        sys.stdout.write(f"{still.name}\n")
-    return 0
+    for still, sequence in moved.moved_sequences(stills, clips, chosen.seed):
+        folder = chosen.out / f"moved_{still.name}"
+        moved.write(still, sequence, folder)
+        yield folder
 
 
 def _made(chosen: argparse.Namespace) -> tuple[str, Iterator[LabelledSequence]]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from mien_landmarks.geometry import CropBox
+from mien_training.datasets import write_set
 from mien_training.synthetic.labels import keypoint_rows
 
 
@@ -57,12 +57,9 @@ def labelled(pictures: list[NDArray[np.uint8]], landmarks: list[NDArray[np.float
 
 def write(sequence: LabelledSequence, folder: Path, kind: str, source: str) -> None:
     """Write one folder, whole or not at all; its name is the identity."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    np.save(partial / "frames.npy", sequence.frames)
-    np.save(partial / "keypoints.npy", sequence.keypoints)
-    np.save(partial / "landmarks.npy", sequence.landmarks)
-    (partial / "meta.json").write_text(json.dumps({"identity": folder.name, "kind": kind, "source": source}) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    arrays: dict[str, NDArray[Any]] = {
+        "frames": sequence.frames,
+        "keypoints": sequence.keypoints,
+        "landmarks": sequence.landmarks,
+    }
+    write_set(folder, arrays, identity=folder.name, kind=kind, source=source)

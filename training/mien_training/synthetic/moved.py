@@ -6,11 +6,10 @@ its motion is exact, lids shut and lips part, and the keypoints that drove it ar
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from mien_generator.face.contract import AvatarFace, FaceRequest
 from mien_generator.face.warp import WarpFace, WarpGenerator, Workspace, backward_map
 from mien_shared.motion import FaceKeypoint, Keypoints
-from mien_training.datasets import LOOKUP_SIDE, LabelledSet, expressions
+from mien_training.datasets import LOOKUP_SIDE, LabelledSet, expressions, write_set
 
 #: Pictures made of one still, of one rendered head's first frame, of one drawn character's.
 FRAMES = {"still": 40, "ict": 6, "drawn": 12}
@@ -129,13 +128,9 @@ def _openness(still: LabelledSet) -> torch.Tensor:
 
 def write(still: LabelledSet, sequence: MovedSequence, folder: Path) -> None:
     """Write one folder, whole or not at all; its identity is the still's."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    np.save(partial / "frames.npy", sequence.frames)
-    np.save(partial / "keypoints.npy", sequence.keypoints)
-    np.save(partial / "lookups.npy", sequence.lookups)
-    meta = {"identity": still.identity, "kind": "moved", "source": f"{still.name}, moved by Mien's warp"}
-    (partial / "meta.json").write_text(json.dumps(meta) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    arrays: dict[str, NDArray[Any]] = {
+        "frames": sequence.frames,
+        "keypoints": sequence.keypoints,
+        "lookups": sequence.lookups,
+    }
+    write_set(folder, arrays, identity=still.identity, kind="moved", source=f"{still.name}, moved by Mien's warp")
