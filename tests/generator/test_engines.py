@@ -14,7 +14,8 @@ from mien_generator import engines
 from mien_generator.engines import EngineUnavailable, make_ladder
 from mien_generator.face.contract import FacePicture, FaceRequest
 from mien_generator.face.fomm.config import FommConfig, GeneratorConfig, HourglassConfig
-from mien_generator.face.fomm.weights import StoredWeights, WeightsError, tensor_shapes
+from mien_generator.face.fomm.shapes import tensor_shapes
+from mien_generator.face.fomm.weights import StoredWeights, WeightsError
 from mien_generator.ladder import Rung
 from mien_generator.settings import GeneratorSettings
 from mien_generator.specimen import draw_speaker, face_of

@@ -26,7 +26,8 @@ import numpy as np
 
 from mien_generator.face.contract import AvatarFace, FaceGenerator, FaceRequest
 from mien_generator.face.fomm.config import FULL_WIDTH, HALF_WIDTH, FommConfig
-from mien_generator.face.fomm.weights import StoredWeights, WeightsError, tensor_shapes
+from mien_generator.face.fomm.shapes import tensor_shapes
+from mien_generator.face.fomm.weights import StoredWeights, WeightsError
 from mien_generator.face.onnx import calibration
 from mien_generator.face.onnx.arithmetic import Range
 from mien_generator.face.onnx.files import ModelFiles

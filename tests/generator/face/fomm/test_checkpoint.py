@@ -21,7 +21,8 @@ from mien_generator.face.fomm.checkpoint import (
     write_weights,
 )
 from mien_generator.face.fomm.config import FULL_WIDTH, HALF_WIDTH, FommConfig
-from mien_generator.face.fomm.weights import MismatchedWeights, tensor_shapes
+from mien_generator.face.fomm.shapes import tensor_shapes
+from mien_generator.face.fomm.weights import MismatchedWeights
 
 
 @pytest.fixture(scope="module")

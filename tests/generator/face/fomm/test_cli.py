@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,19 +11,17 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-pytest.importorskip("torch", reason="FOMM runs on torch")
-
-import torch
-
-from mien_generator.face.fomm.checkpoint import random_weights, read_weights, write_weights
 from mien_generator.face.fomm.cli import model
 from mien_generator.face.fomm.config import FommConfig
+from mien_generator.face.fomm.count import count
+from mien_generator.face.fomm.shapes import blank_arrays
+from mien_generator.face.fomm.weights import StoredWeights
 
 
 @pytest.fixture
 def weights(small_config: FommConfig, tmp_path: Path) -> Path:
     path = tmp_path / "small.safetensors"
-    write_weights(random_weights(small_config), path)
+    StoredWeights(small_config, blank_arrays(small_config)).write(path)
     return path
 
 
@@ -36,10 +35,6 @@ def picture(tmp_path: Path) -> Path:
 
 def _mien_model(*arguments: object) -> Result:
     return CliRunner().invoke(model, [str(argument) for argument in arguments])
-
-
-def _without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
 
 
 # --- info -------------------------------------------------------------------------------------------------------------
@@ -79,7 +74,20 @@ def test_info_table() -> None:
 def test_info_counts_a_weights_file(weights: Path, small_config: FommConfig) -> None:
     counted = json.loads(_mien_model("info", "--size", 64, "--weights", weights, "--json").stdout)
     assert counted["model"] == "small.safetensors"
-    assert counted["parameters"] == sum(p.numel() for p in read_weights(weights).generator().parameters())
+    assert counted["macs"] == count(small_config, 64).macs
+    assert counted["parameters"] == count(small_config, 64).parameters
+
+
+def test_info_tells_what_a_source_residual_costs_apart(small_config: FommConfig, tmp_path: Path) -> None:
+    own = replace(small_config, keypoint_detector=None, pixel_centres=True, source_residual=True)
+    path = tmp_path / "own.safetensors"
+    StoredWeights(own, blank_arrays(own)).write(path)
+    counted = json.loads(_mien_model("info", "--size", 64, "--weights", path, "--json").stdout)
+    assert counted["picture_at_rest"]["macs"] == counted["macs_per_frame"]
+    assert counted["macs_per_avatar"] == counted["parts"][0]["macs"] + counted["macs_per_frame"]
+    assert counted["macs"] == sum(part["macs"] for part in counted["parts"])
+    *_, last, _encoder = _mien_model("info", "--size", 64, "--weights", path).stdout.splitlines()
+    assert last == "  picture at rest (apart)     avatar         0.03 G"
 
 
 def test_info_at_a_size_that_does_not_fit() -> None:
@@ -91,26 +99,37 @@ def test_info_at_a_size_that_does_not_fit() -> None:
 # --- without torch ----------------------------------------------------------------------------------------------------
 
 
-def test_the_command_group_imports_without_torch() -> None:
-    code = "import sys; sys.modules['torch'] = None\nfrom mien_generator.face.fomm.cli import model\nmodel(['--help'])"
+def _on_the_default_install(*arguments: object) -> str:
+    """What the command prints where neither torch nor onnx can be imported."""
+    code = (
+        "import sys; sys.modules.update(torch=None, onnx=None)\n"
+        f"from mien_generator.face.fomm.cli import model\nmodel({[str(argument) for argument in arguments]!r})"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "animate" in done.stdout
+    return done.stdout
+
+
+def test_the_command_group_imports_without_torch() -> None:
+    assert "animate" in _on_the_default_install("--help")
+
+
+def test_info_runs_without_torch(weights: Path) -> None:
+    counted = json.loads(_on_the_default_install("info", "--width", "full", "--json"))
+    assert (counted["gmac"], counted["mparameters"]) == (120.70, 45.58)
+    assert _on_the_default_install("info", "--size", 64, "--weights", weights).startswith(
+        "First Order Motion Model, small.safetensors, 64x64\n"
+    )
 
 
 def test_a_command_that_needs_torch_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, weights: Path, tmp_path: Path
 ) -> None:
-    _without_torch(monkeypatch)
-    out = tmp_path / "out"
-    for command in (
-        ["info"],
-        ["import", weights, "--out", out],
-    ):
-        result = _mien_model(*command)
-        assert result.exit_code == 1
-        assert result.stderr == "Error: this command needs torch: pip install 'mien-generator[torch]'\n"
-    assert not out.exists()
+    monkeypatch.setitem(sys.modules, "torch", None)
+    result = _mien_model("import", weights, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert result.stderr == "Error: this command needs torch: pip install 'mien-generator[torch]'\n"
+    assert not (tmp_path / "out").exists()
 
 
 # --- import -----------------------------------------------------------------------------------------------------------
@@ -118,6 +137,9 @@ def test_a_command_that_needs_torch_says_how_to_get_it(
 
 @pytest.mark.parametrize("with_config", [True, False], ids=["config given", "config inferred"])
 def test_import_writes_weights_that_load(small_config: FommConfig, tmp_path: Path, with_config: bool) -> None:
+    torch = pytest.importorskip("torch", reason="checkpoints are torch's")
+    from mien_generator.face.fomm.checkpoint import random_weights
+
     weights = random_weights(small_config)
     states = {"generator": weights.generator().state_dict(), "kp_detector": weights.keypoint_detector().state_dict()}
     torch.save(states, tmp_path / "vox.pth.tar")
@@ -126,11 +148,12 @@ def test_import_writes_weights_that_load(small_config: FommConfig, tmp_path: Pat
     out = tmp_path / "vox.safetensors"
     result = _mien_model("import", tmp_path / "vox.pth.tar", *config, "--out", out)
     assert result.exit_code == 0, result.output
-    assert read_weights(out).sha256 == weights.sha256
+    assert StoredWeights.read(out).sha256 == weights.sha256
     assert result.stdout.endswith(f"sha256 {weights.sha256}\n")
 
 
 def test_import_refuses_what_is_no_checkpoint(picture: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="checkpoints are torch's")
     result = _mien_model("import", picture, "--out", tmp_path / "out.safetensors")
     assert result.exit_code == 1
     assert result.stderr == "Error: source.png is not a checkpoint that can be read without running code\n"
@@ -138,6 +161,7 @@ def test_import_refuses_what_is_no_checkpoint(picture: Path, tmp_path: Path) -> 
 
 
 def test_import_refuses_a_configuration_that_is_none(picture: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="checkpoints are torch's")
     (tmp_path / "c.json").write_text("{}")
     result = _mien_model("import", picture, "--config", tmp_path / "c.json", "--out", tmp_path / "out.safetensors")
     assert result.stderr == "Error: model configuration: common_params is missing\n"

@@ -12,6 +12,7 @@ import pytest
 import safetensors.numpy
 
 from mien_generator.face.fomm.config import FommConfig
+from mien_generator.face.fomm.shapes import tensor_shapes
 from mien_generator.face.fomm.weights import (
     MismatchedWeights,
     NotAWeightsFile,
@@ -20,7 +21,6 @@ from mien_generator.face.fomm.weights import (
     TruncatedWeights,
     UnknownWeightsVersion,
     WeightsError,
-    tensor_shapes,
 )
 
 

@@ -12,7 +12,8 @@ pytest.importorskip("onnx", reason="graphs are written with the onnx package")
 
 from mien_generator.face.contract import AvatarFace
 from mien_generator.face.fomm.config import FommConfig
-from mien_generator.face.fomm.weights import StoredWeights, tensor_shapes
+from mien_generator.face.fomm.shapes import tensor_shapes
+from mien_generator.face.fomm.weights import StoredWeights
 from mien_generator.face.onnx import calibration, files
 from mien_shared.motion import NUM_KEYPOINTS, Keypoints
 

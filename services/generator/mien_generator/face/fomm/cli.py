@@ -52,16 +52,16 @@ model.add_command(animate)
 @click.option("--weights", type=_FILE, help="Count the model of a weights file instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(size: int, width: Width, weights: Path | None, as_json: bool) -> None:
-    """Multiply-accumulates and parameters, counted on the real modules, and those of the encoder K.
+    """Multiply-accumulates and parameters of the model, and those of the encoder K.
 
     Beside them what ONNX Runtime multiplies for a frame: the same function after exact rewrites, but for channels that
     only fill its vectors.
     """
-    _require_torch()
     from mien_encoder.count import count as count_encoder
     from mien_encoder.model_file import EncoderFileError
     from mien_generator.face.fomm.count import count
-    from mien_generator.face.fomm.weights import StoredWeights, WeightsError, blank_arrays
+    from mien_generator.face.fomm.shapes import blank_arrays
+    from mien_generator.face.fomm.weights import StoredWeights, WeightsError
     from mien_generator.face.onnx.network import animate_graph
 
     try:
@@ -169,7 +169,7 @@ def _count_json(name: str, counted: ModelCount, rewritten: int, encoder: Encoder
         "model": name,
         "size": counted.size,
         "macs": counted.macs,
-        "macs_per_avatar": counted.macs - counted.macs_per_frame,
+        "macs_per_avatar": counted.macs_per_avatar,
         "macs_per_frame": counted.macs_per_frame,
         "macs_per_frame_rewritten": rewritten,
         "parameters": counted.parameters,
@@ -184,6 +184,7 @@ def _count_json(name: str, counted: ModelCount, rewritten: int, encoder: Encoder
             "bytes": encoder.size_bytes,
             "sha256": encoder.sha256,
         },
+        "picture_at_rest": counted.at_rest and _part_json(counted.at_rest),
         "keypoint_detector": counted.keypoint_detector and _part_json(counted.keypoint_detector),
     }
 
@@ -193,20 +194,20 @@ def _part_json(part: PartCount) -> dict[str, object]:
 
 
 def _count_table(name: str, counted: ModelCount, rewritten: int, encoder: EncoderCount) -> str:
-    def row(label: str, per: str, macs: int, parameters: int | None) -> str:
-        values = "" if parameters is None else f"{parameters / 1e6:>12.2f} M"
+    def row(label: str, per: str, macs: int, parameters: int) -> str:
+        values = f"{parameters / 1e6:>12.2f} M" if parameters else ""
         return f"  {label:<28}{per:<10}{macs / 1e9:>9.2f} G{values}"
 
-    detector = counted.keypoint_detector
+    apart = [part for part in (counted.at_rest, counted.keypoint_detector) if part is not None]
     return "\n".join(
         [
             f"First Order Motion Model, {name}, {counted.size}x{counted.size}",
             f"  {'part':<28}{'once per':<10}{'MAC':>11}{'parameters':>14}",
             *(row(part.name, part.per, part.macs, part.parameters) for part in counted.generator),
             row("generator", "", counted.macs, counted.parameters),
-            row("  of it per frame", "", counted.macs_per_frame, None),
-            row("  that, rewritten (onnx)", "", rewritten, None),
-            *([row(f"{detector.name} (apart)", detector.per, detector.macs, detector.parameters)] if detector else []),
+            row("  of it per frame", "", counted.macs_per_frame, 0),
+            row("  that, rewritten (onnx)", "", rewritten, 0),
+            *(row(f"{part.name} (apart)", part.per, part.macs, part.parameters) for part in apart),
             f"Encoder K, 256x256: {encoder.macs / 1e6:.2f} M MAC, {encoder.parameters / 1e6:.3f} M parameters, "
             f"{encoder.size_bytes / 1e6:.2f} MB",
         ]

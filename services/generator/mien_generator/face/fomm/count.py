@@ -1,23 +1,21 @@
-"""Multiply-accumulates and parameters, counted on the real modules as they run (on torch's meta device: no weights).
+"""Multiply-accumulates and parameters of a model, from its configuration and the shapes of its tensors alone.
 
-The convention is the paper's: every convolution module with its output's size, and nothing else. Batch
-normalisation (folds into the convolutions), activations, pooling, sampling, and the fixed blur before a reduction
-are not counted; nor is the keypoint detector, which runs on the sender's device, shown apart.
+The convention is the paper's: every convolution with its output's size, and nothing else. Batch normalisation (folds
+into the convolutions), activations, pooling, sampling, and the fixed blur before a reduction are not counted; nor is
+the keypoint detector, which runs on the sender's device, shown apart. A test holds each figure to the modules that run.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-from torch import nn
+from mien_generator.face.fomm.config import FommConfig, HourglassConfig
+from mien_generator.face.fomm.shapes import tensor_shapes
 
-from mien_generator.face.fomm.config import FommConfig
-from mien_generator.face.fomm.first_order import KeypointTensors
-from mien_generator.face.fomm.keypoint_detector import KeypointDetector
-from mien_generator.face.fomm.occlusion_generator import OcclusionAwareGenerator
+#: An unpadded 7x7 convolution, which the keypoint detector ends with, loses so many pixels of a side.
+_UNPADDED = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +30,26 @@ class PartCount:
 
 @dataclass(frozen=True, slots=True)
 class ModelCount:
-    """generator: its parts, in the order they run; keypoint_detector: apart, None where the model has none."""
+    """generator: its parts, in the order they run; what stands apart is None where the model has none.
+
+    at_rest: the frame that a model with a source residual makes of every avatar, by parts that are counted already.
+    """
 
     size: int
     generator: tuple[PartCount, ...]
+    at_rest: PartCount | None
     keypoint_detector: PartCount | None
 
     @property
     def macs(self) -> int:
-        """Of the generator, dense motion included, for one picture from nothing."""
+        """Of the generator, dense motion included, each part once: the paper's figure."""
         return sum(part.macs for part in self.generator)
+
+    @property
+    def macs_per_avatar(self) -> int:
+        """Of the generator, to prepare an avatar."""
+        at_rest = 0 if self.at_rest is None else self.at_rest.macs
+        return sum(part.macs for part in self.generator if part.per == "avatar") + at_rest
 
     @property
     def macs_per_frame(self) -> int:
@@ -57,69 +65,57 @@ class ModelCount:
 def count(config: FommConfig, size: int) -> ModelCount:
     """Count for one picture `size` pixels wide; raises ConfigError for a size the networks cannot take."""
     config.check_size(size)
-    with torch.device("meta"), torch.inference_mode():
-        generator = OcclusionAwareGenerator(config).eval()
-        picture = torch.empty(1, config.num_channels, size, size)
-        keypoints = KeypointTensors(torch.empty(1, config.num_keypoints, 2), torch.empty(1, config.num_keypoints, 2, 2))
-        macs = _MacCounter(generator)
-        source = generator.prepare(picture, keypoints)
-        per_avatar = macs.take()
-        generator(source, keypoints)
-        per_frame = macs.take()
-        dense_motion = {name for name in per_frame if name.startswith("dense_motion_network.")}
-        return ModelCount(
-            size=size,
-            generator=(
-                _part("source features", "avatar", generator, per_avatar, set(per_avatar)),
-                _part("dense motion", "frame", generator, per_frame, dense_motion),
-                _part("bottleneck and up blocks", "frame", generator, per_frame, set(per_frame) - dense_motion),
-            ),
-            keypoint_detector=None if config.keypoint_detector is None else _count_detector(config, picture),
-        )
-
-
-def _count_detector(config: FommConfig, picture: torch.Tensor) -> PartCount:
-    detector = KeypointDetector(config).eval()
-    counter = _MacCounter(detector)
-    detector(picture)
-    macs = counter.take()
-    return _part("keypoint detector", "picture", detector, macs, set(macs))
-
-
-class _MacCounter:
-    """Counts every convolution and linear module of a network, by the module's name, while the network runs."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self._macs: Counter[str] = Counter()
-        for name, module in network.named_modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                module.register_forward_hook(self._hook(name))
-
-    def take(self) -> Counter[str]:
-        """What ran since the last call."""
-        macs, self._macs = self._macs, Counter()
-        return macs
-
-    def _hook(self, name: str) -> Callable[[nn.Module, object, torch.Tensor], None]:
-        def add(module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
-            # Each output value is a sum over one filter.
-            self._macs[name] += output.numel() * module.weight[0].numel()
-
-        return add
-
-
-def _part(name: str, per: str, network: nn.Module, macs: Counter[str], modules: set[str]) -> PartCount:
-    """`modules`: names of the convolutions that belong to the part; their blocks' normalisations come along."""
-    blocks = {_block(module) for module in modules}
-    parameters = sum(
-        tensor.numel()
-        for parameter, tensor in network.named_parameters()
-        if _block(parameter.rpartition(".")[0]) in blocks
+    blocks = _Blocks(config)
+    depth, bottlenecks = config.generator.num_down_blocks, config.generator.num_bottleneck_blocks
+    reduced = size >> depth
+    source = {"first": size} | {f"down_blocks.{level}": size >> level for level in range(depth)}
+    painting = {f"bottleneck.r{index}": reduced for index in range(bottlenecks)}
+    painting |= {f"up_blocks.{block}": reduced << (block + 1) for block in range(depth)} | {"final": size}
+    hourglass = config.generator.dense_motion
+    small = round(size * hourglass.scale_factor)
+    motion = _hourglass("hourglass", hourglass, small) | {"mask": small, "occlusion": small}
+    generator = (
+        blocks.part("source features", "avatar", "generator", source),
+        blocks.part("dense motion", "frame", "generator.dense_motion_network", motion),
+        blocks.part("bottleneck and up blocks", "frame", "generator", painting),
     )
-    return PartCount(name, per, sum(macs[module] for module in modules), parameters)
+    per_frame = sum(part.macs for part in generator if part.per == "frame")
+    return ModelCount(
+        size,
+        generator,
+        PartCount("picture at rest", "avatar", per_frame, 0) if config.source_residual else None,
+        None if config.keypoint_detector is None else _detector(blocks, config.keypoint_detector, size),
+    )
 
 
-def _block(module_name: str) -> str:
-    """`down_blocks.0.conv` and `down_blocks.0.norm` are parts of one block; `final` is its own."""
-    parent, _, leaf = module_name.rpartition(".")
-    return parent if leaf.startswith(("conv", "norm")) else module_name
+def _detector(blocks: _Blocks, detector: HourglassConfig, size: int) -> PartCount:
+    small = round(size * detector.scale_factor)
+    heads = dict.fromkeys(("kp", "jacobian"), small - _UNPADDED)
+    return blocks.part("keypoint detector", "picture", "kp_detector", _hourglass("predictor", detector, small) | heads)
+
+
+def _hourglass(name: str, config: HourglassConfig, side: int) -> dict[str, int]:
+    """The side of what each block's convolution makes: before the reduction going down, after the doubling going up."""
+    levels = config.num_blocks
+    down = {f"{name}.encoder.down_blocks.{level}": side >> level for level in range(levels)}
+    return down | {f"{name}.decoder.up_blocks.{block}": side >> (levels - 1 - block) for block in range(levels)}
+
+
+class _Blocks:
+    """A model's tensors, by the block they belong to: its convolutions, and the normalisations beside them."""
+
+    def __init__(self, config: FommConfig) -> None:
+        self._shapes = tensor_shapes(config)
+
+    def part(self, name: str, per: str, prefix: str, sides: Mapping[str, int]) -> PartCount:
+        """sides: of every block, by its name behind `prefix`, the side of the maps that its convolutions make."""
+        macs, parameters = 0, 0
+        for block, side in sides.items():
+            for tensor, shape in self._shapes.items():
+                if not tensor.startswith(f"{prefix}.{block}."):
+                    continue
+                if len(shape) == 4:  # a kernel: every cell of the output is a sum over each of its filters
+                    macs += math.prod(shape) * side**2
+                if not tensor.endswith((".running_mean", ".running_var")):  # measured, not trained
+                    parameters += math.prod(shape)
+        return PartCount(name, per, macs, parameters)

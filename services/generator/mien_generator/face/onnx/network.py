@@ -13,7 +13,8 @@ import numpy as np
 
 from mien_generator.face.fomm.config import KEYPOINT_VARIANCE, SMALLEST_DETERMINANT, ConfigError, FommConfig
 from mien_generator.face.fomm.rewrite import BatchNorm, fold
-from mien_generator.face.fomm.weights import Arrays, blur_radius, generator_widths
+from mien_generator.face.fomm.shapes import blur_radius, generator_widths
+from mien_generator.face.fomm.weights import Arrays
 from mien_generator.face.onnx.arithmetic import (
     Arithmetic,
     FloatArithmetic,
