@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _OUT = click.Path(dir_okay=False, writable=True, path_type=Path)
+_OUT_FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 class TorchMissing(click.ClickException):
@@ -100,18 +101,25 @@ def import_(checkpoint: Path, config: Path | None, out: Path, *, half: bool) -> 
 
 @model.command()
 @click.argument("weights", type=_FILE)
-def export(weights: Path) -> None:
+@click.option("--standalone", type=_OUT_FOLDER, help="Folder for graphs with their weights inside, written as well.")
+def export(weights: Path, standalone: Path | None) -> None:
     """Write the ONNX graphs of WEIGHTS (.safetensors) beside it, and the list of what belongs together.
 
     The graphs hold no weights: ONNX Runtime is given those of the safetensors file when it opens them. An 8-bit graph
     is written where `mien model calibrate` has left its ranges.
+
+    For a server of your own, --standalone writes NAME-prepare.onnx, run once for an avatar, and NAME-animate.onnx, run
+    for every frame: float32, of standard operators (opset 20) alone, any batch and size. docs/decisions/0009 says what
+    goes in and comes out.
     """
     _require_onnx()
     from mien_generator.face.fomm.weights import WeightsError
-    from mien_generator.face.onnx.files import export as export_graphs
+    from mien_generator.face.onnx import files
 
     try:
-        written = export_graphs(weights)
+        written = files.export(weights)
+        if standalone is not None:
+            written += files.export_standalone(weights, standalone)
     except (ConfigError, WeightsError, OSError) as error:
         raise click.ClickException(str(error)) from error
     for path in written:

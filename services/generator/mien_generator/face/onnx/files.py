@@ -3,6 +3,9 @@
 Beside `NAME.safetensors` lie `NAME.prepare.onnx`, `NAME.animate.onnx`, `NAME.animate-int8.onnx` and `NAME.ranges.json`
 (the last two where a model was calibrated), and `NAME.sha256`, a list as `sha256sum` writes and checks it. Files that
 are not those of the list are refused: a graph of other weights would run, and show noise.
+
+Whoever serves the network from elsewhere gets it without any of this: `NAME-prepare.onnx` and `NAME-animate.onnx`, each
+with its weights inside.
 """
 
 from __future__ import annotations
@@ -70,7 +73,7 @@ def export(path: Path) -> list[Path]:
     """
     weights = StoredWeights.read(path)
     # What a graph looks like depends on shapes alone; its parameters are made again from the weights when it is opened.
-    metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "config": weights.config.to_json()}
+    metadata = _metadata(weights)
     graphs: dict[Part, bytes] = {
         "prepare": prepare_graph(weights.config, weights.arrays).serialised(metadata),
         "animate": animate_graph(weights.config, weights.arrays).graph.serialised(metadata),
@@ -86,6 +89,26 @@ def export(path: Path) -> list[Path]:
     lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
     _write(_list(path), f"# {FORMAT} {FORMAT_VERSION}\n{''.join(lines)}".encode())
     return [*files[1:], _list(path)]
+
+
+def export_standalone(path: Path, folder: Path) -> list[Path]:
+    """Write a safetensors file as float32 graphs that hold their weights, for a runtime that knows nothing of Mien.
+
+    `NAME-prepare.onnx` and `NAME-animate.onnx` (network.py: inputs and outputs), made of ONNX's own operators alone.
+    Their metadata name the configuration, and the weights by their sha256. folder: made where it is missing.
+    Needs the `onnx` package. Raises any error of StoredWeights.read, ConfigError, or OSError.
+    """
+    weights = StoredWeights.read(path)
+    metadata = _metadata(weights) | {"weights_sha256": weights.sha256}
+    graphs = (prepare_graph(weights.config, weights.arrays), animate_graph(weights.config, weights.arrays).graph)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for graph in graphs:
+        # Never the name of a graph beside the weights, which the folder may be.
+        file = folder / f"{path.stem}-{graph.name}.onnx"
+        _write(file, graph.serialised(metadata, with_parameters=True))
+        written.append(file)
+    return written
 
 
 def write_ranges(path: Path, ranges: Mapping[str, Range]) -> Path:
@@ -106,6 +129,10 @@ def parse_ranges(data: bytes, name: str) -> dict[str, Range]:
         if not (math.isfinite(low) and math.isfinite(high) and low <= high):
             raise NotCalibrated(f"{name}: the range of {point} is none")
     return ranges
+
+
+def _metadata(weights: StoredWeights) -> dict[str, str]:
+    return {"format": FORMAT, "format_version": str(FORMAT_VERSION), "config": weights.config.to_json()}
 
 
 def _read_list(path: Path) -> dict[str, str]:

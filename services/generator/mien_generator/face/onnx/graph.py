@@ -90,7 +90,8 @@ class Graph:
     def serialised(self, metadata: dict[str, str], *, with_parameters: bool = False) -> bytes:
         """As an ONNX file; its parameters are declared as external data unless they are stored along.
 
-        Needs the `onnx` package.
+        Stored along, they make a file that any runtime opens: it names ONNX Runtime's own operators only where it has
+        some. Needs the `onnx` package.
         """
         from onnx import StringStringEntryProto, TensorProto, checker, helper, numpy_helper
 
@@ -112,6 +113,10 @@ class Graph:
         initializers = [numpy_helper.from_array(array, name) for name, array in stored.items()]
         if not with_parameters:
             initializers += [external(name, array) for name, array in self.parameters.items()]
+        domains = {"": OPSET, CONTRIB: 1}
+        if with_parameters:
+            used = {each.domain for each in self.nodes}
+            domains = {domain: version for domain, version in domains.items() if domain in used}
         nodes = []
         for each in self.nodes:
             node = helper.make_node(each.kind, each.inputs, [each.output], domain=each.domain)
@@ -125,7 +130,7 @@ class Graph:
                 [port(each) for each in self.outputs],
                 initializers,
             ),
-            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)],
+            opset_imports=[helper.make_opsetid(domain, version) for domain, version in domains.items()],
             ir_version=_IR_VERSION,
             producer_name="mien",
         )
