@@ -12,16 +12,8 @@ pytest.importorskip("torch", reason="training runs on torch")
 import torch
 
 from mien_shared.motion import FaceKeypoint
-from mien_training.datasets import (
-    Augmentation,
-    DatasetError,
-    LabelledSet,
-    PairBatch,
-    PairSampler,
-    Split,
-    attention,
-    open_sets,
-)
+from mien_training.datasets import Augmentation, PairBatch, PairSampler, attention
+from mien_training.labelled import DatasetError, LabelledSet, Split, open_sets
 
 CPU = torch.device("cpu")
 SIZE = 96

@@ -13,8 +13,9 @@ import torch
 
 from mien_generator.face.fomm.config import HALF_WIDTH, FommConfig, GeneratorConfig, HourglassConfig
 from mien_training.config import TrainingConfigError
-from mien_training.datasets import Augmentation, PairSampler, Split, open_sets
+from mien_training.datasets import Augmentation, PairSampler
 from mien_training.generator import MIEN_HALF, GeneratorTrainer, Losses, Schedule, Stage, revive
+from mien_training.labelled import Split, open_sets
 from mien_training.run import Run, RunError
 
 CPU = torch.device("cpu")

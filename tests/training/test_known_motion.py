@@ -14,15 +14,8 @@ pytest.importorskip("torch", reason="training runs on torch")
 import torch
 
 from mien_shared.motion import FaceKeypoint
-from mien_training.datasets import (
-    LOOKUP_SIDE,
-    Augmentation,
-    DatasetError,
-    KnownMotion,
-    LabelledSet,
-    PairBatch,
-    PairSampler,
-)
+from mien_training.datasets import Augmentation, KnownMotion, PairBatch, PairSampler
+from mien_training.labelled import LOOKUP_SIDE, DatasetError, LabelledSet
 from mien_training.losses import known_motion
 from mien_training.synthetic.__main__ import main
 from mien_training.synthetic.moved import FRAMES, LIPS_APART, Motions, moved, moved_sequences, write

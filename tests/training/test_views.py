@@ -10,8 +10,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from mien_generator.face.fomm.first_order import KeypointTensors  # noqa: E402
-from mien_training.datasets import MIRRORED, DatasetError, LabelledSet, Split, open_sets  # noqa: E402
+from mien_training.datasets import MIRRORED  # noqa: E402
 from mien_training.deformation import ThinPlateSpline  # noqa: E402
+from mien_training.labelled import DatasetError, LabelledSet, Split, open_sets  # noqa: E402
 from mien_training.views import ViewAmount, ViewSampler, everywhere, shown  # noqa: E402
 
 CPU = torch.device("cpu")

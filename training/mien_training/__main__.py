@@ -12,7 +12,7 @@ import torch
 
 from mien_training import steps
 from mien_training.config import TrainingConfigError
-from mien_training.datasets import DatasetError
+from mien_training.labelled import DatasetError
 from mien_training.run import Run, RunError
 
 

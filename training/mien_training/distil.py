@@ -24,9 +24,9 @@ from mien_encoder.keypoints import CROP_SIZE
 from mien_generator.face.fomm.first_order import KeypointTensors, coordinate_grid, inverse_2x2
 from mien_shared.motion import EYES
 from mien_training.config import at_least
-from mien_training.datasets import LabelledSet, Split, open_sets
 from mien_training.deformation import ThinPlateSpline
 from mien_training.encoder_network import WIDE, EncoderConfig, EncoderNetwork
+from mien_training.labelled import LabelledSet, Split, open_sets
 from mien_training.run import Average, Meter, Progress, Run
 from mien_training.views import ViewAmount, ViewBatch, ViewSampler
 

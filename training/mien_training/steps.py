@@ -14,10 +14,11 @@ from mien_generator.face.fomm.occlusion_generator import OcclusionAwareGenerator
 from mien_training import distil as distillation
 from mien_training import prune as pruning
 from mien_training.config import at_least, read_config
-from mien_training.datasets import Augmentation, DatasetError, LabelledSet, PairSampler, Split, open_sets
+from mien_training.datasets import Augmentation, PairSampler
 from mien_training.encoder_network import EncoderConfig, EncoderNetwork, write_encoder
 from mien_training.finetune import Finetuner, FinetuneStage
 from mien_training.generator import GeneratorTrainer, Schedule, Stage
+from mien_training.labelled import DatasetError, LabelledSet, Split, open_sets
 from mien_training.run import Run, RunError
 
 #: What steps three and four leave in their run's folder: float16, the generator alone.

@@ -18,8 +18,9 @@ from torch.nn import functional
 
 from mien_generator.face.fomm.first_order import KeypointTensors, coordinate_grid, inverse_2x2
 from mien_shared.motion import EYES, FaceKeypoint
-from mien_training.datasets import MIRRORED, DatasetError, LabelledSet
+from mien_training.datasets import MIRRORED
 from mien_training.deformation import ThinPlateSpline
+from mien_training.labelled import DatasetError, LabelledSet
 
 #: Control points of the spline, on a grid of this many by this many over the crop.
 _CONTROL = 5

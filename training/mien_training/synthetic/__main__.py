@@ -59,7 +59,7 @@ def _make(chosen: argparse.Namespace) -> Iterator[Path]:
 
 
 def _move(chosen: argparse.Namespace) -> Iterator[Path]:
-    from mien_training.datasets import Split, open_sets
+    from mien_training.labelled import Split, open_sets
     from mien_training.synthetic import moved
 
     sets, _ = open_sets(chosen.out, Split(tuple(chosen.validation)))

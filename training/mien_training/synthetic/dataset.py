@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien_landmarks.geometry import CropBox
-from mien_training.datasets import write_set
+from mien_training.labelled import write_set
 from mien_training.synthetic.labels import keypoint_rows
 
 

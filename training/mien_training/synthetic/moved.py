@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from mien_generator.face.contract import AvatarFace, FaceRequest
 from mien_generator.face.warp import WarpFace, WarpGenerator, Workspace, backward_map
 from mien_shared.motion import FaceKeypoint, Keypoints
-from mien_training.datasets import LOOKUP_SIDE, LabelledSet, expressions, write_set
+from mien_training.datasets import expressions
+from mien_training.labelled import LOOKUP_SIDE, LabelledSet, write_set
 
 #: Pictures made of one still, of one rendered head's first frame, of one drawn character's.
 FRAMES = {"still": 40, "ict": 6, "drawn": 12}
