@@ -73,7 +73,7 @@ def test_every_stage_runs_and_leaves_curves_and_sheets(tmp_path: Path, labelled:
         "sheet-3-joint-000008.png",
     }
     rows = (tmp_path / "run/curves-3-joint.csv").read_text().splitlines()
-    assert rows[0] == "step,pixels,edges,features,painted,moved,occlusion,known" and len(rows) == 3
+    assert rows[0] == "step,moved,occlusion,known,pixels,edges,features,painted" and len(rows) == 3
     sheet = cv2.imread(str(tmp_path / "run/sheet-3-joint-000008.png"))
     assert sheet is not None and sheet.shape == (4 * 64, 5 * 64, 3)
 
@@ -113,7 +113,7 @@ def test_the_adversarial_losses_train_their_critic_too(tmp_path: Path, labelled:
     stage = Stage("joint", 4, 1, 128, 1e-3, losses)  # the critic looks at half the size, too
     _trainer(tmp_path / "run", labelled, (stage,)).train()
     header = (tmp_path / "run/curves-1-joint.csv").read_text().splitlines()[0]
-    assert header == "step,pixels,edges,features,painted,moved,occlusion,known,adversarial,matching,critic"
+    assert header == "step,moved,occlusion,known,pixels,edges,features,painted,adversarial,matching,critic"
 
 
 def test_a_window_trains_everything_on_part_of_the_picture(tmp_path: Path, labelled: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_window_trains_everything_on_part_of_the_picture(tmp_path: Path, label
     before = {name: value.clone() for name, value in trainer.network.named_parameters()}
     trainer.train()
     header = (tmp_path / "run/curves-1-joint.csv").read_text().splitlines()[0]
-    assert header == "step,pixels,edges,features,moved,occlusion,known"
+    assert header == "step,moved,occlusion,known,pixels,edges,features"
     after = dict(trainer.network.named_parameters())
     for part in ("first.", "bottleneck.", "final.", "dense_motion_network.mask", "dense_motion_network.occlusion"):
         assert any(not torch.equal(after[name], before[name]) for name in before if name.startswith(part)), part
@@ -139,6 +139,20 @@ def test_a_windows_features_are_those_of_the_whole_picture(tmp_path: Path, label
     assert window["pixels"].item() == pytest.approx(both * whole["painted"].item(), rel=1e-4)
     for name in ("moved", "occlusion", "known"):
         assert window[name].item() == pytest.approx(whole[name].item(), rel=1e-4), name
+
+
+def test_what_no_motion_explains_counts_more(tmp_path: Path, labelled: Path) -> None:
+    trainer = _trainer(tmp_path / "run", labelled, (STAGES[2],))
+    pairs = trainer._sampler.pairs(2, 64)
+    driving = pairs.source.clone()
+    driving[..., 20:36, 20:36] = 1 - driving[..., 20:36, 20:36].round()  # the far end of every channel
+    still = replace(pairs, driving=driving, driving_keypoints=pairs.source_keypoints)
+    trainer._set_modes("joint")
+    motion = trainer._made(still.source, still.source_keypoints, still.driving_keypoints).motion
+    _, attention = trainer._judged_motion(still, motion, Losses(unexplained=6.0))
+    more = attention / still.attention
+    assert more[..., 24:32, 24:32].min() > 4
+    assert more[..., :12, :].max() < 1.1
 
 
 @pytest.mark.parametrize(("kind", "window"), [("motion", 32), ("joint", 30), ("joint", 68), ("joint", -4)])

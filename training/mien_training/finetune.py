@@ -30,9 +30,10 @@ from mien_training.run import Average, Meter, Progress, Run
 
 @dataclass(frozen=True, slots=True)
 class FinetuneLosses:
-    """What each loss counts."""
+    """What each loss counts. painted: as in step three, or the source's residual would excuse what is painted."""
 
     pixels: float = 10.0
+    painted: float = 8.0
     edges: float = 4.0
     features: float = 0.5
     equivariance_points: float = 10.0
@@ -136,7 +137,8 @@ class Finetuner:
             found = self._found(torch.cat([both, spline.deformed(pairs.driving)]))
             at_rest, driving, deformed = _split(found, count)
             picture = pairs.source.contiguous(memory_format=torch.channels_last)
-            made = self.generator(self.generator.prepare(picture, at_rest), driving).prediction.float()
+            face = self.generator(self.generator.prepare(picture, at_rest), driving)
+        made = face.prediction.float()
         weight = attention(KeypointTensors(driving.points.detach(), driving.jacobians.detach()), made.shape[2])
         with torch.no_grad():
             before = self._look(self._before, both)
@@ -147,6 +149,7 @@ class Finetuner:
         bent_off = (torch.cat([at_rest.jacobians, driving.jacobians]) - before.jacobians).abs().mean()
         losses = {
             "pixels": amount.pixels * pyramid_l1(made, pairs.driving, weight),
+            "painted": amount.painted * pyramid_l1(face.painted, pairs.driving, weight),
             "edges": amount.edges * edges(made, pairs.driving, weight),
             "eq_points": amount.equivariance_points * points,
             "eq_jacobians": amount.equivariance_jacobians * jacobians,

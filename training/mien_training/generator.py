@@ -49,7 +49,8 @@ class Losses:
     """What each loss of a joint stage counts. 0 leaves it out, and its cost.
 
     painted: on the network's own part of the picture, which the source's residual would otherwise excuse.
-    known: on the deformation, where it is known.
+    known: on the deformation, where it is known. unexplained: how much more a pixel counts that no motion explains, an
+    opened mouth's inside or a lid that was not there: they are few, and they are what the network is for.
     """
 
     pixels: float = 10.0
@@ -59,6 +60,7 @@ class Losses:
     painted: float = 8.0
     occlusion: float = 0.3
     known: float = 20.0
+    unexplained: float = 6.0
     adversarial: float = 0.0
     feature_matching: float = 0.0
 
@@ -237,31 +239,28 @@ class GeneratorTrainer:
             motion = dense(dense.prepare(source, pairs.source_keypoints), pairs.driving_keypoints)
             moved = sample(features, motion.deformation[:, rows, columns])
             painted = self.network.decode(moved * motion.occlusion_map[..., rows, columns])
-        wanted, attention = pairs.driving[pixels], pairs.attention[pixels]
+        losses, attention = self._judged_motion(pairs, motion, amount)
+        wanted, attention = pairs.driving[pixels], attention[pixels]
         both = amount.pixels + amount.painted
-        losses = {
-            "pixels": both * pyramid_l1(painted, wanted, attention),
-            "edges": amount.edges * edges(painted, wanted, attention),
-        }
+        losses["pixels"] = both * pyramid_l1(painted, wanted, attention)
+        losses["edges"] = amount.edges * edges(painted, wanted, attention)
         if amount.features and self._features is not None:
             with self._autocast():
                 losses["features"] = amount.features * self._features(painted, wanted)
-        return losses | self._judged_motion(pairs, motion, amount)
+        return losses
 
     def _joint(self, pairs: PairBatch, amount: Losses) -> dict[str, torch.Tensor]:
         with self._autocast():
             made_face = self._made(pairs.source, pairs.source_keypoints, pairs.driving_keypoints)
         made, wanted = made_face.prediction.float(), pairs.driving
-        losses = {
-            "pixels": amount.pixels * pyramid_l1(made, wanted, pairs.attention),
-            "edges": amount.edges * edges(made, wanted, pairs.attention),
-        }
+        losses, attention = self._judged_motion(pairs, made_face.motion, amount)
+        losses["pixels"] = amount.pixels * pyramid_l1(made, wanted, attention)
+        losses["edges"] = amount.edges * edges(made, wanted, attention)
         if amount.features and self._features is not None:
             with self._autocast():
                 losses["features"] = amount.features * self._features(made, wanted)
         if amount.painted:
-            losses["painted"] = amount.painted * pyramid_l1(made_face.painted, wanted, pairs.attention)
-        losses |= self._judged_motion(pairs, made_face.motion, amount)
+            losses["painted"] = amount.painted * pyramid_l1(made_face.painted, wanted, attention)
         if amount.adversarial and self._discriminator is not None:
             self._discriminator.requires_grad_(False)
             with self._autocast():
@@ -272,17 +271,21 @@ class GeneratorTrainer:
             self._last = (made.detach(), wanted)
         return losses
 
-    def _judged_motion(self, pairs: PairBatch, motion: DenseMotion, amount: Losses) -> dict[str, torch.Tensor]:
-        losses = {}
-        if amount.moved or amount.occlusion:
-            moved = _moved(pairs.source, motion.deformation, pairs.source.shape[2] // 2)
-            small = nn.functional.avg_pool2d(pairs.driving, 2)
-            weight = nn.functional.avg_pool2d(pairs.attention, 2)
-            losses["moved"] = amount.moved * pyramid_l1(moved, small, weight, levels=2)
-            losses["occlusion"] = amount.occlusion * _occlusion(motion.occlusion_map, moved, small, weight)
+    def _judged_motion(
+        self, pairs: PairBatch, motion: DenseMotion, amount: Losses
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """The losses of a joint step's motion, and the attention that the picture's are weighted with."""
+        moved = _moved(pairs.source, motion.deformation, pairs.source.shape[2] // 2)
+        small = nn.functional.avg_pool2d(pairs.driving, 2)
+        weight = nn.functional.avg_pool2d(pairs.attention, 2)
+        losses = {
+            "moved": amount.moved * pyramid_l1(moved, small, weight, levels=2),
+            "occlusion": amount.occlusion * _occlusion(motion.occlusion_map, moved, small, weight),
+        }
         if amount.known:
             losses["known"] = amount.known * known_motion(motion.deformation, pairs.known, pairs.attention)
-        return losses
+        unexplained = 1 - resized(_explained(moved, small), *pairs.driving.shape[2:])
+        return losses, pairs.attention * (1 + amount.unexplained * unexplained)
 
     def _train_critic(self, optimizer: torch.optim.Optimizer) -> torch.Tensor:
         assert self._discriminator is not None
@@ -410,11 +413,16 @@ def _occlusion(
     An absolute difference would not do: most of a picture is visible, and its median is all that would be learnt.
     """
     height, width = occlusion_map.shape[2:]
-    off = nn.functional.avg_pool2d((moved.detach() - wanted).abs().mean(dim=1, keepdim=True), 5, 1, 2)
-    visible = resized(torch.exp(-12 * (off - 0.04).clamp_min(0)), height, width)
+    visible = resized(_explained(moved, wanted), height, width)
     weight = resized(attention / attention.mean(dim=(2, 3), keepdim=True), height, width)
     said = occlusion_map.float().clamp(1e-4, 1 - 1e-4)
     return nn.functional.binary_cross_entropy(said, visible, weight)
+
+
+def _explained(moved: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """(B, 1, H, W): 1 where the moved source (B, 3, H, W) looks as it should, falling to 0 where it does not."""
+    off = nn.functional.avg_pool2d((moved.detach() - wanted).abs().mean(dim=1, keepdim=True), 5, 1, 2)
+    return torch.exp(-12 * (off - 0.04).clamp_min(0))
 
 
 def _moved(source: torch.Tensor, deformation: torch.Tensor, size: int) -> torch.Tensor:

@@ -54,9 +54,9 @@ class Motions:
         return cls(relative, np.argsort(-openness)[: 2 * few], np.argsort(lids)[:few])
 
     def drawn(self, rng: np.random.Generator) -> Keypoints:
-        """One of them, farther or less far, now and then with another's wide mouth or shut eyes."""
+        """One of them, farther or less far, often with another's wide mouth or shut eyes."""
         motion = self.relative[rng.integers(len(self.relative))].copy()
-        for chosen, parts, often in ((self.wide, _MOUTH, 0.3), (self.shut, _EYES, 0.3)):
+        for chosen, parts, often in ((self.wide, _MOUTH, 0.5), (self.shut, _EYES, 0.35)):
             if rng.random() < often:
                 other = self.relative[rng.choice(chosen)]
                 still_head = motion[FaceKeypoint.NOSE, :2] - other[FaceKeypoint.NOSE, :2]
