@@ -120,6 +120,16 @@ def test_the_command_moves_stills_but_nobody_held_back(
     assert not list((tmp_path / "data").glob(".*"))
 
 
+def test_a_motion_that_warp_holds_back_is_no_example(labelled: Path) -> None:
+    rows = np.tile(np.concatenate([np.zeros((10, 2)), np.tile(np.eye(2).ravel(), (10, 1))], axis=1), (2, 1, 1))
+    rows[1, :, 0] = 0.9  # the whole head, out of its crop
+    still = LabelledSet.open(labelled / "d")
+    none = np.array([1])
+    far, near = (Motions(rows[[each]].astype(np.float32), none * 0, none * 0) for each in (1, 0))
+    assert len(moved(still, far, 3, np.random.default_rng(0)).frames) == 1
+    assert len(moved(still, near, 3, np.random.default_rng(0)).frames) == 4
+
+
 def test_lips_that_are_apart_are_left_out(tmp_path: Path, make_set: MakeSet, labelled: Path) -> None:
     stills = []
     for name, apart in (("closed", 0.1), ("wide", 0.6)):

@@ -29,6 +29,11 @@ FRAMES = {"still": 40, "ict": 6, "drawn": 12}
 #: lower lip when the mouth opens farther: it is left out.
 LIPS_APART = 0.4
 
+#: `warp` holds back what would fold a picture. A motion whose keypoints come from this far beside the still's, in the
+#: mean, crop units, was held back, and is no example of itself.
+MAX_MISS = 0.015
+_TRIES = 6
+
 _EYES = (FaceKeypoint.LEFT_EYE, FaceKeypoint.RIGHT_EYE)
 _MOUTH = (FaceKeypoint.UPPER_LIP, FaceKeypoint.LOWER_LIP, FaceKeypoint.CHIN)
 
@@ -88,18 +93,30 @@ class MovedSequence:
 
 
 def moved(still: LabelledSet, motions: Motions, frames: int, rng: np.random.Generator) -> MovedSequence:
-    """The still's first frame, and `frames` of it in motion."""
-    generator = WarpGenerator()
-    source = Keypoints.from_rows(still.keypoints[0])
+    """The still's first frame, and `frames` of it in motion; fewer of one that `warp` can hardly move."""
+    generator, source = WarpGenerator(), Keypoints.from_rows(still.keypoints[0])
     face = generator.prepare(AvatarFace(np.ascontiguousarray(still.frames[0]), source))
-    driven = [source, *(motions.drawn(rng).applied_to(source) for _ in range(frames))]
-    pictures = [face.rgb, *generator.animate([FaceRequest(face, each) for each in driven[1:]])]
     workspace = Workspace(face.size)
-    return MovedSequence(
-        np.stack(pictures),
-        np.stack([each.rows() for each in driven]),
-        np.stack([_lookup(face, each, workspace) for each in driven]),
+    driven, lookups = [source], [_lookup(face, source, workspace)]
+    for _ in range(_TRIES * frames):
+        driving = motions.drawn(rng).applied_to(source)
+        lookup = _lookup(face, driving, workspace)
+        if _miss(lookup, source, driving) < MAX_MISS:
+            driven.append(driving)
+            lookups.append(lookup)
+        if len(driven) > frames:
+            break
+    pictures = generator.animate([FaceRequest(face, driving) for driving in driven[1:]])
+    return MovedSequence(np.stack([face.rgb, *pictures]), np.stack([each.rows() for each in driven]), np.stack(lookups))
+
+
+def _miss(lookup: NDArray[np.float16], source: Keypoints, driving: Keypoints) -> float:
+    """Mean distance between the source's keypoints and where the driving ones come from."""
+    places = ((driving.points + 1) * (LOOKUP_SIDE / 2) - 0.5).reshape(-1, 1, 2)
+    found = cv2.remap(
+        lookup[..., :2].astype(np.float32), places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
+    return float(np.linalg.norm(found[:, 0] - source.points, axis=1).mean())
 
 
 def _lookup(face: WarpFace, driving: Keypoints, workspace: Workspace) -> NDArray[np.float16]:
