@@ -2,8 +2,9 @@
 
 landmark_vertices.json was fitted once: Face Mesh on 80 frontal renders of 40 identities; for each landmark the visible
 vertex of the face whose projection lay nearest in the median, mirrored landmarks sharing mirrored vertices, those of
-the lips fitted on open mouths only. Against Face Mesh on those renders the ten keypoints differ by 0.003 to 0.01 of
-[-1, 1]; unlike it, they hold their place on the skin in any pose and expression.
+the lips fitted on open mouths only. (fit_landmarks.py does it again, to 2 mm of that file in the mean.) Against Face
+Mesh on those renders the ten keypoints differ by 0.003 to 0.01 of [-1, 1]; unlike it, they hold their place on the skin
+in any pose and expression.
 """
 
 from __future__ import annotations
