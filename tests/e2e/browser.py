@@ -36,6 +36,22 @@ async def state_of(page: Page) -> str:
     return str(await page.evaluate("window.mien.state"))
 
 
+async def picture_of(page: Page, selector: str, width: int, within_s: float = 20.0) -> None:
+    """Wait until an image of the page is so many pixels wide.
+
+    Asked from outside, again and again: `wait_for_function` asks inside the page, whose Content-Security-Policy
+    forbids that from the second time on.
+    """
+    natural = 0
+    try:
+        async with asyncio.timeout(within_s):
+            while natural != width:
+                natural = await page.evaluate("selector => document.querySelector(selector)?.naturalWidth", selector)
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        pytest.fail(f"{selector} is {natural} pixels wide, not {width}, after {within_s:g} s")
+
+
 async def reach(page: Page, state: str, within_s: float = 20.0) -> None:
     """Wait until the page is in a state."""
     try:

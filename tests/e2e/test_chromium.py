@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.browser import reach
+from e2e.browser import picture_of, reach
 from e2e.system import System
 from playwright.async_api import Page
 
@@ -111,7 +111,7 @@ async def test_a_closed_deployment_shows_a_session_and_its_picture_to_those_with
         await page.goto(f"{stack.url}/?again#session={session.session_id}&token={session.watch_token}")
         await reach(page, "ready")
         for picture in ("#stage-poster", "#sessions img"):
-            await page.wait_for_function(f"document.querySelector('{picture}').naturalWidth === 1280")
+            await picture_of(page, picture, 1280)
             assert str(await page.get_attribute(picture, "src")).startswith("blob:")
         assert session.watch_token not in page.url, "the token does not stay in the address bar"
         await page.click("#play")
