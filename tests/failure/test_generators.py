@@ -24,6 +24,7 @@ async def test_a_generator_killed_in_mid_call(run_system: Run, note: Note) -> No
         box = await bundled_face(system)
         async with watching(call.session, box) as eye:
             holder = await holder_of(system, call.session)
+            await asyncio.sleep(1.5)  # a heartbeat: until the first, the longer reservation of its placement holds
             killed_s = time.monotonic()
             assert await system.stack.kill(holder) == -signal.SIGKILL
             await asyncio.sleep(0.3)  # what was under way when it died
