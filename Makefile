@@ -14,7 +14,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := shared encoder services/gateway services/generator services/signaling clients/web clients/python
+PACKAGES := shared encoder services/gateway services/generator services/signaling clients/web clients/python evaluation benchmarks
 EDITABLE := $(foreach package,$(PACKAGES),-e $(package))
 # Whoever has no python3.11 of that name has it as python3, or is told so.
 INTERPRETER := $(shell command -v $(PYTHON) || command -v python3)
@@ -35,7 +35,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest -q -m "not slow" tests/shared tests/encoder tests/gateway tests/generator tests/signaling tests/client tests/tools \
+	$(BIN)/pytest -q -m "not slow" tests/shared tests/encoder tests/evaluation tests/benchmarks tests/gateway tests/generator tests/signaling tests/client tests/tools \
 	  tests/deploy/test_compose.py tests/deploy/test_operating.py
 
 test: $(VENV)/.dev

@@ -18,11 +18,11 @@ import pytest
 from mien_generator.cost import BatchCost
 from mien_generator.engine import Engine, EngineStopped
 from mien_generator.face.contract import AvatarFace, FaceRefused, FaceRequest, RgbArray
+from mien_generator.face.ladder import Ladder, Rung
+from mien_generator.face.region import CropBox
 from mien_generator.face.warp import WarpFace, WarpGenerator
 from mien_generator.frame.compositor import Compositor
-from mien_generator.frame.region import CropBox
 from mien_generator.h264.encoder import EncodedPicture, EncoderError, H264Encoder
-from mien_generator.ladder import Ladder, Rung
 from mien_generator.metrics import GeneratorMetrics
 from mien_generator.pipeline import Pipeline
 from mien_generator.session import Arrival, SessionAvatar

@@ -9,8 +9,8 @@ import pytest
 
 from mien_generator import measure as measuring
 from mien_generator.face.contract import AvatarFace, FaceRequest, RgbArray
+from mien_generator.face.ladder import Ladder, Rung
 from mien_generator.face.warp import WarpFace, WarpGenerator
-from mien_generator.ladder import Ladder, Rung
 from mien_generator.measure import Measurement, measured_speed, speed_file, usable_cores
 
 WARP = Rung("warp", WarpGenerator(), on_device=False)

@@ -15,10 +15,10 @@ from fastapi import FastAPI
 from PIL import Image
 from redis.asyncio import Redis
 
-from mien_generator import engines
 from mien_generator.app import create_app
 from mien_generator.engine import Engine
-from mien_generator.engines import make_ladder
+from mien_generator.face import build
+from mien_generator.face.build import make_ladder
 from mien_generator.face.fomm.config import FommConfig, GeneratorConfig, HourglassConfig, KeypointDetectorConfig
 from mien_generator.h264.encoder import choose_encoder
 from mien_generator.measure import Measurement, speed_file
@@ -326,7 +326,7 @@ async def test_capacity_is_what_the_machine_was_measured_to_hold(
 async def test_auto_without_weights_warps_and_says_why(
     run_app: RunApp, settings: GeneratorSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(engines, "SHIPPED_WEIGHTS", tmp_path / "none.safetensors")
+    monkeypatch.setattr(build, "SHIPPED_WEIGHTS", tmp_path / "none.safetensors")
     url = await run_app(create_app(settings.model_copy(update={"engine": "auto"}), make_ladder))
     async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
         assert (await http.get("/readyz")).status_code == 200
@@ -340,7 +340,7 @@ async def test_weights_that_were_tampered_with_are_no_reason_to_do_without(
 ) -> None:
     broken = tmp_path / "fomm-half.safetensors"
     broken.write_bytes(b"these are no weights")
-    monkeypatch.setattr(engines, "SHIPPED_WEIGHTS", broken)
+    monkeypatch.setattr(build, "SHIPPED_WEIGHTS", broken)
     url = await run_app(create_app(settings.model_copy(update={"engine": "auto"}), make_ladder))
     async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
         answer = await http.get("/readyz")

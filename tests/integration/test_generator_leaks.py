@@ -13,10 +13,10 @@ import pytest
 
 from mien_generator.cost import BatchCost
 from mien_generator.engine import Engine
+from mien_generator.face.ladder import Ladder, Rung
 from mien_generator.face.warp import WarpGenerator
 from mien_generator.frame.compositor import Compositor
 from mien_generator.h264.encoder import H264Encoder
-from mien_generator.ladder import Ladder, Rung
 from mien_generator.metrics import GeneratorMetrics
 from mien_generator.pipeline import Pipeline
 from mien_generator.session import Arrival, SessionAvatar

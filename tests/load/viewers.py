@@ -19,8 +19,8 @@ from aiortc.rtp import RtpPacket
 from load.workers import serve
 from pydantic import BaseModel
 
+from mien_bench.latency import tap
 from mien_client.api import MienError, Session, Unreachable
-from mien_client.bench_latency import tap
 from mien_client.viewer import Viewer, WhepError
 from mien_shared.clock import elapsed_ms_u32
 from mien_shared.motion import sequence_distance

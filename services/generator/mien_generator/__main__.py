@@ -1,7 +1,7 @@
 """`python -m mien_generator`"""
 
 from mien_generator.app import create_app
-from mien_generator.engines import make_ladder
+from mien_generator.face.build import make_ladder
 from mien_generator.settings import GeneratorSettings
 from mien_shared.service import serve
 

@@ -16,12 +16,12 @@ from fastapi import FastAPI
 
 from mien_generator.capacity import Speed, capacity
 from mien_generator.engine import Engine, EngineStopped
-from mien_generator.engines import EngineUnavailable, Fallback
+from mien_generator.face.build import EngineUnavailable, Fallback
 from mien_generator.face.contract import AvatarFace, FaceRefused, RgbArray
+from mien_generator.face.ladder import Ladder
+from mien_generator.face.region import CropBox
 from mien_generator.frame.compositor import Compositor
-from mien_generator.frame.region import CropBox
 from mien_generator.h264.encoder import H264Encoder, NoEncoder, choose_encoder
-from mien_generator.ladder import Ladder
 from mien_generator.measure import default_cache_folder, measured_speed, usable_cores
 from mien_generator.memory import give_back
 from mien_generator.metrics import GeneratorMetrics

@@ -23,10 +23,10 @@ from typing import Literal
 
 from mien_generator.cost import BatchCost, Load
 from mien_generator.face.contract import FaceRefused
+from mien_generator.face.ladder import Ladder
 from mien_generator.frame.compositor import Compositor
 from mien_generator.h264.encoder import H264Encoder
 from mien_generator.h264.keyframes import KeyframePolicy
-from mien_generator.ladder import Ladder
 from mien_generator.metrics import GeneratorMetrics
 from mien_generator.pipeline import Driven, FacesUnderWay, Pipeline
 from mien_generator.scheduler import gather

@@ -23,9 +23,9 @@ from pydantic import BaseModel, ValidationError
 from mien_generator.capacity import Speed
 from mien_generator.cost import BatchCost
 from mien_generator.face.contract import FaceRequest
+from mien_generator.face.ladder import Ladder, Rung
 from mien_generator.frame.compositor import Compositor
 from mien_generator.h264.encoder import FRAME_RATE, H264Encoder
-from mien_generator.ladder import Ladder, Rung
 from mien_generator.specimen import CROP, draw_speaker, face_of, talking
 from mien_shared.clock import VIDEO_CLOCK_HZ
 

@@ -130,7 +130,7 @@ class GeneratorMetrics(ServiceMetrics):
         self.sessions([])
 
     def fell_back(self, reason: str) -> None:
-        """No network runs though one might: `reason` of engines.Fallback."""
+        """No network runs though one might: `reason` of face.build.Fallback."""
         self._fallback.labels(reason).set(1)
 
     def sessions(self, tiers: Sequence[str]) -> None:

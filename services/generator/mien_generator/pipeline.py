@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from mien_generator.face.contract import FacePicture, FaceRequest
-from mien_generator.ladder import Ladder
+from mien_generator.face.ladder import Ladder
 from mien_generator.metrics import GeneratorMetrics
 from mien_generator.motion.speaker import UnusableMotion
 from mien_generator.session import Cue, DrawnFace, DrivenFace, GeneratorSession

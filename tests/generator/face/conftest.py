@@ -2,44 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from small_models import exported, one_thread, own_config, small_config
 
-from mien_generator.face.fomm.config import FommConfig, GeneratorConfig, HourglassConfig, KeypointDetectorConfig
+__all__ = ["exported", "one_thread", "own_config", "small_config"]
 
 PUBLISHED = Path(__file__).parents[4] / "shared/data/fomm"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """These pictures are too small to share out: on a busy machine torch's second thread costs half the tests' time."""
-    if find_spec("torch") is None:
-        yield
-        return
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="session")
-def small_config() -> FommConfig:
-    """The whole architecture at a few channels: pictures of 64, 128, ... pixels."""
-    return FommConfig(
-        keypoint_detector=KeypointDetectorConfig(block_expansion=4, max_features=16, num_blocks=2),
-        generator=GeneratorConfig(
-            block_expansion=8,
-            max_features=16,
-            num_down_blocks=2,
-            num_bottleneck_blocks=2,
-            dense_motion=HourglassConfig(block_expansion=8, max_features=24, num_blocks=3),
-        ),
-    )
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mien_generator.face.contract import RgbArray, YuvPatch
+from mien_generator.face.region import FRAME_HEIGHT, FRAME_WIDTH, CropBox, FrameShapeError, PasteRegion, border_mask
 from mien_generator.frame.compositor import Compositor
-from mien_generator.frame.region import FRAME_HEIGHT, FRAME_WIDTH, CropBox, FrameShapeError, PasteRegion, border_mask
 
 Yuv = NDArray[np.uint8]
 

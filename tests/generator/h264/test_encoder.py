@@ -10,7 +10,7 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
 
-from mien_generator.frame.region import FRAME_HEIGHT, FRAME_WIDTH
+from mien_generator.face.region import FRAME_HEIGHT, FRAME_WIDTH
 from mien_generator.h264.encoder import (
     DEFAULT_BITRATE_BPS,
     MAX_BITRATE_BPS,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mien_generator.frame.region import PasteRegion
+from mien_generator.face.region import PasteRegion
 from mien_shared.motion import Keypoints
 
 RgbArray = NDArray[np.uint8]
@@ -73,21 +73,36 @@ class FaceRequest(Generic[P]):
 
 
 class FaceGenerator(Protocol[P]):
-    """Two implementations: `warp` (no weights) and `fomm` (the paper's network)."""
+    """Makes face pictures. `warp` bends the avatar's own pixels; `onnx` and `torch` run the paper's network.
+
+    One thread calls `animate` at a time for a generator that runs on a device; a generator that needs none (`warp`) is
+    called by several threads at once.
+    """
 
     name: str
 
     def prepare(self, avatar: AvatarFace) -> P:
-        """Compute once what depends on the avatar alone. Raises FaceRefused; memory goes with what is returned."""
+        """Compute once what depends on the avatar alone. Its memory is freed with the returned object.
 
-    def animate(self, requests: Sequence[FaceRequest[P]]) -> Sequence[FacePicture]:
-        """One face for each request, in order, RGB wherever its avatar came without a region.
-
-        Runs on the device's owner thread.
+        Raises FaceRefused.
         """
 
+    def animate(self, requests: Sequence[FaceRequest[P]]) -> Sequence[FacePicture]:
+        """One face for each request, in the order of the requests. RGB for an avatar that was given no region."""
+
     def close(self) -> None:
-        """Give the device's memory back."""
+        """Free the device's memory."""
+
+
+@runtime_checkable
+class Overlapping(Protocol):
+    """A generator whose device works on its own: the next batch may be submitted before the last one is collected."""
+
+    def submit(self, requests: Sequence[FaceRequest[Any]]) -> Any:
+        """Start to make faces and return at once, with a ticket for them."""
+
+    def collect(self, ticket: Any) -> Sequence[FacePicture]:
+        """Wait for the faces of a ticket, in the order of its requests."""
 
 
 def as_rgb(face: FacePicture) -> RgbArray:

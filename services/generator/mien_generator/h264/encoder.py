@@ -22,7 +22,7 @@ from av.codec.context import CodecContext
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
 
-from mien_generator.frame.region import FRAME_HEIGHT, FRAME_WIDTH
+from mien_generator.face.region import FRAME_HEIGHT, FRAME_WIDTH
 from mien_shared.annexb import NalType, nal_type, nal_units
 from mien_shared.clock import VIDEO_CLOCK_HZ
 

@@ -19,8 +19,8 @@ from mien_generator.face.fomm.device.devices import DeviceMissing
 from mien_generator.face.fomm.first_order import KeypointTensors
 from mien_generator.face.fomm.generator import FommGenerator, FommKeypointFinder, Precision, PreparedFomm
 from mien_generator.face.fomm.occlusion_generator import OcclusionAwareGenerator
+from mien_generator.face.region import FRAME_HEIGHT, FRAME_WIDTH, CropBox
 from mien_generator.frame.compositor import Compositor
-from mien_generator.frame.region import FRAME_HEIGHT, FRAME_WIDTH, CropBox
 from mien_shared.motion import NUM_KEYPOINTS, Keypoints
 
 SIZE = 64

@@ -5,13 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from small_models import SIZE, face, keypoints, random_arrays
 
-from mien_generator.face.fomm.cli import model
+from mien_evaluation.model_cli import model
 from mien_generator.face.onnx.calibration import Clip
 from mien_generator.face.onnx.files import ModelFiles
 from mien_shared.motion import NUM_KEYPOINTS
-
-from .conftest import SIZE, face, keypoints, random_arrays
 
 
 def _labelled(folder: Path, frames: int) -> Path:

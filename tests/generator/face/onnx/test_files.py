@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from small_models import SIZE, random_arrays
 
 from mien_generator.face.fomm.config import FommConfig
 from mien_generator.face.fomm.weights import (
@@ -22,8 +23,6 @@ from mien_generator.face.onnx.arithmetic import NotCalibrated
 from mien_generator.face.onnx.files import ModelFiles, NotExported, UnknownGraphVersion
 from mien_generator.face.onnx.generator import OnnxGenerator
 from mien_generator.face.onnx.sessions import Network
-
-from .conftest import SIZE, random_arrays
 
 _PARTS = ("prepare.onnx", "animate.onnx", "animate-int8.onnx", "ranges.json")
 

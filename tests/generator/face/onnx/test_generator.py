@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_models import SIZE, face, moved
 
 from mien_generator.face.contract import FaceRequest
 from mien_generator.face.fomm.config import ConfigError
@@ -14,8 +15,6 @@ from mien_generator.face.fomm.weights import MismatchedWeights
 from mien_generator.face.onnx.files import ModelFiles
 from mien_generator.face.onnx.generator import OnnxGenerator
 from mien_generator.face.onnx.sessions import Network, ProviderMissing
-
-from .conftest import SIZE, face, moved
 
 
 @pytest.fixture(scope="module", params=["float32", "int8"])

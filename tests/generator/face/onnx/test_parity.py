@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("torch", reason="torch is what ONNX is compared with")
 
 import torch
+from small_models import SIZE, face, moved
 
 from mien_generator.face.contract import AvatarFace, FaceRequest, RgbArray
 from mien_generator.face.fomm.checkpoint import (
@@ -28,8 +29,6 @@ from mien_generator.face.onnx.files import ModelFiles
 from mien_generator.face.onnx.generator import OnnxGenerator
 from mien_generator.face.onnx.sessions import Network
 from mien_shared.motion import Keypoints
-
-from .conftest import SIZE, face, moved
 
 #: Pixels that round to the other side; the networks themselves agree to a few parts in a million.
 ONE_LEVEL = 1

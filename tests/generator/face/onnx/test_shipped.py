@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_models import face
 
-from mien_generator.engines import SHIPPED_WEIGHTS
+from mien_generator.face.build import SHIPPED_WEIGHTS
 from mien_generator.face.contract import FaceRequest
 from mien_generator.face.onnx import files
 from mien_generator.face.onnx.generator import OnnxGenerator
-
-from .conftest import face
 
 pytestmark = pytest.mark.skipif(not SHIPPED_WEIGHTS.is_file(), reason="no weights are in this checkout")
 

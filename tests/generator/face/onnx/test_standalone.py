@@ -13,14 +13,13 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
+from small_models import face, moved, random_arrays
 
+from mien_evaluation.model_cli import model
 from mien_generator.face.contract import AvatarFace, FaceRequest, RgbArray
-from mien_generator.face.fomm.cli import model
 from mien_generator.face.fomm.config import FommConfig
 from mien_generator.face.onnx.generator import OnnxGenerator
 from mien_shared.motion import Keypoints
-
-from .conftest import face, moved, random_arrays
 
 SIZE = 64
 

@@ -14,8 +14,8 @@ import torch
 
 from mien_generator.face.contract import FacePicture, RgbArray, YuvPatch
 from mien_generator.face.fomm.device.finish import Finisher, Placement
+from mien_generator.face.region import FRAME_HEIGHT, FRAME_WIDTH, CropBox
 from mien_generator.frame.compositor import Compositor
-from mien_generator.frame.region import FRAME_HEIGHT, FRAME_WIDTH, CropBox
 
 SIZE = 64
 CPU = torch.device("cpu")

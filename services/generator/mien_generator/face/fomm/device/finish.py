@@ -17,7 +17,7 @@ from torch import nn
 
 from mien_generator.face.contract import FacePicture, YuvPatch
 from mien_generator.face.picture import resampling
-from mien_generator.frame.region import PasteRegion, border_mask
+from mien_generator.face.region import PasteRegion, border_mask
 
 # BT.601 limited range as cv2 has it: red, green and blue in 20 bits of fraction, and what is added.
 _FRACTION_BITS = 20

@@ -1,0 +1,100 @@
+"""`mien bench keypoints`: what a frame costs the sender, beside finding the face anew in every frame.
+
+ours: the crop cut from a 720p picture and the encoder run on it, one thread. mtcnn: the same picture searched by MTCNN
+at 512 pixels and the ten keypoints laid out by its five landmarks, which is what found an uploaded avatar's keypoints
+before there was an encoder. Frame by frame in turn, so that whatever else the machine does burdens both alike.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from statistics import median
+from time import perf_counter
+
+import click
+import cv2
+import numpy as np
+
+from mien_encoder.count import count
+from mien_encoder.crop import CropSquare, RgbArray, cut
+from mien_encoder.finder import FaceFinder
+from mien_encoder.keypoints import CROP_SIZE, KeypointEncoder
+
+_WARM_UP_FRAMES = 5
+_WIDTH, _HEIGHT = 1280, 720
+_BOX = CropSquare(448.0, 120.0, 384.0)
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderFigures:
+    """Medians over the frames, milliseconds a frame; ratio: how many of ours fit into one of MTCNN's."""
+
+    frames: int
+    cut_ms: float
+    encode_ms: float
+    ours_ms: float
+    mtcnn_ms: float
+    ratio: float
+    macs: int
+    parameters: int
+    size_bytes: int
+
+
+def measure(frames: int) -> EncoderFigures:
+    """Time both on noise with a face's smooth shading: what is in the picture changes neither by much."""
+    cv2.setNumThreads(1)
+    picture, encoder, finder = _picture(), KeypointEncoder(), FaceFinder()
+    cutting, encoding, searching = [], [], []
+    for _ in range(frames + _WARM_UP_FRAMES):
+        crop = cut(picture, _BOX, CROP_SIZE)
+        cutting.append(_ms(partial(cut, picture, _BOX, CROP_SIZE)))
+        encoding.append(_ms(partial(encoder.encode, crop)))
+        searching.append(_ms(partial(finder.find, picture)))
+    cut_ms, encode_ms, mtcnn_ms = (
+        round(median(times[_WARM_UP_FRAMES:]), 3) for times in (cutting, encoding, searching)
+    )
+    costs = count()
+    ours_ms = round(cut_ms + encode_ms, 3)
+    return EncoderFigures(
+        frames=frames,
+        cut_ms=cut_ms,
+        encode_ms=encode_ms,
+        ours_ms=ours_ms,
+        mtcnn_ms=mtcnn_ms,
+        ratio=round(mtcnn_ms / ours_ms, 1),
+        macs=costs.macs,
+        parameters=costs.parameters,
+        size_bytes=costs.size_bytes,
+    )
+
+
+@click.command()
+@click.option("--frames", default=60, show_default=True, type=click.IntRange(min=1), help="How many to time.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def keypoints(frames: int, as_json: bool) -> None:
+    """The encoder's time a frame on one core, beside finding the face anew by MTCNN."""
+    figures = measure(frames)
+    if as_json:
+        click.echo(json.dumps(asdict(figures), indent=2))
+        return
+    click.echo(
+        f"encoder: {figures.encode_ms:.2f} ms a frame, and {figures.cut_ms:.2f} ms to cut its crop from 720p; "
+        f"MTCNN every frame: {figures.mtcnn_ms:.1f} ms ({figures.ratio:g} times as much)\n"
+        f"{figures.macs / 1e6:.2f} M MAC, {figures.parameters / 1e6:.3f} M parameters, "
+        f"{figures.size_bytes / 1e6:.2f} MB"
+    )
+
+
+def _ms(work: Callable[[], object]) -> float:
+    began = perf_counter()
+    work()
+    return (perf_counter() - began) * 1e3
+
+
+def _picture() -> RgbArray:
+    """720p, (720, 1280, 3): soft shapes, so that MTCNN's first stage has about as much to pass on as in a room."""
+    coarse = np.random.default_rng(5).integers(0, 255, (18, 32, 3), np.uint8)
+    return np.asarray(cv2.resize(coarse, (_WIDTH, _HEIGHT), interpolation=cv2.INTER_CUBIC), np.uint8)

@@ -1,0 +1,117 @@
+"""Which tiers run here, by the settings: the network at 384 and at 256 pixels where it can run, and `warp` below it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from mien_generator.face.contract import MAX_FACE_SIZE, FaceGenerator
+from mien_generator.face.ladder import Ladder, Rung
+from mien_generator.face.warp import WarpGenerator
+from mien_generator.settings import GeneratorSettings
+
+#: Where a wheel carries the network's weights.
+SHIPPED_WEIGHTS = Path(__file__).parents[1] / "weights" / "fomm-half.safetensors"
+_SMALL_FACE_SIZE = 256
+
+
+class EngineUnavailable(RuntimeError):
+    """The engine that was asked for cannot run here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """Why `auto` runs no network. reason: one of few; text: for people."""
+
+    reason: Literal["weights", "runtime"]
+    text: str
+
+
+def make_ladder(settings: GeneratorSettings, threads: int) -> tuple[Ladder, Fallback | None]:
+    """The tiers of the settings; raises EngineUnavailable, or the weights' own named error.
+
+    threads: that a network on the CPU may use. `auto` does without a network only where there is none: weights that are
+    there and are not what they should be are an error, never a reason to go on without them.
+    """
+    fallback = _why_no_network(settings) if settings.engine == "auto" else None
+    if settings.engine == "warp" or fallback is not None:
+        return Ladder((_warp(),)), fallback
+    weights = settings.weights or SHIPPED_WEIGHTS
+    if not weights.is_file():
+        raise EngineUnavailable(
+            f"the {settings.engine} engine needs weights and there is no file {weights.name}: "
+            "make one with `mien model import` and set MIEN_WEIGHTS"
+        )
+    sizes = (MAX_FACE_SIZE, _SMALL_FACE_SIZE) if settings.face_size == MAX_FACE_SIZE else (_SMALL_FACE_SIZE,)
+    make = _torch if settings.engine == "torch" else _onnx
+    networks = make(settings, weights, sizes, threads)
+    rungs = [Rung(f"{one.name}-{size}", one, on_device=True) for one, size in zip(networks, sizes, strict=True)]
+    facts = weights.stat()
+    return (
+        Ladder(
+            (*rungs, _warp()),
+            device=f"{settings.device} {settings.precision}",
+            model=f"{weights.name} {facts.st_size} {facts.st_mtime_ns}",
+            shares_cores=settings.device == "cpu",
+        ),
+        None,
+    )
+
+
+def _why_no_network(settings: GeneratorSettings) -> Fallback | None:
+    if settings.weights is None and not SHIPPED_WEIGHTS.is_file():
+        return Fallback("weights", "no weights are shipped with this build and MIEN_WEIGHTS names none")
+    if find_spec("onnxruntime") is None:
+        return Fallback("runtime", "onnxruntime is not installed")
+    return None
+
+
+def _warp() -> Rung:
+    return Rung("warp", WarpGenerator(), on_device=False)
+
+
+def _torch(
+    settings: GeneratorSettings, weights: Path, sizes: Sequence[int], threads: int
+) -> Sequence[FaceGenerator[Any]]:
+    if settings.precision == "int8":
+        raise EngineUnavailable("the torch engine computes in float32, float16 or bfloat16, not in int8")
+    try:
+        from mien_generator.face.fomm.device.devices import DeviceError
+        from mien_generator.face.fomm.generator import FommGenerator
+    except ImportError as error:
+        raise EngineUnavailable("the torch engine needs torch: pip install 'mien-generator[torch]'") from error
+    precision = settings.precision
+    if precision == "auto":
+        precision = "float32" if settings.device == "cpu" else "float16"
+    try:
+        return [
+            FommGenerator.load(
+                weights, size=size, device=settings.device, precision=precision, max_batch=settings.max_batch
+            )
+            for size in sizes
+        ]
+    except DeviceError as error:
+        raise EngineUnavailable(str(error)) from error
+
+
+def _onnx(
+    settings: GeneratorSettings, weights: Path, sizes: Sequence[int], threads: int
+) -> Sequence[FaceGenerator[Any]]:
+    if settings.precision not in {"auto", "float32", "int8"}:
+        raise EngineUnavailable(f"the onnx engine computes in float32 or int8, not in {settings.precision}")
+    try:
+        from mien_generator.face.onnx.files import ModelFiles
+        from mien_generator.face.onnx.generator import OnnxGenerator
+        from mien_generator.face.onnx.sessions import Network, ProviderMissing
+    except ImportError as error:
+        raise EngineUnavailable("the onnx engine needs onnxruntime: pip install onnxruntime") from error
+    try:
+        network = Network.open(
+            ModelFiles.read(weights), device=settings.device, precision=settings.precision, threads=threads
+        )
+        return [OnnxGenerator(network, size=size) for size in sizes]  # its graphs take faces of any size
+    except ProviderMissing as error:
+        raise EngineUnavailable(str(error)) from error
