@@ -103,5 +103,5 @@ $(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt training/pyproject.toml
 .venv-landmarks/.installed: tools/landmarks/pyproject.toml
 	$(INTERPRETER) -m venv .venv-landmarks
 	.venv-landmarks/bin/python -m pip install --quiet --disable-pip-version-check -e tools/landmarks
-	.venv-landmarks/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e shared
+	.venv-landmarks/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e shared -e encoder
 	@touch $@

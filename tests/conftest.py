@@ -12,7 +12,7 @@ import pytest_asyncio
 from e2e.browser import browser_page
 from playwright.async_api import Page
 
-from mien_shared.embedded_redis import EmbeddedRedis
+from mien_shared.bus.embedded_redis import EmbeddedRedis
 
 # By default an example that takes 200 ms fails: a time limit, which a loaded machine breaks.
 hypothesis.settings.register_profile("mien", deadline=None)

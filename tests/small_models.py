@@ -18,7 +18,7 @@ from mien_generator.face.fomm.config import FommConfig, GeneratorConfig, Hourgla
 from mien_generator.face.fomm.shapes import tensor_shapes
 from mien_generator.face.fomm.weights import StoredWeights
 from mien_generator.face.onnx import calibration, files
-from mien_shared.motion import NUM_KEYPOINTS, Keypoints
+from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
 
 SIZE = 128
 

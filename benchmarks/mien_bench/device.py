@@ -41,7 +41,7 @@ from mien_generator.face.fomm.occlusion_generator import GeneratorSource
 from mien_generator.face.fomm.untrained import UntrainedWeights
 from mien_generator.face.picture import scaled
 from mien_generator.face.region import FRAME_HEIGHT, FRAME_WIDTH, CropBox, PasteRegion
-from mien_shared.motion import NUM_KEYPOINTS, Keypoints
+from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
 
 FRAME_RATE = 30
 _AVATARS = 16

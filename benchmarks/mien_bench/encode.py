@@ -26,7 +26,7 @@ from mien_generator.face.warp import WarpGenerator
 from mien_generator.frame.compositor import Compositor
 from mien_generator.h264.encoder import DEFAULT_BITRATE_BPS, FRAME_RATE, H264Encoder, choose_encoder
 from mien_generator.specimen import CROP, draw_speaker, face_of, talking
-from mien_shared.clock import VIDEO_CLOCK_HZ
+from mien_shared.media.clock import VIDEO_CLOCK_HZ
 
 _WARM_UP_FRAMES = 10
 _PTS_STEP = VIDEO_CLOCK_HZ // FRAME_RATE

@@ -22,8 +22,8 @@ import numpy as np
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from av.video.frame import PictureType
 
-from mien_shared.clock import VIDEO_CLOCK_HZ
-from mien_shared.messages import EncodedFrame
+from mien_shared.bus.messages import EncodedFrame
+from mien_shared.media.clock import VIDEO_CLOCK_HZ
 from mien_signaling import passthrough
 from mien_signaling.broadcast import ViewerFeed
 from mien_signaling.fanout import Fanout

@@ -37,7 +37,7 @@ from mien_generator.face.onnx.graph import Graph
 from mien_generator.face.onnx.network import animate_graph, prepare_graph
 from mien_generator.face.onnx.sessions import Network, Precision
 from mien_generator.face.warp import WarpGenerator
-from mien_shared.motion import NUM_KEYPOINTS, Keypoints
+from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 #: Side of the matrices whose product stands for the most that the machine multiplies.

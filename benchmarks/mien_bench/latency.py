@@ -24,15 +24,15 @@ from mien_client.api import MienClient, Session
 from mien_client.demo import BUNDLED_AVATAR, speaking_session
 from mien_client.launcher import Stack, StackOptions
 from mien_client.speaking import DEMO_TRACK, capture_clock_ms
-from mien_client.track import MotionTrack
 from mien_client.uplink import Uplink
 from mien_client.viewer import Viewer
-from mien_shared.bus import open_redis
-from mien_shared.channels import VideoSubscription
-from mien_shared.clock import from_90k
-from mien_shared.embedded_redis import EmbeddedRedis
-from mien_shared.messages import EncodedFrame
-from mien_shared.trace import FrameTrace, read_trace
+from mien_shared.bus.channels import VideoSubscription
+from mien_shared.bus.connection import open_redis
+from mien_shared.bus.embedded_redis import EmbeddedRedis
+from mien_shared.bus.messages import EncodedFrame
+from mien_shared.media.clock import from_90k
+from mien_shared.media.frame_trace import FrameTrace, read_trace
+from mien_shared.wire.track import MotionTrack
 
 #: In the order of a frame's life. uplink: the speaker's send to the gateway's receipt. wait: until its batch begins,
 #: and from the face to a free thread. device: the batch. publish: the encoder to a reader of the bus. fan-out: from

@@ -28,13 +28,13 @@ from redis.asyncio import Redis
 from mien_generator.face.contract import RgbArray
 from mien_generator.specimen import CROP, draw_speaker, source_keypoints, talking
 from mien_shared.avatars import AvatarRecord, AvatarStore, FaceBox
-from mien_shared.bus import open_redis
-from mien_shared.channels import MotionForwarder, VideoSubscription, send_control
-from mien_shared.embedded_redis import EmbeddedRedis
-from mien_shared.messages import InboundMotion, SessionRecord, StartSession, StopSession
-from mien_shared.motion import MotionPacket
-from mien_shared.registry import KEEP_ALIVE_INTERVAL_S, RESERVATION_MS, Registry
-from mien_shared.trace import read_trace
+from mien_shared.bus.channels import MotionForwarder, VideoSubscription, send_control
+from mien_shared.bus.connection import open_redis
+from mien_shared.bus.embedded_redis import EmbeddedRedis
+from mien_shared.bus.messages import InboundMotion, SessionRecord, StartSession, StopSession
+from mien_shared.bus.registry import KEEP_ALIVE_INTERVAL_S, RESERVATION_MS, Registry
+from mien_shared.media.frame_trace import read_trace
+from mien_shared.wire.motion import MotionPacket
 
 #: A level holds while the 99th percentile of motion-to-packet stays below this ...
 MAX_P99_MS = 100.0

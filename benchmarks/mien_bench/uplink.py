@@ -26,12 +26,13 @@ from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 from pydantic import BaseModel, Field
 from websockets.asyncio.client import ClientConnection, connect
 
-from mien_shared.bus import open_redis
-from mien_shared.embedded_redis import EmbeddedRedis
-from mien_shared.messages import SessionRecord
-from mien_shared.motion import Keypoints, MotionPacket
-from mien_shared.registry import Registry
-from mien_shared.tokens import SPEAKER_GRANTS, TokenIssuer
+from mien_shared.bus.connection import open_redis
+from mien_shared.bus.embedded_redis import EmbeddedRedis
+from mien_shared.bus.messages import SessionRecord
+from mien_shared.bus.registry import Registry
+from mien_shared.http.tokens import SPEAKER_GRANTS, TokenIssuer
+from mien_shared.keypoints import Keypoints
+from mien_shared.wire.motion import MotionPacket
 
 _PACKETS_PER_S = 30
 _HOST = "127.0.0.1"

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien_shared.avatars import PICTURE_HEIGHT, PICTURE_WIDTH, FaceBox
-from mien_shared.motion import NUM_KEYPOINTS, FaceKeypoint, Keypoints
+from mien_shared.keypoints import NUM_KEYPOINTS, FaceKeypoint, Keypoints
 
 Points = NDArray[np.float64]
 RgbArray = NDArray[np.uint8]

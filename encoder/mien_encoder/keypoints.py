@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mien_encoder.crop import RgbArray
 from mien_encoder.model_file import EncoderFileError, NotAnEncoder, bundled_path, read_encoder
-from mien_shared.motion import NUM_KEYPOINTS, Keypoints
+from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
 
 #: Whoever loads an encoder meets its file's errors too.
 __all__ = ["CROP_SIZE", "EncodedFace", "EncoderFileError", "KeypointEncoder", "bundled_path"]

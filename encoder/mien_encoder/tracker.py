@@ -9,7 +9,7 @@ import numpy as np
 from mien_encoder.crop import TEN_KEYPOINTS, CropSquare, Points, RgbArray, crop_wish, cut, similarity
 from mien_encoder.finder import FaceFinder
 from mien_encoder.keypoints import CROP_SIZE, KeypointEncoder
-from mien_shared.motion import FaceKeypoint, Keypoints
+from mien_shared.keypoints import FaceKeypoint, Keypoints
 
 #: Presence at which a face that was lost counts as found, and below which one that is followed counts as lost.
 FOUND_PRESENCE = 0.6

@@ -9,12 +9,13 @@ from itertools import islice
 from pathlib import Path
 
 from mien_encoder.crop import cut
+from mien_encoder.judgement import l2
 from mien_evaluation.clips import ClipError, clip_pictures
 from mien_evaluation.keypoints import FoundFace
 from mien_evaluation.reenactment import is_invertible
 from mien_generator.face.contract import AvatarFace, FaceGenerator, FaceRequest, P, RgbArray, as_rgb
-from mien_shared.judgement import l2
-from mien_shared.motion import PACKET_BYTES, Keypoints, MotionFlags, MotionPacket, MotionPacketError
+from mien_shared.keypoints import Keypoints
+from mien_shared.wire.motion import PACKET_BYTES, MotionFlags, MotionPacket, MotionPacketError
 
 #: Motion tracks run at 30 fps.
 TRACK_RATE = Fraction(30)
@@ -33,7 +34,7 @@ class Step:
 def best_initial(found: Sequence[FoundFace | None], source: Keypoints, name: str) -> Keypoints:
     """The frame whose pose is closest to the source's, by eq. 2 of the paper: what motion is best taken relative to.
 
-    A call finds it as it goes (mien_shared.judgement); here the whole clip is at hand, as for FOMM's find_best_frame.
+    A call finds it as it goes (mien_encoder.judgement); here the whole clip is at hand, as for FOMM's find_best_frame.
     Raises ClipError where no frame has a face, or none with Jacobians that have inverses.
     """
     faces = [face.keypoints for face in found if face is not None]

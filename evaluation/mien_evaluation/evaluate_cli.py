@@ -15,6 +15,7 @@ import numpy as np
 from mien_encoder.crop import CropSquare, cut
 from mien_encoder.finder import FaceFinder
 from mien_encoder.keypoints import EncoderFileError, KeypointEncoder
+from mien_encoder.smoothing import DeadZones, OneEuro
 from mien_encoder.tracker import FaceTracker
 from mien_evaluation.animation import TRACK_RATE, Step, animated, clip_steps, track_steps
 from mien_evaluation.clips import (
@@ -53,7 +54,6 @@ from mien_generator.face.warp import WarpGenerator
 from mien_generator.measure import usable_cores
 from mien_generator.settings import GeneratorSettings
 from mien_shared.avatars import AvatarRecord
-from mien_shared.smoothing import DeadZones, OneEuro
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)

@@ -13,13 +13,13 @@ import numpy as np
 from mien_encoder.crop import CropSquare, crop_wish, cut
 from mien_encoder.finder import FaceFinder
 from mien_encoder.keypoints import CROP_SIZE, KeypointEncoder
+from mien_encoder.smoothing import Smoother
 from mien_encoder.tracker import LOST_PRESENCE, FaceTracker
 from mien_evaluation.clips import ClipError, clip_length, clip_pictures, clip_rate
 from mien_evaluation.reenactment import DrivingFrame
 from mien_generator.face.contract import RgbArray
 from mien_generator.face.picture import scaled
-from mien_shared.motion import Keypoints
-from mien_shared.smoothing import Smoother
+from mien_shared.keypoints import Keypoints
 
 #: Where in a whole picture the face's crop lies; None where there is no face.
 Framing = Callable[[RgbArray], CropSquare | None]

@@ -16,7 +16,8 @@ from mien_evaluation.clips import ClipError
 from mien_evaluation.detectors import FaceReader
 from mien_evaluation.metrics import RgbArray, Scores, Tally, mean_scores
 from mien_generator.face.contract import AvatarFace, FaceGenerator, FaceRequest, as_rgb
-from mien_shared.motion import Keypoints, MotionFlags, MotionPacket, MotionPacketError
+from mien_shared.keypoints import Keypoints
+from mien_shared.wire.motion import MotionFlags, MotionPacket, MotionPacketError
 
 #: Frames that a generator makes together.
 _BATCH = 8

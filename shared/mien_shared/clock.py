@@ -8,9 +8,6 @@ import itertools
 import time
 from typing import Protocol
 
-#: RTP's clock rate for video (RFC 6184, section 8.2.1).
-VIDEO_CLOCK_HZ = 90_000
-
 
 class Clock(Protocol):
     """Monotonic time for intervals, Unix time for what other machines compare, and a sleep that follows both."""
@@ -73,18 +70,3 @@ class VirtualClock:
 async def _let_others_run() -> None:
     for _ in range(10):
         await asyncio.sleep(0)
-
-
-def to_90k(seconds: float) -> int:
-    """Seconds as ticks of RTP's 90 kHz video clock, rounded to the nearest."""
-    return round(seconds * VIDEO_CLOCK_HZ)
-
-
-def from_90k(ticks: int) -> float:
-    """Ticks of the 90 kHz clock as seconds."""
-    return ticks / VIDEO_CLOCK_HZ
-
-
-def elapsed_ms_u32(now_ms: int, then_ms: int) -> int:
-    """Milliseconds from `then_ms` to `now_ms`, both on one 32-bit clock that wraps; negative if `then` lies ahead."""
-    return ((now_ms - then_ms + 0x8000_0000) & 0xFFFF_FFFF) - 0x8000_0000

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mien_shared.motion import EYES, FaceKeypoint, FloatArray, Keypoints
+from mien_shared.keypoints import EYES, FaceKeypoint, FloatArray, Keypoints
 
 _BREATH_PERIOD_S = 4.2
 _BREATH_RISE = 0.010  # of the half crop: two pixels of 384

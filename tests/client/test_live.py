@@ -12,7 +12,8 @@ import pytest
 
 from mien_client.live import Picture, Pictures, RgbArray, speak
 from mien_client.outgoing import OutgoingMotion
-from mien_shared.motion import Keypoints, MotionFlags, MotionPacket
+from mien_shared.keypoints import Keypoints
+from mien_shared.wire.motion import MotionFlags, MotionPacket
 
 ROOT = Path(__file__).parents[2]
 SOURCE = Keypoints.from_rows(

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from mien_client.outgoing import SMOOTHING, OutgoingMotion
-from mien_shared.judgement import TimeRanBackwards
-from mien_shared.motion import FaceKeypoint, Keypoints, MotionFlags, MotionPacket
+from mien_encoder.judgement import TimeRanBackwards
+from mien_shared.keypoints import FaceKeypoint, Keypoints
+from mien_shared.wire.motion import MotionFlags, MotionPacket
 
 ROOT = Path(__file__).parents[2]
 SOURCE = Keypoints.from_rows(

@@ -11,7 +11,7 @@ import pytest
 
 from mien_client.recording import Recorder, ViewReport, trace_of
 from mien_client.viewer import ReceivedFrame
-from mien_shared.trace import FrameTrace, insert_trace
+from mien_shared.media.frame_trace import FrameTrace, insert_trace
 
 
 def received(traces: list[FrameTrace | None], first_unix_s: float = 1000.0) -> list[ReceivedFrame]:

@@ -12,7 +12,8 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from mien_client.uplink import Uplink, UplinkClosed
-from mien_shared.motion import Keypoints, MotionPacket
+from mien_shared.keypoints import Keypoints
+from mien_shared.wire.motion import MotionPacket
 
 Handler = Callable[[ServerConnection], Awaitable[None]]
 

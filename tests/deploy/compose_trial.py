@@ -27,7 +27,7 @@ from typing import Any
 
 import yaml
 
-from mien_shared.turn import turn_credentials
+from mien_shared.http.turn import turn_credentials
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent

@@ -26,8 +26,8 @@ from mien_client.api import MienClient, authorization
 from mien_client.demo import BUNDLED_AVATAR, speaking_session
 from mien_client.launcher import HOST, Stack, StackOptions, free_port
 from mien_client.speaking import DEMO_TRACK, play
-from mien_client.track import MotionTrack
 from mien_client.viewer import Viewer
+from mien_shared.wire.track import MotionTrack
 
 mpl.use("agg")
 

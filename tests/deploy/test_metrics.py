@@ -20,7 +20,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from mien_client.viewer import Viewer
-from mien_shared.embedded_redis import EmbeddedRedis
+from mien_shared.bus.embedded_redis import EmbeddedRedis
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy/prometheus"

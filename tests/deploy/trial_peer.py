@@ -22,9 +22,9 @@ from mien_client.api import MienClient, Session
 from mien_client.demo import avatar_of, speaking_session
 from mien_client.recording import ViewReport
 from mien_client.speaking import DEMO_TRACK, play
-from mien_client.track import MotionTrack
 from mien_client.viewer import Viewer
 from mien_shared.settings import IceServer
+from mien_shared.wire.track import MotionTrack
 
 #: Pictures are compared this small: what moves is a head, what stands still is noise of the encoder.
 _WIDTH, _HEIGHT = 160, 90

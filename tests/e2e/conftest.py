@@ -8,7 +8,7 @@ import pytest_asyncio
 from e2e.system import System
 
 from mien_client.launcher import Stack, StackOptions
-from mien_shared.embedded_redis import EmbeddedRedis
+from mien_shared.bus.embedded_redis import EmbeddedRedis
 
 
 @pytest_asyncio.fixture

@@ -15,11 +15,11 @@ from mien_client.demo import BUNDLED_AVATAR, speaking_session
 from mien_client.launcher import Stack
 from mien_client.recording import trace_of
 from mien_client.speaking import DEMO_TRACK, play
-from mien_client.track import MotionTrack
 from mien_client.uplink import Uplink
 from mien_client.viewer import ReceivedFrame, Viewer
-from mien_shared.embedded_redis import EmbeddedRedis
-from mien_shared.trace import FrameTrace
+from mien_shared.bus.embedded_redis import EmbeddedRedis
+from mien_shared.media.frame_trace import FrameTrace
+from mien_shared.wire.track import MotionTrack
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,8 @@ async def test_bad_packets_are_counted_and_nothing_else_is_lost(system: System) 
     import websockets
 
     from mien_client.api import authorization
-    from mien_shared.motion import Keypoints, MotionPacket
+    from mien_shared.keypoints import Keypoints
+    from mien_shared.wire.motion import MotionPacket
 
     good = MotionPacket(7, 0, Keypoints.at_rest()).pack()
     not_finite = good[:-2] + b"\x00\x7e"

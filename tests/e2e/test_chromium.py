@@ -16,7 +16,7 @@ from mien_client.api import MienClient
 from mien_client.demo import BUNDLED_AVATAR, speaking_session
 from mien_client.launcher import Stack, StackOptions
 from mien_client.speaking import DEMO_TRACK, play
-from mien_client.track import MotionTrack
+from mien_shared.wire.track import MotionTrack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chromium]
 

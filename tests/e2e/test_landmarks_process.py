@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from mien_landmarks.serve import HEADER, NO_FACE
-from mien_shared.motion import PACKET_BYTES, FaceKeypoint, MotionFlags, MotionPacket
+from mien_shared.keypoints import FaceKeypoint
+from mien_shared.wire.motion import PACKET_BYTES, MotionFlags, MotionPacket
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-landmarks/bin/python"

@@ -15,8 +15,8 @@ import mien_gateway
 from mien_client.api import MienClient, MienError, Session, authorization
 from mien_client.launcher import Stack, StackOptions
 from mien_client.speaking import DEMO_TRACK
-from mien_client.track import MotionTrack
 from mien_client.uplink import Uplink, UplinkClosed
+from mien_shared.wire.track import MotionTrack
 
 pytestmark = pytest.mark.e2e
 

@@ -13,11 +13,11 @@ import httpx
 import pytest
 
 from mien_client.launcher import free_port
-from mien_shared.bus import open_redis
-from mien_shared.channels import send_control
-from mien_shared.embedded_redis import EmbeddedRedis
-from mien_shared.messages import SessionRecord, StartSession
-from mien_shared.registry import RESERVATION_MS, Registry
+from mien_shared.bus.channels import send_control
+from mien_shared.bus.connection import open_redis
+from mien_shared.bus.embedded_redis import EmbeddedRedis
+from mien_shared.bus.messages import SessionRecord, StartSession
+from mien_shared.bus.registry import RESERVATION_MS, Registry
 
 pytestmark = pytest.mark.e2e
 

@@ -20,7 +20,8 @@ from mien_encoder.crop import (
     source_keypoints,
 )
 from mien_shared.avatars import PICTURE_HEIGHT, PICTURE_WIDTH, FaceBox
-from mien_shared.motion import FaceKeypoint, Keypoints, MotionPacket
+from mien_shared.keypoints import FaceKeypoint, Keypoints
+from mien_shared.wire.motion import MotionPacket
 
 BOX = FaceBox(x=448, y=120, size=384)
 LAYOUT = np.array([TEN_KEYPOINTS[keypoint] for keypoint in FaceKeypoint])

@@ -25,7 +25,8 @@ from mien_encoder.model_file import (
 )
 from mien_encoder.tracker import FOUND_PRESENCE, LOST_PRESENCE, framing_of
 from mien_shared.avatars import FaceBox
-from mien_shared.motion import FaceKeypoint, MotionPacket
+from mien_shared.keypoints import FaceKeypoint
+from mien_shared.wire.motion import MotionPacket
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared/data"

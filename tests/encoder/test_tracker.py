@@ -16,7 +16,7 @@ from mien_encoder.crop import TEN_KEYPOINTS, CropSquare, Face, RgbArray
 from mien_encoder.finder import FaceFinder
 from mien_encoder.keypoints import KeypointEncoder
 from mien_encoder.tracker import SEARCH_INTERVAL_S, SHIFT_DEAD_ZONE, FaceTracker, TrackedFace, framing_of
-from mien_shared.motion import FaceKeypoint, Keypoints
+from mien_shared.keypoints import FaceKeypoint, Keypoints
 
 ROOT = Path(__file__).resolve().parents[2]
 EDGE = ROOT.parent / "shared/data/edge"

@@ -17,7 +17,7 @@ from mien_evaluation.detectors import EvaluationPartMissing, FaceReader, face_re
 from mien_evaluation.reenactment import DrivingFrame
 from mien_generator.face.contract import RgbArray
 from mien_shared.avatars import AvatarRecord
-from mien_shared.motion import Keypoints
+from mien_shared.keypoints import Keypoints
 
 __all__ = ["small_config"]
 

@@ -15,7 +15,8 @@ from mien_evaluation.animation import Step, animated, best_initial, clip_steps, 
 from mien_evaluation.clips import ClipError
 from mien_evaluation.keypoints import FoundFace
 from mien_generator.face.contract import AvatarFace, FaceRequest, RgbArray
-from mien_shared.motion import NUM_KEYPOINTS, Keypoints, MotionFlags, MotionPacket
+from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
+from mien_shared.wire.motion import MotionFlags, MotionPacket
 
 SQUARE = CropSquare(0, 0, 16)
 #: A pose: keypoints that are not all in one place.

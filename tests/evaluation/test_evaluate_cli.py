@@ -17,7 +17,8 @@ from mien_evaluation.clips import read_picture
 from mien_evaluation.detectors import FaceReader, face_reader
 from mien_evaluation.model_cli import model
 from mien_shared.avatars import AvatarRecord
-from mien_shared.motion import Keypoints, MotionPacket
+from mien_shared.keypoints import Keypoints
+from mien_shared.wire.motion import MotionPacket
 
 needs_encoder = pytest.mark.skipif(not bundled_path().exists(), reason="the encoder's weights are not there")
 

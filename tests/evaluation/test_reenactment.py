@@ -27,7 +27,7 @@ from mien_evaluation.reenactment import (
 from mien_generator.face.contract import AvatarFace, FaceRequest, RgbArray
 from mien_generator.face.warp import WarpGenerator
 from mien_shared.avatars import FaceBox
-from mien_shared.motion import NUM_KEYPOINTS, Keypoints
+from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
 
 READER = ROOT.parent / "shared/data/clips/reader.mp4"
 

@@ -24,8 +24,9 @@ from websockets.exceptions import WebSocketException
 from mien_client.api import MienClient, MienError, Session, authorization
 from mien_client.demo import BUNDLED_AVATAR
 from mien_client.viewer import Viewer
-from mien_shared.bus import open_redis
-from mien_shared.motion import Keypoints, MotionPacket
+from mien_shared.bus.connection import open_redis
+from mien_shared.keypoints import Keypoints
+from mien_shared.wire.motion import MotionPacket
 
 #: What a stack is told so that churn meets no limit that is there against churn, and abandoned viewers go soon.
 CHURN_ENV = {

@@ -13,7 +13,7 @@ from failure.report import Report, Row
 from failure.stacks import Note, Run
 
 from mien_client.launcher import Stack, StackOptions
-from mien_shared.embedded_redis import EmbeddedRedis
+from mien_shared.bus.embedded_redis import EmbeddedRedis
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from failure.eye import fps, longest_gap_s, watching
 from failure.stacks import bundled_face
 
 from mien_client.launcher import Stack, StackOptions
-from mien_shared.embedded_redis import EmbeddedRedis
+from mien_shared.bus.embedded_redis import EmbeddedRedis
 
 _SAMPLE_S = 5.0
 _LIMIT = 0.05

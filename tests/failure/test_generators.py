@@ -13,8 +13,8 @@ from failure.stacks import Note, Run, bundled_face, holder_of
 
 from mien_client.api import MienClient, MienError
 from mien_client.demo import BUNDLED_AVATAR
-from mien_shared.bus import open_redis
-from mien_shared.registry import Registry
+from mien_shared.bus.connection import open_redis
+from mien_shared.bus.registry import Registry
 
 pytestmark = pytest.mark.failure
 

@@ -17,9 +17,9 @@ from failure.stacks import Note, Run, all_ready, bundled_face, full_only, settin
 
 from mien_client.api import MienClient, MienError
 from mien_client.demo import BUNDLED_AVATAR
-from mien_shared import keys
-from mien_shared.bus import open_redis
-from mien_shared.embedded_redis import EmbeddedRedis
+from mien_shared.bus import keys
+from mien_shared.bus.connection import open_redis
+from mien_shared.bus.embedded_redis import EmbeddedRedis
 
 pytestmark = pytest.mark.failure
 

@@ -8,8 +8,9 @@ import struct
 import numpy as np
 from fuzz.harness import Target, main
 
-from mien_gateway.uplink import UplinkFilter, Verdict, flaw_of
-from mien_shared.motion import PACKET_BYTES, Keypoints, MotionFlags, MotionPacket, MotionPacketError
+from mien_shared.keypoints import Keypoints
+from mien_shared.wire.motion import PACKET_BYTES, MotionFlags, MotionPacket, MotionPacketError
+from mien_shared.wire.packet_filter import UplinkFilter, Verdict, flaw_of
 
 _REST = Keypoints.at_rest()
 _UPLINK = UplinkFilter(0.0)

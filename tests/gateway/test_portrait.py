@@ -15,7 +15,7 @@ from mien_encoder.finder import FaceFinder
 from mien_encoder.keypoints import EncodedFace, KeypointEncoder
 from mien_gateway.portrait import make_portrait
 from mien_gateway.portrait_contract import PictureRefused, Refusal
-from mien_shared.motion import FaceKeypoint
+from mien_shared.keypoints import FaceKeypoint
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared/data"

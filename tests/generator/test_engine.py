@@ -26,10 +26,11 @@ from mien_generator.h264.encoder import EncodedPicture, EncoderError, H264Encode
 from mien_generator.metrics import GeneratorMetrics
 from mien_generator.pipeline import Pipeline
 from mien_generator.session import Arrival, SessionAvatar
+from mien_shared.bus.messages import EncodedFrame, KeyframeReason, SessionRecord
 from mien_shared.clock import SystemClock
-from mien_shared.messages import EncodedFrame, KeyframeReason, SessionRecord
-from mien_shared.motion import Keypoints, MotionPacket
-from mien_shared.trace import read_trace
+from mien_shared.keypoints import Keypoints
+from mien_shared.media.frame_trace import read_trace
+from mien_shared.wire.motion import MotionPacket
 
 CROP = CropBox(448, 100, 384)
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}

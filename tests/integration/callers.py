@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute, APIWebSocketRoute
 from starlette.routing import BaseRoute, Mount, Route
 
-from mien_shared.tokens import (
+from mien_shared.http.tokens import (
     ALGORITHM,
     AUDIENCE,
     ISSUER,

@@ -11,8 +11,8 @@ import uvicorn
 from fastapi import FastAPI
 from redis.asyncio import Redis
 
-from mien_shared.bus import open_redis
-from mien_shared.embedded_redis import EmbeddedRedis
+from mien_shared.bus.connection import open_redis
+from mien_shared.bus.embedded_redis import EmbeddedRedis
 
 #: Start an application on a free port; gives its http:// URL. It is taken down after the test.
 RunApp = Callable[[FastAPI], Awaitable[str]]

@@ -10,7 +10,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from mien_shared.avatars import AvatarNotFound, AvatarRecord, AvatarStore, AvatarStoreError, FaceBox
-from mien_shared.motion import Keypoints
+from mien_shared.keypoints import Keypoints
 
 pytestmark = pytest.mark.integration
 

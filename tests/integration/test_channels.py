@@ -8,9 +8,8 @@ from collections import Counter
 import pytest
 from redis.asyncio import Redis
 
-from mien_shared import keys
-from mien_shared.bus import BUS_ERRORS
-from mien_shared.channels import (
+from mien_shared.bus import keys
+from mien_shared.bus.channels import (
     PENDING_FRAMES,
     VIDEO_CAP,
     FramePublisher,
@@ -19,8 +18,9 @@ from mien_shared.channels import (
     VideoSubscription,
     send_control,
 )
-from mien_shared.embedded_redis import EmbeddedRedis
-from mien_shared.messages import EncodedFrame, InboundMotion, KeyframeReason, RequestKeyframe, SetBitrate
+from mien_shared.bus.connection import BUS_ERRORS
+from mien_shared.bus.embedded_redis import EmbeddedRedis
+from mien_shared.bus.messages import EncodedFrame, InboundMotion, KeyframeReason, RequestKeyframe, SetBitrate
 
 pytestmark = pytest.mark.integration
 

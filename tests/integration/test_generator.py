@@ -24,12 +24,20 @@ from mien_generator.h264.encoder import choose_encoder
 from mien_generator.measure import Measurement, speed_file
 from mien_generator.settings import GeneratorSettings
 from mien_shared.avatars import AvatarRecord, AvatarStore, FaceBox
-from mien_shared.channels import MotionForwarder, VideoSubscription, send_control
-from mien_shared.embedded_redis import EmbeddedRedis
-from mien_shared.messages import EncodedFrame, GeneratorStatus, InboundMotion, SessionRecord, StartSession, StopSession
-from mien_shared.motion import Keypoints, MotionPacket
-from mien_shared.registry import RESERVATION_MS, Registry
-from mien_shared.trace import read_trace
+from mien_shared.bus.channels import MotionForwarder, VideoSubscription, send_control
+from mien_shared.bus.embedded_redis import EmbeddedRedis
+from mien_shared.bus.messages import (
+    EncodedFrame,
+    GeneratorStatus,
+    InboundMotion,
+    SessionRecord,
+    StartSession,
+    StopSession,
+)
+from mien_shared.bus.registry import RESERVATION_MS, Registry
+from mien_shared.keypoints import Keypoints
+from mien_shared.media.frame_trace import read_trace
+from mien_shared.wire.motion import MotionPacket
 
 pytestmark = pytest.mark.integration
 

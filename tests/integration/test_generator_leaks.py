@@ -21,9 +21,10 @@ from mien_generator.metrics import GeneratorMetrics
 from mien_generator.pipeline import Pipeline
 from mien_generator.session import Arrival, SessionAvatar
 from mien_generator.specimen import CROP, draw_speaker, face_of
+from mien_shared.bus.messages import EncodedFrame, SessionRecord
 from mien_shared.clock import SystemClock
-from mien_shared.messages import EncodedFrame, SessionRecord
-from mien_shared.motion import Keypoints, MotionPacket
+from mien_shared.keypoints import Keypoints
+from mien_shared.wire.motion import MotionPacket
 
 pytestmark = pytest.mark.integration
 

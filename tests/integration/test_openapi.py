@@ -16,12 +16,12 @@ from fastapi import FastAPI
 from mien_gateway import app as gateway
 from mien_gateway.settings import GatewaySettings
 from mien_shared.avatars import AvatarRecord, AvatarStore, FaceBox
-from mien_shared.bus import open_redis
-from mien_shared.embedded_redis import EmbeddedRedis
-from mien_shared.messages import GeneratorStatus, SessionRecord
-from mien_shared.motion import Keypoints
-from mien_shared.registry import HEARTBEAT_INTERVAL_S, Registry
-from mien_shared.tokens import SPEAKER_GRANTS, TokenIssuer
+from mien_shared.bus.connection import open_redis
+from mien_shared.bus.embedded_redis import EmbeddedRedis
+from mien_shared.bus.messages import GeneratorStatus, SessionRecord
+from mien_shared.bus.registry import HEARTBEAT_INTERVAL_S, Registry
+from mien_shared.http.tokens import SPEAKER_GRANTS, TokenIssuer
+from mien_shared.keypoints import Keypoints
 from mien_signaling import app as signaling
 from mien_signaling.settings import SignalingSettings
 

@@ -7,11 +7,11 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
-from mien_shared import keys
-from mien_shared.embedded_redis import EmbeddedRedis
-from mien_shared.messages import GeneratorStatus, SessionRecord
-from mien_shared.placement import NoGenerator, hand_over
-from mien_shared.registry import LEASE_TTL_MS, Registry, Renewal
+from mien_shared.bus import keys
+from mien_shared.bus.embedded_redis import EmbeddedRedis
+from mien_shared.bus.messages import GeneratorStatus, SessionRecord
+from mien_shared.bus.placement import NoGenerator, hand_over
+from mien_shared.bus.registry import LEASE_TTL_MS, Registry, Renewal
 
 pytestmark = pytest.mark.integration
 

@@ -13,10 +13,10 @@ from fastapi import FastAPI
 from fuzz import sdp, trickle
 from fuzz.harness import damaged
 
-from mien_shared.bus import open_redis
-from mien_shared.embedded_redis import EmbeddedRedis
-from mien_shared.messages import SessionRecord
-from mien_shared.registry import Registry
+from mien_shared.bus.connection import open_redis
+from mien_shared.bus.embedded_redis import EmbeddedRedis
+from mien_shared.bus.messages import SessionRecord
+from mien_shared.bus.registry import Registry
 from mien_signaling.app import create_app
 from mien_signaling.settings import SignalingSettings
 

@@ -33,11 +33,10 @@ from av.video.frame import PictureType
 from fastapi import FastAPI
 from redis.asyncio import Redis
 
-from mien_shared.bus import BUS_ERRORS, open_redis
-from mien_shared.channels import FramePublisher, GeneratorInbox
-from mien_shared.clock import to_90k
-from mien_shared.embedded_redis import EmbeddedRedis
-from mien_shared.messages import (
+from mien_shared.bus.channels import FramePublisher, GeneratorInbox
+from mien_shared.bus.connection import BUS_ERRORS, open_redis
+from mien_shared.bus.embedded_redis import EmbeddedRedis
+from mien_shared.bus.messages import (
     EncodedFrame,
     GeneratorStatus,
     KeyframeReason,
@@ -45,7 +44,8 @@ from mien_shared.messages import (
     SessionRecord,
     SetBitrate,
 )
-from mien_shared.registry import HEARTBEAT_INTERVAL_S, Registry
+from mien_shared.bus.registry import HEARTBEAT_INTERVAL_S, Registry
+from mien_shared.media.clock import to_90k
 from mien_signaling.app import create_app
 from mien_signaling.settings import SignalingSettings
 

@@ -15,13 +15,13 @@ from aioice import stun
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from fastapi import FastAPI
 
-from mien_shared.bus import open_redis
-from mien_shared.embedded_redis import EmbeddedRedis
-from mien_shared.messages import SessionRecord
-from mien_shared.registry import Registry
+from mien_shared.bus.connection import open_redis
+from mien_shared.bus.embedded_redis import EmbeddedRedis
+from mien_shared.bus.messages import SessionRecord
+from mien_shared.bus.registry import Registry
+from mien_shared.http.tokens import Grant, TokenIssuer
+from mien_shared.http.turn import turn_credentials
 from mien_shared.settings import IceServer
-from mien_shared.tokens import Grant, TokenIssuer
-from mien_shared.turn import turn_credentials
 from mien_signaling.app import create_app
 from mien_signaling.passthrough import end_consent_checks_with
 from mien_signaling.settings import SignalingSettings

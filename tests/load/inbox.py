@@ -16,11 +16,11 @@ from typing import Literal
 from load.workers import serve
 from pydantic import BaseModel
 
-from mien_shared.bus import open_redis
-from mien_shared.channels import GeneratorInbox
-from mien_shared.clock import elapsed_ms_u32
-from mien_shared.messages import GeneratorStatus, InboundMotion, StartSession, StopSession
-from mien_shared.registry import HEARTBEAT_INTERVAL_S, Registry, Renewal
+from mien_shared.bus.channels import GeneratorInbox
+from mien_shared.bus.connection import open_redis
+from mien_shared.bus.messages import GeneratorStatus, InboundMotion, StartSession, StopSession
+from mien_shared.bus.registry import HEARTBEAT_INTERVAL_S, Registry, Renewal
+from mien_shared.media.clock import elapsed_ms_u32
 
 _CAPTURE_MS = slice(4, 8)  # of a motion packet
 

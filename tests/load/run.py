@@ -28,7 +28,7 @@ from load.workers import Worker, worker
 from pydantic import BaseModel
 
 from mien_client.launcher import Stack, StackOptions
-from mien_shared.embedded_redis import EmbeddedRedis
+from mien_shared.bus.embedded_redis import EmbeddedRedis
 
 _SERVICES = ("gateway", "generator", "signaling", "redis")
 _MOTION_TO_PACKET = "mien_motion_to_packet_seconds"

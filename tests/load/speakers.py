@@ -15,8 +15,8 @@ from pydantic import BaseModel
 from mien_client.api import MienClient, MienError, Session, Unreachable
 from mien_client.demo import BUNDLED_AVATAR, speaking_session
 from mien_client.speaking import DEMO_TRACK, play
-from mien_client.track import MotionTrack
 from mien_client.uplink import Uplink, UplinkClosed
+from mien_shared.wire.track import MotionTrack
 
 
 class SpeakersOrder(BaseModel):

@@ -32,7 +32,7 @@ from load.workers import Worker, worker
 from pydantic import BaseModel
 
 from mien_client.launcher import Stack, StackOptions
-from mien_shared.embedded_redis import EmbeddedRedis
+from mien_shared.bus.embedded_redis import EmbeddedRedis
 
 MEAN_RESPONSE_MS = 100.0
 #: Clients that send less than they should measure themselves.

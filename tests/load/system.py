@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mien_client.launcher import Stack
-from mien_shared.bus import open_redis
+from mien_shared.bus.connection import open_redis
 
 _ANY = "1000000"
 #: One machine is everyone here, and a generator is to be given more than it would take by itself.

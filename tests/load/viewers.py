@@ -22,9 +22,9 @@ from pydantic import BaseModel
 from mien_bench.latency import tap
 from mien_client.api import MienError, Session, Unreachable
 from mien_client.viewer import Viewer, WhepError
-from mien_shared.clock import elapsed_ms_u32
-from mien_shared.motion import sequence_distance
-from mien_shared.trace import read_trace
+from mien_shared.media.clock import elapsed_ms_u32
+from mien_shared.media.frame_trace import read_trace
+from mien_shared.wire.motion import sequence_distance
 
 _JOINING_AT_ONCE = 4
 _FIRST_FRAME_TIMEOUT_S = 10.0

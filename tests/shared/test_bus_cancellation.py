@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from mien_shared.bus import keep_trying
 from mien_shared.clock import SystemClock
+from mien_shared.loops import keep_trying
 from mien_shared.metrics import ServiceMetrics
 
 

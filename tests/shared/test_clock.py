@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mien_shared.clock import SystemClock, VirtualClock, elapsed_ms_u32, from_90k, to_90k
+from mien_shared.clock import SystemClock, VirtualClock
+from mien_shared.media.clock import elapsed_ms_u32, from_90k, to_90k
 
 
 async def test_sleepers_wake_each_at_its_own_hour() -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mien_shared.default_motion import DefaultMotion, Ease, blink, nod, smile
-from mien_shared.motion import EYES, FaceKeypoint, Keypoints, MotionPacket
+from mien_shared.keypoints import EYES, FaceKeypoint, Keypoints
+from mien_shared.wire.motion import MotionPacket
 
 SOURCE = Keypoints(
     np.array(

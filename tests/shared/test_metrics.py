@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from mien_shared.bus import open_redis, ping
+from mien_shared.bus.connection import open_redis, ping
+from mien_shared.bus.embedded_redis import EmbeddedRedis
 from mien_shared.clock import SystemClock
-from mien_shared.embedded_redis import EmbeddedRedis
 from mien_shared.metrics import ServiceMetrics
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mien_shared.clock import VIDEO_CLOCK_HZ
-from mien_shared.messages import EncodedFrame, KeyframeReason
+from mien_shared.bus.messages import EncodedFrame, KeyframeReason
+from mien_shared.media.clock import VIDEO_CLOCK_HZ
 from mien_signaling.fanout import MAX_QUEUED_FRAMES, RUN_SILENCE_S, Fanout, PacketisedFrame, RunFence, ViewerQueue
 from mien_signaling.rtp_h264 import NotAnnexB
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mien_shared.clock import VIDEO_CLOCK_HZ
-from mien_shared.messages import KeyframeReason
+from mien_shared.bus.messages import KeyframeReason
+from mien_shared.media.clock import VIDEO_CLOCK_HZ
 from mien_signaling.feedback import (
     BITRATE_INTERVAL_S,
     GROWTH_PER_S,

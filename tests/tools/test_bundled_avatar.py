@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mien_shared.motion import FaceKeypoint
+from mien_shared.keypoints import FaceKeypoint
 
 BUNDLED = Path(__file__).parents[2] / "services/gateway/mien_gateway/bundled"
 DESCRIBED = json.loads((BUNDLED / "mien.json").read_text())

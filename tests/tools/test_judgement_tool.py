@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
+from mien_encoder.judgement import Verdict
 from mien_judgement.__main__ import bundled_avatar, found, main
 from mien_judgement.clip import Array, FoundMotion
 from mien_judgement.drawing import judge, pictures, plot
 from mien_judgement.smoothing import figures_of
-from mien_shared.judgement import Verdict
 
 AVATAR = bundled_avatar()
 FRAMES = 150

@@ -22,7 +22,7 @@ from mien_landmarks.geometry import (
     well_conditioned,
 )
 from mien_landmarks.mean_face import fit_mean_face
-from mien_shared.motion import EYES, NUM_KEYPOINTS, FaceKeypoint
+from mien_shared.keypoints import EYES, NUM_KEYPOINTS, FaceKeypoint
 
 EYE_RING = list(GROUPS[FaceKeypoint.LEFT_EYE].landmarks)
 LEFT_LIDS = [i for i in EYE_RING if i not in (33, 133)]

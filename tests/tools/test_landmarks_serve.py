@@ -9,7 +9,8 @@ import pytest
 
 from mien_landmarks.geometry import GROUPS, Array, mean_face
 from mien_landmarks.serve import FORGET_MS, HEADER, NO_FACE, SETTLING_MS, LiveMotion, ProtocolError, read_question
-from mien_shared.motion import EYES, Keypoints, MotionFlags, MotionPacket, UnknownVersion
+from mien_shared.keypoints import EYES, Keypoints
+from mien_shared.wire.motion import MotionFlags, MotionPacket, UnknownVersion
 
 #: The mean face as a camera of 640x480 sees it.
 FACE: Array = mean_face() * 150 + (320, 240)

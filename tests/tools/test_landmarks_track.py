@@ -16,7 +16,8 @@ from mien_landmarks.track import (
     resampled,
     smoothed,
 )
-from mien_shared.motion import NUM_KEYPOINTS, PACKET_BYTES, Keypoints, MotionFlags, MotionPacket
+from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
+from mien_shared.wire.motion import PACKET_BYTES, MotionFlags, MotionPacket
 
 
 def still(frames: int, x: float = 0.0) -> Motion:

@@ -11,7 +11,7 @@ pytest.importorskip("torch", reason="training runs on torch")
 
 import torch
 
-from mien_shared.motion import FaceKeypoint
+from mien_shared.keypoints import FaceKeypoint
 from mien_training.datasets import Augmentation, PairBatch, PairSampler, attention
 from mien_training.labelled import DatasetError, LabelledSet, Split, open_sets
 

@@ -13,7 +13,7 @@ pytest.importorskip("torch", reason="training runs on torch")
 
 import torch
 
-from mien_shared.motion import FaceKeypoint
+from mien_shared.keypoints import FaceKeypoint
 from mien_training.datasets import Augmentation, KnownMotion, PairBatch, PairSampler
 from mien_training.labelled import LOOKUP_SIDE, DatasetError, LabelledSet
 from mien_training.losses import known_motion

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mien_landmarks.geometry import keypoints_of
-from mien_shared.motion import FaceKeypoint
+from mien_shared.keypoints import FaceKeypoint
 from mien_training.synthetic.dataset import labelled, write
 from mien_training.synthetic.head import HeadModel, rotation_of
 from mien_training.synthetic.labels import landmarks_of

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from mien_generator.face.fomm.first_order import KeypointTensors, coordinate_grid, inverse_2x2
-from mien_shared.motion import FaceKeypoint
+from mien_shared.keypoints import FaceKeypoint
 from mien_training.labelled import LOOKUP_SIDE, NUM_LANDMARKS, DatasetError, LabelledSet
 
 #: Who changes places in a mirror.

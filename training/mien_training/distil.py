@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from mien_encoder.keypoints import CROP_SIZE
 from mien_generator.face.fomm.first_order import KeypointTensors, coordinate_grid, inverse_2x2
-from mien_shared.motion import EYES
+from mien_shared.keypoints import EYES
 from mien_training.config import at_least
 from mien_training.deformation import ThinPlateSpline
 from mien_training.encoder_network import WIDE, EncoderConfig, EncoderNetwork

@@ -21,7 +21,7 @@ from torch.nn import functional
 from mien_encoder.keypoints import CROP_SIZE
 from mien_encoder.model_file import Manifest, manifest_path
 from mien_generator.face.fomm.first_order import KeypointTensors, coordinate_grid
-from mien_shared.motion import NUM_KEYPOINTS
+from mien_shared.keypoints import NUM_KEYPOINTS
 
 #: A heatmap cell is an eighth of the crop's half side; what the mean over it leaves is refined within this much.
 _REFINEMENT = 0.25

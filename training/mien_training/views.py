@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from mien_generator.face.fomm.first_order import KeypointTensors, coordinate_grid, inverse_2x2
-from mien_shared.motion import EYES, FaceKeypoint
+from mien_shared.keypoints import EYES, FaceKeypoint
 from mien_training.datasets import MIRRORED
 from mien_training.deformation import ThinPlateSpline
 from mien_training.labelled import DatasetError, LabelledSet

@@ -7,9 +7,9 @@ async with MienClient("http://127.0.0.1:8080") as mien:
 """
 
 from mien_client.api import Avatar, MienClient, MienError, Session, Unreachable
-from mien_client.track import MotionTrack
 from mien_client.uplink import Uplink
 from mien_client.viewer import ReceivedFrame, Viewer, WhepError
+from mien_shared.wire.track import MotionTrack
 
 __all__ = [
     "Avatar",

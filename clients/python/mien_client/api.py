@@ -10,8 +10,8 @@ import httpx
 from pydantic import BaseModel, Field
 
 from mien_shared.avatars import FaceBox, KeypointRow
-from mien_shared.messages import SessionStats
-from mien_shared.motion import NUM_KEYPOINTS, Keypoints
+from mien_shared.bus.messages import SessionStats
+from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
 from mien_shared.settings import IceServer
 
 _TIMEOUT_S = 20.0

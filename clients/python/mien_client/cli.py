@@ -25,12 +25,12 @@ from mien_client.live import SendOptions
 from mien_client.live import send as send_source
 from mien_client.outgoing import SMOOTHING
 from mien_client.speaking import DEMO_TRACK
-from mien_client.track import MotionTrackError
 from mien_client.uplink import UplinkClosed
 from mien_client.viewer import WhepError
 from mien_encoder.keypoints import EncoderFileError
-from mien_shared.embedded_redis import EmbeddedRedisError
-from mien_shared.motion import MotionPacketError
+from mien_shared.bus.embedded_redis import EmbeddedRedisError
+from mien_shared.wire.motion import MotionPacketError
+from mien_shared.wire.track import MotionTrackError
 
 T = TypeVar("T")
 

@@ -15,10 +15,10 @@ from typing import Any, NoReturn
 from mien_client.api import MienClient, MienError, Session, Unreachable
 from mien_client.launcher import Stack, StackOptions
 from mien_client.speaking import DEMO_TRACK, play
-from mien_client.track import MotionTrack
 from mien_client.uplink import Uplink
 from mien_client.viewer import Viewer
 from mien_client.watching import kbit_s, receive
+from mien_shared.wire.track import MotionTrack
 
 #: The avatar that every gateway holds from the start.
 BUNDLED_AVATAR = "mien"

@@ -16,7 +16,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mien_shared.motion import PACKET_BYTES, Keypoints, MotionPacket
+from mien_shared.keypoints import Keypoints
+from mien_shared.wire.motion import PACKET_BYTES, MotionPacket
 
 #: Where `make landmarks` puts the tool's environment, seen from a checkout.
 _ENVIRONMENT = Path(__file__).parents[3] / ".venv-landmarks"

@@ -21,7 +21,7 @@ from typing import Self
 import httpx
 
 import mien_web
-from mien_shared.embedded_redis import EmbeddedRedis
+from mien_shared.bus.embedded_redis import EmbeddedRedis
 
 HOST = "127.0.0.1"
 _START_TIMEOUT_S = 30.0

@@ -20,11 +20,12 @@ from mien_client.demo import BUNDLED_AVATAR, avatar_of, speaking_session
 from mien_client.landmarks import LandmarkTool
 from mien_client.outgoing import OutgoingMotion
 from mien_client.speaking import capture_clock_ms, play
-from mien_client.track import MotionTrack
 from mien_encoder.finder import FaceFinder
 from mien_encoder.keypoints import KeypointEncoder
 from mien_encoder.tracker import FaceTracker
-from mien_shared.motion import Keypoints, MotionPacket
+from mien_shared.keypoints import Keypoints
+from mien_shared.wire.motion import MotionPacket
+from mien_shared.wire.track import MotionTrack
 
 #: Longest side of the pictures that faces are looked for in.
 _LONGEST_SIDE = 1280

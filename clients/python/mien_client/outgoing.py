@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mien_shared.judgement import Judgement, JudgementPolicy
-from mien_shared.motion import Keypoints, MotionPacket
-from mien_shared.smoothing import DeadZones, OneEuro, SavitzkyGolay, Smoother, Unsmoothed
+from mien_encoder.judgement import Judgement, JudgementPolicy
+from mien_encoder.smoothing import DeadZones, OneEuro, SavitzkyGolay, Smoother, Unsmoothed
+from mien_shared.keypoints import Keypoints
+from mien_shared.wire.motion import MotionPacket
 
 SMOOTHING: dict[str, Callable[[], Smoother]] = {
     "one-euro": lambda: DeadZones(OneEuro()),

@@ -15,8 +15,8 @@ from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
 
 from mien_client.viewer import ReceivedFrame
-from mien_shared.clock import VIDEO_CLOCK_HZ, elapsed_ms_u32
-from mien_shared.trace import FrameTrace
+from mien_shared.media.clock import VIDEO_CLOCK_HZ, elapsed_ms_u32
+from mien_shared.media.frame_trace import FrameTrace
 
 _TIME_BASE = Fraction(1, VIDEO_CLOCK_HZ)
 _QUALITY = {"crf": "18", "preset": "veryfast"}  # what was received, hardly touched

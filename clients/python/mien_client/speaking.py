@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from mien_client.track import MotionTrack
 from mien_client.uplink import Uplink
+from mien_shared.wire.track import MotionTrack
 
 ASSETS = Path(__file__).parent / "assets"
 #: The demo's speaker; where it comes from stands beside it.

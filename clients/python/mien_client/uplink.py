@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from mien_client.api import authorization
-from mien_shared.motion import PACKET_BYTES, MotionPacket
+from mien_shared.wire.motion import PACKET_BYTES, MotionPacket
 
 logger = logging.getLogger(__name__)
 

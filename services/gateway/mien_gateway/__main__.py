@@ -6,7 +6,7 @@ from mien_gateway.app import create_app
 from mien_gateway.read_ahead import ReadAheadProtocol
 from mien_gateway.settings import GatewaySettings
 from mien_gateway.uplinks import MAX_MESSAGE_BYTES
-from mien_shared.service import serve
+from mien_shared.http.service import serve
 
 if __name__ == "__main__":
     settings = GatewaySettings()

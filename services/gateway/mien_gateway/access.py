@@ -13,14 +13,14 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 from starlette.requests import HTTPConnection
 
+from mien_gateway.api_keys import ApiKeys
 from mien_gateway.metrics import GatewayMetrics
 from mien_gateway.settings import GatewaySettings
-from mien_shared.api_keys import ApiKeys
 from mien_shared.clock import Clock
-from mien_shared.documents import problems
-from mien_shared.problems import Problem
-from mien_shared.rate_limit import RateLimiter, caller_of
-from mien_shared.tokens import Grant, NotGranted, TokenError, TokenIssuer, bearer
+from mien_shared.http.documents import problems
+from mien_shared.http.limits import RateLimiter, caller_of
+from mien_shared.http.problems import Problem
+from mien_shared.http.tokens import Grant, NotGranted, TokenError, TokenIssuer, bearer
 
 #: RFC 6750, section 3.
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="mien"'}
@@ -38,7 +38,7 @@ _ANYWHERE = {
 
 
 def answers(**codes_by_status: str) -> dict[int | str, dict[str, Any]]:
-    """A route's problems for FastAPI's `responses` as in `mien_shared.documents`, with those that any route has."""
+    """A route's problems for FastAPI's `responses`, with those that any route has."""
     return problems(**(_ANYWHERE | codes_by_status))
 
 

@@ -21,13 +21,14 @@ from mien_gateway.sessions import Sessions
 from mien_gateway.settings import GatewaySettings
 from mien_gateway.uplinks import Uplinks
 from mien_shared.avatars import AvatarNotFound, AvatarStore, AvatarStoreError
-from mien_shared.bus import BUS_ERRORS, keep_trying, open_redis, ping, redis_url
-from mien_shared.channels import MotionForwarder
+from mien_shared.bus.channels import MotionForwarder
+from mien_shared.bus.connection import BUS_ERRORS, open_redis, ping, redis_url
+from mien_shared.bus.registry import Registry
 from mien_shared.clock import Clock, SystemClock
-from mien_shared.edge import BodyLimit, SecurityHeaders
-from mien_shared.registry import Registry
-from mien_shared.service import Readiness, create_service
-from mien_shared.tokens import TokenIssuer
+from mien_shared.http.edge import BodyLimit, SecurityHeaders
+from mien_shared.http.service import Readiness, create_service
+from mien_shared.http.tokens import TokenIssuer
+from mien_shared.loops import keep_trying
 
 logger = logging.getLogger(__name__)
 

@@ -22,12 +22,12 @@ from mien_gateway.portrait_contract import PictureRefused, Portrait, Refusal
 from mien_gateway.portrait_process import PortraitFailed, PortraitProcess
 from mien_gateway.settings import GatewaySettings
 from mien_shared.avatars import AvatarNotFound, AvatarRecord, AvatarStore, AvatarStoreError, FaceBox, KeypointRow
+from mien_shared.bus.registry import Registry
 from mien_shared.clock import Clock
-from mien_shared.documents import redis_problems
-from mien_shared.hang_up import HangUp
-from mien_shared.problems import Problem, unavailable
-from mien_shared.registry import Registry
-from mien_shared.tokens import bearer, claimed_session
+from mien_shared.http.documents import redis_problems
+from mien_shared.http.hang_up import HangUp
+from mien_shared.http.problems import Problem, unavailable
+from mien_shared.http.tokens import bearer, claimed_session
 
 _STATUS = {
     Refusal.NOT_AN_IMAGE: 415,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from mien_gateway.uplink import Verdict
 from mien_shared.metrics import ServiceMetrics
+from mien_shared.wire.packet_filter import Verdict
 
 #: Decoding a phone's picture takes about 0.3 s, the first one twice that; beyond the deadline nothing is measured.
 _PROCESSING_BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0)

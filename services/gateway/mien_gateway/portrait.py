@@ -14,7 +14,7 @@ from mien_gateway.image import RgbPicture, decode
 from mien_gateway.picture import choose_window, compose
 from mien_gateway.portrait_contract import PictureRefused, Portrait, Refusal
 from mien_shared.avatars import FaceBox
-from mien_shared.motion import Keypoints
+from mien_shared.keypoints import Keypoints
 
 #: A face lower than this in the upload has too little to show in a 720p picture.
 MIN_FACE_HEIGHT_PX = 64

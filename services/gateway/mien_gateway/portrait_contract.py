@@ -12,7 +12,7 @@ from enum import StrEnum
 from pydantic import BaseModel
 
 from mien_shared.avatars import PICTURE_HEIGHT, PICTURE_WIDTH, AvatarRecord, FaceBox
-from mien_shared.motion import Keypoints
+from mien_shared.keypoints import Keypoints
 
 LENGTH = struct.Struct("<I")
 

@@ -9,7 +9,7 @@ import os
 import sys
 
 from mien_gateway.portrait_contract import LENGTH, Answer, PictureRefused, Portrait
-from mien_shared.motion import Keypoints
+from mien_shared.keypoints import Keypoints
 
 logger = logging.getLogger(__name__)
 

@@ -15,17 +15,17 @@ from mien_gateway.metrics import GatewayMetrics
 from mien_gateway.settings import GatewaySettings
 from mien_gateway.uplinks import Uplinks
 from mien_shared.avatars import AvatarStore
-from mien_shared.channels import send_control
+from mien_shared.bus.channels import send_control
+from mien_shared.bus.messages import SessionRecord, SessionStats, StopSession
+from mien_shared.bus.placement import AllFull, NoGenerator, place
+from mien_shared.bus.registry import Registry
 from mien_shared.clock import Clock
-from mien_shared.documents import redis_problems
-from mien_shared.messages import SessionRecord, SessionStats, StopSession
-from mien_shared.placement import AllFull, NoGenerator, place
-from mien_shared.problems import Problem, unavailable
-from mien_shared.registry import Registry
+from mien_shared.http.documents import redis_problems
+from mien_shared.http.problems import Problem, unavailable
+from mien_shared.http.tokens import SPEAKER_GRANTS, VIEWER_GRANTS, TokenIssuer, bearer, claimed_session
+from mien_shared.http.turn import ice_servers_for
 from mien_shared.settings import IceServer
-from mien_shared.tokens import SPEAKER_GRANTS, VIEWER_GRANTS, TokenIssuer, bearer, claimed_session
-from mien_shared.tracing import span
-from mien_shared.turn import ice_servers_for
+from mien_shared.spans import span
 
 
 class NewSession(BaseModel):

@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from mien_shared.api_keys import DIGEST_PREFIX, is_digest
+from mien_gateway.api_keys import DIGEST_PREFIX, is_digest
 from mien_shared.settings import SecretList, ServiceSettings, weakness
 
 

@@ -18,14 +18,14 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from mien_gateway.access import Access
 from mien_gateway.metrics import GatewayMetrics
-from mien_gateway.uplink import UplinkFilter, Verdict
-from mien_shared.bus import BUS_ERRORS
-from mien_shared.channels import MotionForwarder
+from mien_shared.bus.channels import MotionForwarder
+from mien_shared.bus.connection import BUS_ERRORS
+from mien_shared.bus.messages import InboundMotion, SessionRecord
+from mien_shared.bus.registry import KEEP_ALIVE_INTERVAL_S, Registry
 from mien_shared.clock import Clock
-from mien_shared.messages import InboundMotion, SessionRecord
-from mien_shared.problems import Problem, unavailable
-from mien_shared.registry import KEEP_ALIVE_INTERVAL_S, Registry
-from mien_shared.tokens import bearer
+from mien_shared.http.problems import Problem, unavailable
+from mien_shared.http.tokens import bearer
+from mien_shared.wire.packet_filter import UplinkFilter, Verdict
 
 SUBPROTOCOL = "mien.v1"
 _BEARER_SUBPROTOCOL = "bearer."

@@ -3,7 +3,7 @@
 from mien_generator.app import create_app
 from mien_generator.face.build import make_ladder
 from mien_generator.settings import GeneratorSettings
-from mien_shared.service import serve
+from mien_shared.http.service import serve
 
 if __name__ == "__main__":
     settings = GeneratorSettings()

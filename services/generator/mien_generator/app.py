@@ -29,10 +29,9 @@ from mien_generator.pipeline import Pipeline
 from mien_generator.session import Arrival, SessionAvatar
 from mien_generator.settings import GeneratorSettings
 from mien_shared.avatars import AvatarNotFound, AvatarRecord, AvatarStore, AvatarStoreError
-from mien_shared.bus import BUS_ERRORS, keep_trying, open_redis, ping, redis_url
-from mien_shared.channels import FramePublisher, GeneratorInbox
-from mien_shared.clock import Clock, SystemClock
-from mien_shared.messages import (
+from mien_shared.bus.channels import FramePublisher, GeneratorInbox
+from mien_shared.bus.connection import BUS_ERRORS, open_redis, ping, redis_url
+from mien_shared.bus.messages import (
     EncodedFrame,
     GeneratorStatus,
     InboundMotion,
@@ -43,11 +42,13 @@ from mien_shared.messages import (
     StartSession,
     StopSession,
 )
-from mien_shared.motion import MotionPacket, MotionPacketError
-from mien_shared.placement import AllFull, NoGenerator, hand_over
-from mien_shared.registry import HEARTBEAT_INTERVAL_S, RESERVATION_MS, Registry, Renewal
-from mien_shared.service import Readiness, create_service
-from mien_shared.tracing import span
+from mien_shared.bus.placement import AllFull, NoGenerator, hand_over
+from mien_shared.bus.registry import HEARTBEAT_INTERVAL_S, RESERVATION_MS, Registry, Renewal
+from mien_shared.clock import Clock, SystemClock
+from mien_shared.http.service import Readiness, create_service
+from mien_shared.loops import keep_trying
+from mien_shared.spans import span
+from mien_shared.wire.motion import MotionPacket, MotionPacketError
 
 logger = logging.getLogger(__name__)
 

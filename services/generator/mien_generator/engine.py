@@ -32,8 +32,8 @@ from mien_generator.pipeline import Driven, FacesUnderWay, Pipeline
 from mien_generator.scheduler import gather
 from mien_generator.session import Arrival, Cue, DrawnFace, GeneratorSession, SessionAvatar
 from mien_generator.tiers import SessionLoad, TierPolicy
+from mien_shared.bus.messages import KeyframeReason, SessionRecord, SessionStats
 from mien_shared.clock import Clock
-from mien_shared.messages import KeyframeReason, SessionRecord, SessionStats
 
 logger = logging.getLogger(__name__)
 

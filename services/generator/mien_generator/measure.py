@@ -27,7 +27,7 @@ from mien_generator.face.ladder import Ladder, Rung
 from mien_generator.frame.compositor import Compositor
 from mien_generator.h264.encoder import FRAME_RATE, H264Encoder
 from mien_generator.specimen import CROP, draw_speaker, face_of, talking
-from mien_shared.clock import VIDEO_CLOCK_HZ
+from mien_shared.media.clock import VIDEO_CLOCK_HZ
 
 logger = logging.getLogger(__name__)
 

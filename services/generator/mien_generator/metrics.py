@@ -7,7 +7,7 @@ from typing import Literal
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from mien_shared.messages import KeyframeReason
+from mien_shared.bus.messages import KeyframeReason
 from mien_shared.metrics import LATENCY_BUCKETS_S, ServiceMetrics
 
 #: From the order to start a session to its first frame being due.

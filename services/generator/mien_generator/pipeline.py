@@ -18,9 +18,10 @@ from mien_generator.face.ladder import Ladder
 from mien_generator.metrics import GeneratorMetrics
 from mien_generator.motion.speaker import UnusableMotion
 from mien_generator.session import Cue, DrawnFace, DrivenFace, GeneratorSession
-from mien_shared.clock import Clock, to_90k
-from mien_shared.messages import EncodedFrame
-from mien_shared.trace import FrameTrace, insert_trace
+from mien_shared.bus.messages import EncodedFrame
+from mien_shared.clock import Clock
+from mien_shared.media.clock import to_90k
+from mien_shared.media.frame_trace import FrameTrace, insert_trace
 
 #: Takes (session id, frame); must not wait.
 Publish = Callable[[str, EncodedFrame], None]

@@ -18,8 +18,9 @@ from mien_generator.h264.keyframes import KeyframePolicy
 from mien_generator.motion.shoulders import hold_shoulders
 from mien_generator.motion.speaker import SpeakerMotion, UnusableMotion
 from mien_generator.scheduler import FrameTiming, beat_s
-from mien_shared.messages import EncodedFrame, KeyframeReason, SessionRecord, SessionStats
-from mien_shared.motion import PACKET_BYTES, Keypoints, MotionPacket
+from mien_shared.bus.messages import EncodedFrame, KeyframeReason, SessionRecord, SessionStats
+from mien_shared.keypoints import Keypoints
+from mien_shared.wire.motion import PACKET_BYTES, MotionPacket
 
 _METER_WINDOW_S = 3.0
 #: Frame rates that steps between tiers go by: short enough to act on, long enough for a dozen frames.

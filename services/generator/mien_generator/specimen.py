@@ -11,7 +11,7 @@ import numpy as np
 from mien_generator.face.contract import MAX_FACE_SIZE, AvatarFace, RgbArray
 from mien_generator.face.region import FRAME_HEIGHT, FRAME_WIDTH, CropBox
 from mien_generator.h264.encoder import FRAME_RATE
-from mien_shared.motion import NUM_KEYPOINTS, FaceKeypoint, Keypoints
+from mien_shared.keypoints import NUM_KEYPOINTS, FaceKeypoint, Keypoints
 
 CROP = CropBox((FRAME_WIDTH - MAX_FACE_SIZE) // 2, 120, MAX_FACE_SIZE)
 

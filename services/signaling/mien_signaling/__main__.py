@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mien_shared.service import serve
+from mien_shared.http.service import serve
 from mien_signaling.app import create_app
 from mien_signaling.settings import SignalingSettings
 

@@ -11,10 +11,11 @@ from aiortc import RTCIceServer
 from aiortc.rtcicetransport import connection_kwargs
 from fastapi import FastAPI
 
-from mien_shared.bus import keep_trying, open_redis, ping, redis_url
+from mien_shared.bus.connection import open_redis, ping, redis_url
 from mien_shared.clock import Clock, SystemClock
-from mien_shared.edge import BodyLimit, SecurityHeaders
-from mien_shared.service import Readiness, create_service
+from mien_shared.http.edge import BodyLimit, SecurityHeaders
+from mien_shared.http.service import Readiness, create_service
+from mien_shared.loops import keep_trying
 from mien_signaling import passthrough, whep
 from mien_signaling.audience import Audience
 from mien_signaling.metrics import SignalingMetrics

@@ -11,8 +11,8 @@ from ipaddress import ip_address
 
 from redis.asyncio import Redis
 
+from mien_shared.bus.registry import Registry
 from mien_shared.clock import Clock
-from mien_shared.registry import Registry
 from mien_signaling.broadcast import Broadcast
 from mien_signaling.metrics import SignalingMetrics
 from mien_signaling.peer import Gone, Viewer

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mien_shared.clock import VIDEO_CLOCK_HZ
-from mien_shared.messages import EncodedFrame, KeyframeReason
+from mien_shared.bus.messages import EncodedFrame, KeyframeReason
+from mien_shared.media.clock import VIDEO_CLOCK_HZ
 from mien_signaling.rtp_h264 import packetise
 
 MAX_QUEUED_FRAMES = 30

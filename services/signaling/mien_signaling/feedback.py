@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from mien_shared.clock import VIDEO_CLOCK_HZ, from_90k
-from mien_shared.messages import KeyframeReason
+from mien_shared.bus.messages import KeyframeReason
+from mien_shared.media.clock import VIDEO_CLOCK_HZ, from_90k
 
 #: One request a session in this time; the generator coalesces again, over 0.5 s.
 KEYFRAME_INTERVAL_S = 0.3

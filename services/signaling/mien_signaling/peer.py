@@ -11,8 +11,8 @@ from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSession
 from aiortc.exceptions import OperationError
 from aiortc.sdp import candidate_from_sdp
 
+from mien_shared.bus.messages import KeyframeReason
 from mien_shared.clock import Clock
-from mien_shared.messages import KeyframeReason
 from mien_shared.settings import IceServer
 from mien_signaling import passthrough
 from mien_signaling.broadcast import Broadcast, ViewerFeed

@@ -16,15 +16,15 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mien_shared.bus import BUS_ERRORS
+from mien_shared.bus.connection import BUS_ERRORS
 from mien_shared.clock import Clock
-from mien_shared.documents import problems
-from mien_shared.problems import Problem, unavailable
-from mien_shared.rate_limit import RateLimiter, caller_of
+from mien_shared.http.documents import problems
+from mien_shared.http.limits import RateLimiter, caller_of
+from mien_shared.http.problems import Problem, unavailable
+from mien_shared.http.tokens import Grant, NotGranted, TokenError, TokenIssuer, bearer
+from mien_shared.http.turn import ice_servers_for
 from mien_shared.settings import IceServer
-from mien_shared.tokens import Grant, NotGranted, TokenError, TokenIssuer, bearer
-from mien_shared.tracing import span
-from mien_shared.turn import ice_servers_for
+from mien_shared.spans import span
 from mien_signaling.audience import Audience, Full, NoPublication, UnknownSession
 from mien_signaling.metrics import SignalingMetrics
 from mien_signaling.peer import Gone, Viewer

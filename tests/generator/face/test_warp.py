@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from mien_generator.face.contract import AvatarFace, FaceRequest, RgbArray
 from mien_generator.face.layout import find_mouth, is_face, reach_of
 from mien_generator.face.warp import AvatarShapeError, WarpFace, WarpGenerator, Workspace, backward_map
-from mien_shared.motion import NUM_KEYPOINTS, FaceKeypoint, FloatArray, Keypoints
+from mien_shared.keypoints import NUM_KEYPOINTS, FaceKeypoint, FloatArray, Keypoints
 
 K = FaceKeypoint
 SIZE = 192

@@ -22,7 +22,7 @@ from mien_generator.h264.encoder import (
     is_constrained_baseline,
     probe,
 )
-from mien_shared.annexb import NalType, nal_type, nal_units
+from mien_shared.media.annexb import NalType, nal_type, nal_units
 
 Yuv = NDArray[np.uint8]
 FACE = (slice(100, 356), slice(480, 736))

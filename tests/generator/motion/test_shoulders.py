@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mien_generator.motion.shoulders import FREE_ABOVE_Y, HELD_BELOW_Y, hold_shoulders
-from mien_shared.motion import NUM_KEYPOINTS, Keypoints
+from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
 
 
 def at_heights(heights: list[float]) -> Keypoints:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mien_generator.motion.speaker import STALL_S, SpeakerMotion, UnusableMotion
-from mien_shared.motion import FaceKeypoint, Keypoints, MotionFlags, MotionPacket
+from mien_shared.keypoints import FaceKeypoint, Keypoints
+from mien_shared.wire.motion import MotionFlags, MotionPacket
 
 SOURCE = Keypoints(
     np.array(

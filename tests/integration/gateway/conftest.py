@@ -19,12 +19,12 @@ from redis.asyncio import Redis
 from mien_gateway.app import create_app
 from mien_gateway.settings import GatewaySettings
 from mien_shared.avatars import AvatarRecord, AvatarStore, FaceBox
-from mien_shared.bus import BUS_ERRORS, open_redis
-from mien_shared.channels import GeneratorInbox
-from mien_shared.embedded_redis import EmbeddedRedis
-from mien_shared.messages import Control, GeneratorStatus, InboundMotion, StartSession, StopSession
-from mien_shared.motion import Keypoints
-from mien_shared.registry import HEARTBEAT_INTERVAL_S, Registry
+from mien_shared.bus.channels import GeneratorInbox
+from mien_shared.bus.connection import BUS_ERRORS, open_redis
+from mien_shared.bus.embedded_redis import EmbeddedRedis
+from mien_shared.bus.messages import Control, GeneratorStatus, InboundMotion, StartSession, StopSession
+from mien_shared.bus.registry import HEARTBEAT_INTERVAL_S, Registry
+from mien_shared.keypoints import Keypoints
 
 SECRET = "a secret of more than thirty-two bytes"
 API_KEY = "an operator's key of thirty-two bytes or more"

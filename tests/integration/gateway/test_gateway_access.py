@@ -17,10 +17,10 @@ from websockets.typing import Subprotocol
 import mien_web
 from mien_gateway.app import create_app
 from mien_gateway.settings import GatewaySettings
-from mien_shared.bus import open_redis
-from mien_shared.embedded_redis import EmbeddedRedis
-from mien_shared.messages import SessionRecord
-from mien_shared.registry import Registry
+from mien_shared.bus.connection import open_redis
+from mien_shared.bus.embedded_redis import EmbeddedRedis
+from mien_shared.bus.messages import SessionRecord
+from mien_shared.bus.registry import Registry
 
 pytestmark = pytest.mark.integration
 

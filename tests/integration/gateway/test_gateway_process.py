@@ -19,11 +19,11 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from mien_shared.bus import open_redis
-from mien_shared.embedded_redis import EmbeddedRedis
-from mien_shared.messages import SessionRecord
-from mien_shared.registry import Registry
-from mien_shared.tokens import SPEAKER_GRANTS, TokenIssuer
+from mien_shared.bus.connection import open_redis
+from mien_shared.bus.embedded_redis import EmbeddedRedis
+from mien_shared.bus.messages import SessionRecord
+from mien_shared.bus.registry import Registry
+from mien_shared.http.tokens import SPEAKER_GRANTS, TokenIssuer
 
 pytestmark = pytest.mark.integration
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from mien_shared.bus import open_redis
-from mien_shared.embedded_redis import EmbeddedRedis
-from mien_shared.messages import SessionRecord, SessionStats, StartSession, StopSession
-from mien_shared.registry import Registry
-from mien_shared.tokens import SPEAKER_GRANTS, VIEWER_GRANTS, Grant, TokenIssuer
-from mien_shared.turn import turn_credentials
+from mien_shared.bus.connection import open_redis
+from mien_shared.bus.embedded_redis import EmbeddedRedis
+from mien_shared.bus.messages import SessionRecord, SessionStats, StartSession, StopSession
+from mien_shared.bus.registry import Registry
+from mien_shared.http.tokens import SPEAKER_GRANTS, VIEWER_GRANTS, Grant, TokenIssuer
+from mien_shared.http.turn import turn_credentials
 
 pytestmark = pytest.mark.integration
 

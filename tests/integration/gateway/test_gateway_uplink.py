@@ -11,10 +11,11 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from mien_shared.embedded_redis import EmbeddedRedis
-from mien_shared.motion import Keypoints, MotionPacket
-from mien_shared.registry import Registry
-from mien_shared.tokens import SPEAKER_GRANTS, TokenIssuer
+from mien_shared.bus.embedded_redis import EmbeddedRedis
+from mien_shared.bus.registry import Registry
+from mien_shared.http.tokens import SPEAKER_GRANTS, TokenIssuer
+from mien_shared.keypoints import Keypoints
+from mien_shared.wire.motion import MotionPacket
 
 pytestmark = pytest.mark.integration
 

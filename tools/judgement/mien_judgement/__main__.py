@@ -14,12 +14,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mien_encoder.judgement import Verdict
 from mien_generator.face.contract import AvatarFace
 from mien_judgement import drawing
 from mien_judgement.clip import FoundMotion, found_in, noisy, pictures_of
 from mien_judgement.smoothing import figures_of
-from mien_shared.judgement import Verdict
-from mien_shared.motion import Keypoints
+from mien_shared.keypoints import Keypoints
 
 _BUNDLED = Path(__file__).parents[3] / "services/gateway/mien_gateway/bundled"
 _NOISE = 4.0

@@ -14,7 +14,7 @@ from mien_encoder.crop import RgbArray
 from mien_encoder.finder import FaceFinder
 from mien_encoder.keypoints import KeypointEncoder
 from mien_encoder.tracker import FaceTracker
-from mien_shared.motion import NUM_KEYPOINTS, Keypoints
+from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
 
 Array = NDArray[np.float64]
 

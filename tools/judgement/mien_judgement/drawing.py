@@ -12,13 +12,14 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from mien_encoder.judgement import Judged, Judgement, JudgementPolicy, Verdict
+from mien_encoder.smoothing import DeadZones, OneEuro
 from mien_generator.face.contract import AvatarFace, FaceRequest
 from mien_generator.face.warp import WarpGenerator
 from mien_generator.motion.shoulders import hold_shoulders
 from mien_judgement.clip import FoundMotion
-from mien_shared.judgement import Judged, Judgement, JudgementPolicy, Verdict
-from mien_shared.motion import Keypoints, MotionFlags
-from mien_shared.smoothing import DeadZones, OneEuro
+from mien_shared.keypoints import Keypoints
+from mien_shared.wire.motion import MotionFlags
 
 mpl.use("agg")
 

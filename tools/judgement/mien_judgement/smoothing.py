@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mien_encoder.smoothing import DeadZones, OneEuro, SavitzkyGolay, Smoother, Unsmoothed
 from mien_judgement.clip import Array, FoundMotion
-from mien_shared.smoothing import DeadZones, OneEuro, SavitzkyGolay, Smoother, Unsmoothed
 
 SMOOTHERS: dict[str, Callable[[], Smoother]] = {
     "none": Unsmoothed,

@@ -12,7 +12,7 @@ import av
 
 from mien_landmarks import serve, track
 from mien_landmarks.geometry import Array, CropBox, crop_box_of, keypoints_of, most_neutral
-from mien_shared.motion import MotionFlags
+from mien_shared.wire.motion import MotionFlags
 
 #: The crop is framed on this many frames with a face, then held.
 FRAMING_FRAMES = 15

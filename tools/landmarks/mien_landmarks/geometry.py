@@ -18,7 +18,8 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
-from mien_shared.motion import MAX_COORDINATE, NUM_KEYPOINTS, FaceKeypoint, Keypoints
+from mien_shared.keypoints import NUM_KEYPOINTS, FaceKeypoint, Keypoints
+from mien_shared.wire.motion import MAX_COORDINATE
 
 Array = NDArray[np.float64]
 

@@ -23,10 +23,11 @@ from typing import BinaryIO
 
 import numpy as np
 
+from mien_encoder.smoothing import OneEuro
 from mien_landmarks.geometry import Array, CropBox, crop_box_of, keypoints_of, motion_since, strain
 from mien_landmarks.track import keypoints_at, motion_of
-from mien_shared.motion import PACKET_BYTES, Keypoints, MotionFlags, MotionPacket
-from mien_shared.smoothing import OneEuro
+from mien_shared.keypoints import Keypoints
+from mien_shared.wire.motion import PACKET_BYTES, MotionFlags, MotionPacket
 
 HEADER = struct.Struct("<HHI")
 NO_FACE = bytes(PACKET_BYTES)

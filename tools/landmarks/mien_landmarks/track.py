@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from mien_encoder.smoothing import OneEuro
 from mien_landmarks.geometry import motion_since
-from mien_shared.motion import NUM_KEYPOINTS, Keypoints, MotionFlags, MotionPacket
-from mien_shared.smoothing import OneEuro
+from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
+from mien_shared.wire.motion import MotionFlags, MotionPacket
 
 FRAMES_PER_SECOND = 30
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mien_generator.face.contract import AvatarFace, FaceRequest
 from mien_generator.face.warp import WarpFace, WarpGenerator, Workspace, backward_map
-from mien_shared.motion import FaceKeypoint, Keypoints
+from mien_shared.keypoints import FaceKeypoint, Keypoints
 from mien_training.datasets import expressions
 from mien_training.labelled import LOOKUP_SIDE, LabelledSet, write_set
 

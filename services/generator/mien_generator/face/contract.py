@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien_generator.face.region import PasteRegion
-from mien_shared.motion import Keypoints
+from mien_shared.keypoints import Keypoints
 
 RgbArray = NDArray[np.uint8]
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mien_shared.motion import EYES, NUM_KEYPOINTS, FaceKeypoint, FloatArray
+from mien_shared.keypoints import EYES, NUM_KEYPOINTS, FaceKeypoint, FloatArray
 
 #: Reach of a keypoint as (sigma_x, sigma_y), and the most its neighbourhood's own stretch may displace, in units of
 #: the distance between the eyes (about 63 mm). An eye is lower than wide, so a blink moves no brow.

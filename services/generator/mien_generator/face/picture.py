@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from mien_generator.face.contract import RgbArray
-from mien_shared.motion import FloatArray
+from mien_shared.keypoints import FloatArray
 
 
 def scaled(rgb: RgbArray, size: int) -> RgbArray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mien_shared.motion import FloatArray
+from mien_shared.keypoints import FloatArray
 
 FRAME_WIDTH = 1280
 FRAME_HEIGHT = 720

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from mien_generator.face.contract import AvatarFace, FaceRequest, RgbArray
 from mien_generator.face.layout import Mouth, Reach, find_mouth, reach_of
-from mien_shared.motion import FaceKeypoint, FloatArray, Keypoints
+from mien_shared.keypoints import FaceKeypoint, FloatArray, Keypoints
 
 #: Least stretch that the head's and the features' maps keep in any direction; below 0 a picture folds over itself.
 MIN_SLOPE = 0.25

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mien_generator.face.contract import FacePicture, RgbArray, YuvPatch
 from mien_generator.face.picture import pasting
 from mien_generator.face.region import CropBox, FrameShapeError, PasteRegion, border_mask
-from mien_shared.motion import FloatArray
+from mien_shared.keypoints import FloatArray
 
 
 class Compositor:

@@ -23,8 +23,8 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
 
 from mien_generator.face.region import FRAME_HEIGHT, FRAME_WIDTH
-from mien_shared.annexb import NalType, nal_type, nal_units
-from mien_shared.clock import VIDEO_CLOCK_HZ
+from mien_shared.media.annexb import NalType, nal_type, nal_units
+from mien_shared.media.clock import VIDEO_CLOCK_HZ
 
 FRAME_RATE = 30
 DEFAULT_BITRATE_BPS = 1_500_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mien_shared.motion import Keypoints
+from mien_shared.keypoints import Keypoints
 
 #: Crop heights (y down, [-1, 1]) between which a keypoint goes from free to held: below the chin, above the shoulders.
 FREE_ABOVE_Y = 0.60

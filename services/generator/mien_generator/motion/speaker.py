@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mien_shared.default_motion import DefaultMotion, Ease
-from mien_shared.motion import MAX_JACOBIAN, Keypoints, MotionFlags, MotionPacket
+from mien_shared.keypoints import Keypoints
+from mien_shared.wire.motion import MAX_JACOBIAN, MotionFlags, MotionPacket
 
 #: An uplink silent for so long has stalled.
 STALL_S = 0.2

@@ -15,7 +15,7 @@ from mien_generator.face.fomm.first_order import (
     sample,
     sparse_motions,
 )
-from mien_shared.motion import NUM_KEYPOINTS, Keypoints
+from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
 
 CPU = torch.device("cpu")
 

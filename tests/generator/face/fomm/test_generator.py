@@ -21,7 +21,7 @@ from mien_generator.face.fomm.generator import FommGenerator, FommKeypointFinder
 from mien_generator.face.fomm.occlusion_generator import OcclusionAwareGenerator
 from mien_generator.face.region import FRAME_HEIGHT, FRAME_WIDTH, CropBox
 from mien_generator.frame.compositor import Compositor
-from mien_shared.motion import NUM_KEYPOINTS, Keypoints
+from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
 
 SIZE = 64
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mien_generator.face.fomm.rewrite import BatchNorm, fold, padded, phase_kernels, transposed_kernel
-from mien_shared.motion import FloatArray
+from mien_shared.keypoints import FloatArray
 
 RANDOM = np.random.default_rng(3)
 

@@ -15,7 +15,7 @@ from mien_generator.face.fomm.checkpoint import random_weights
 from mien_generator.face.fomm.config import FommConfig
 from mien_generator.face.fomm.first_order import KeypointTensors
 from mien_generator.face.fomm.occlusion_generator import GeneratorSource, OcclusionAwareGenerator
-from mien_shared.motion import NUM_KEYPOINTS, Keypoints
+from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
 
 SIZE = 64
 

@@ -10,7 +10,7 @@ from small_models import SIZE, face, keypoints, random_arrays
 from mien_evaluation.model_cli import model
 from mien_generator.face.onnx.calibration import Clip
 from mien_generator.face.onnx.files import ModelFiles
-from mien_shared.motion import NUM_KEYPOINTS
+from mien_shared.keypoints import NUM_KEYPOINTS
 
 
 def _labelled(folder: Path, frames: int) -> Path:

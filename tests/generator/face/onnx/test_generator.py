@@ -123,7 +123,7 @@ def test_running_takes_neither_torch_nor_onnx(exported: Path) -> None:
         "import numpy as np\n"
         "from mien_generator.face.contract import AvatarFace, FaceRequest\n"
         "from mien_generator.face.onnx.generator import OnnxGenerator\n"
-        "from mien_shared.motion import Keypoints\n"
+        "from mien_shared.wire.motion import Keypoints\n"
         f"generator = OnnxGenerator.load(Path({str(exported)!r}), size={SIZE}, threads=1)\n"
         f"face = AvatarFace(np.zeros(({SIZE}, {SIZE}, 3), np.uint8), Keypoints.at_rest())\n"
         "made = generator.animate([FaceRequest(generator.prepare(face), Keypoints.at_rest())])\n"

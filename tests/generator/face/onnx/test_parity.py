@@ -28,7 +28,7 @@ from mien_generator.face.onnx import files
 from mien_generator.face.onnx.files import ModelFiles
 from mien_generator.face.onnx.generator import OnnxGenerator
 from mien_generator.face.onnx.sessions import Network
-from mien_shared.motion import Keypoints
+from mien_shared.keypoints import Keypoints
 
 #: Pixels that round to the other side; the networks themselves agree to a few parts in a million.
 ONE_LEVEL = 1

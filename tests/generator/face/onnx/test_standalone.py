@@ -19,7 +19,7 @@ from mien_evaluation.model_cli import model
 from mien_generator.face.contract import AvatarFace, FaceRequest, RgbArray
 from mien_generator.face.fomm.config import FommConfig
 from mien_generator.face.onnx.generator import OnnxGenerator
-from mien_shared.motion import Keypoints
+from mien_shared.keypoints import Keypoints
 
 SIZE = 64
 

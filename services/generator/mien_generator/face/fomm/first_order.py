@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from mien_generator.face.fomm.config import KEYPOINT_VARIANCE, SMALLEST_DETERMINANT
-from mien_shared.motion import Keypoints
+from mien_shared.keypoints import Keypoints
 
 
 @dataclass(frozen=True, slots=True, eq=False)

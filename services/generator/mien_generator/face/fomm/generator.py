@@ -34,7 +34,7 @@ from mien_generator.face.fomm.device.network import FoldedGenerator, FoldedSourc
 from mien_generator.face.fomm.device.transfer import Download, Lane
 from mien_generator.face.fomm.occlusion_generator import OcclusionAwareGenerator
 from mien_generator.face.picture import scaled
-from mien_shared.motion import NUM_KEYPOINTS, FloatArray, Keypoints
+from mien_shared.keypoints import NUM_KEYPOINTS, FloatArray, Keypoints
 
 if TYPE_CHECKING:  # a machine that only measures has random weights and no file format
     from mien_generator.face.fomm.checkpoint import FommWeights

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mien_shared.motion import FloatArray
+from mien_shared.keypoints import FloatArray
 
 #: torch's default, with which the published networks were trained.
 BATCH_NORM_EPSILON = 1e-5

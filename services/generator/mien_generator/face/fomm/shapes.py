@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from mien_generator.face.fomm.config import FommConfig, HourglassConfig
-from mien_shared.motion import FloatArray
+from mien_shared.keypoints import FloatArray
 
 Shape = tuple[int, ...]
 

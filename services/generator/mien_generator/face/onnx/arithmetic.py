@@ -16,7 +16,7 @@ import numpy as np
 from mien_generator.face.fomm.rewrite import BATCH_NORM_EPSILON, BatchNorm, phase_kernels
 from mien_generator.face.fomm.weights import WeightsError
 from mien_generator.face.onnx.graph import CONTRIB, Graph
-from mien_shared.motion import FloatArray
+from mien_shared.keypoints import FloatArray
 
 #: Lowest and highest value that a quantisation point holds; what lies beyond is clipped.
 Range = tuple[float, float]

@@ -22,7 +22,7 @@ from mien_generator.face.onnx.generator import OnnxGenerator
 from mien_generator.face.onnx.graph import Graph
 from mien_generator.face.onnx.network import animate_graph, prepare_graph
 from mien_generator.face.onnx.sessions import Network, Session, session_options
-from mien_shared.motion import NUM_KEYPOINTS, Keypoints
+from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
 
 #: Values kept of every map of every face: enough for its distribution.
 _KEPT = 4096

@@ -15,7 +15,7 @@ from mien_generator.face.fomm.weights import MismatchedWeights
 from mien_generator.face.onnx.files import ModelFiles
 from mien_generator.face.onnx.sessions import Network, Precision
 from mien_generator.face.picture import scaled
-from mien_shared.motion import NUM_KEYPOINTS, Keypoints
+from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
 
 #: Faces that a CPU makes in one run: more would leave its caches. A device takes all at once.
 _CPU_BATCH = 1

@@ -25,7 +25,7 @@ from mien_generator.face.onnx.arithmetic import (
     phases,
 )
 from mien_generator.face.onnx.graph import Graph
-from mien_shared.motion import FloatArray
+from mien_shared.keypoints import FloatArray
 
 #: Outputs of `prepare` and inputs of `animate`, in this order.
 PREPARED = ("features", "picture", "background", "gaussians")

@@ -17,7 +17,7 @@ from mien_generator.face.fomm.device.blocks import Doubling, Folding
 from mien_generator.face.fomm.device.network import FoldedGenerator, FoldedSource, SourceLayout, channel_multiple
 from mien_generator.face.fomm.first_order import KeypointTensors
 from mien_generator.face.fomm.occlusion_generator import OcclusionAwareGenerator
-from mien_shared.motion import NUM_KEYPOINTS
+from mien_shared.keypoints import NUM_KEYPOINTS
 
 SIZE = 64
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from mien_generator.face.fomm.blocks import ResBlock, SameBlock, UpBlock
 from mien_generator.face.fomm.rewrite import BatchNorm, fold, padded, phase_kernels, transposed_kernel
-from mien_shared.motion import FloatArray
+from mien_shared.keypoints import FloatArray
 
 #: How a block that doubles its picture does it: as published, as four small convolutions, or as one transposed.
 Doubling = Literal["nearest", "phases", "transposed"]

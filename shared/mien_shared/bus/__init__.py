@@ -1,0 +1,1 @@
+"""Redis between the services: connection, keys, messages, channels, registry and placement."""

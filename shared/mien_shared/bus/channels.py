@@ -1,0 +1,219 @@
+"""The channels between services, on Redis streams: capped, newest wins, every drop counted.
+
+`push` never waits; one flusher a channel sends whatever has gathered in one round trip. A stream id is resolved once
+and then counted on from: an XREAD that keeps passing `$` loses what arrives between two calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+from redis.asyncio import Redis
+
+from mien_shared.bus import keys
+from mien_shared.bus.connection import BLOCK_MS, BUS_ERRORS
+from mien_shared.bus.messages import (
+    Control,
+    EncodedFrame,
+    InboundMotion,
+    MotionBatchError,
+    pack_motion,
+    parse_control,
+    unpack_motion,
+)
+
+logger = logging.getLogger(__name__)
+
+INBOX_CAP = 512  # batches of motion: one gateway sends one at a time, so half a second of them even at 1 ms each
+CONTROL_CAP = 1024
+VIDEO_CAP = 60  # two seconds of one session
+_VIDEO_TTL_S = 30
+#: Frames of one session that may wait for Redis before all of them are dropped for an IDR: a third of a second.
+PENDING_FRAMES = 10
+
+_BEGINNING = b"0-0"
+
+
+class MotionForwarder:
+    """The gateway's end of the inbox: the newest packet of each session, on its way to the generator that owns it."""
+
+    def __init__(self, redis: Redis, on_drop: Callable[[str, int], None]) -> None:
+        """`on_drop(reason, count)`: "superseded" by a newer packet, or lost to "redis"."""
+        self._redis = redis
+        self._on_drop = on_drop
+        self._pending: dict[str, tuple[str, InboundMotion]] = {}
+        self._gathered = asyncio.Event()
+
+    def push(self, generator_id: str, motion: InboundMotion) -> None:
+        """Hand over one packet; an older one of the same session that still waits is dropped."""
+        if motion.session_id in self._pending:
+            self._on_drop("superseded", 1)
+        self._pending[motion.session_id] = (generator_id, motion)
+        self._gathered.set()
+
+    async def flush(self) -> None:
+        """Wait until something has gathered, send it, return. Raises what Redis raises; what was to be sent is lost."""
+        await self._gathered.wait()
+        self._gathered.clear()
+        pending, self._pending = self._pending, {}
+        batches: dict[str, list[InboundMotion]] = {}
+        for generator_id, motion in pending.values():
+            batches.setdefault(generator_id, []).append(motion)
+        try:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for generator_id, batch in batches.items():
+                    fields = {b"b": pack_motion(batch)}
+                    pipe.xadd(keys.inbox(generator_id), fields, maxlen=INBOX_CAP, approximate=True)
+                await pipe.execute()
+        except BUS_ERRORS:
+            self._on_drop("redis", len(pending))
+            raise
+
+
+async def send_control(redis: Redis, generator_id: str, message: Control) -> None:
+    """Tell a generator something that no newer message replaces."""
+    await redis.xadd(keys.control(generator_id), {b"m": message.to_bytes()}, maxlen=CONTROL_CAP, approximate=True)
+
+
+@dataclass
+class GeneratorInbox:
+    """The generator's end: motion of all its sessions and what it is told about them, in one blocking read."""
+
+    redis: Redis
+    generator_id: str
+    _last: dict[bytes, bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # A generator's id is new with every start, so its streams begin empty and none of it may be missed.
+        self._last = {
+            keys.inbox(self.generator_id).encode(): _BEGINNING,
+            keys.control(self.generator_id).encode(): _BEGINNING,
+        }
+
+    async def read(self) -> list[InboundMotion | Control]:
+        """What has arrived since the last call, oldest first within each kind; waits a second at most."""
+        try:
+            answer = await self.redis.xread(self._last, count=INBOX_CAP, block=BLOCK_MS)
+        except BUS_ERRORS:
+            # A server that comes back empty, or with its clock behind, counts from before our last id.
+            self._last = dict.fromkeys(self._last, _BEGINNING)
+            raise
+        messages: list[InboundMotion | Control] = []
+        for name, entries in _streams(answer):
+            for entry_id, fields in entries:
+                self._last[name] = entry_id
+                try:
+                    if b"m" in fields:
+                        messages.append(parse_control(fields[b"m"]))
+                    else:
+                        messages += unpack_motion(fields[b"b"])
+                except (ValidationError, MotionBatchError) as error:
+                    logger.warning("message dropped", extra={"error": str(error)})
+        return messages
+
+    async def remove(self) -> None:
+        """Delete both streams; the generator's last act."""
+        await self.redis.delete(*self._last)
+
+
+class FramePublisher:
+    """The generator's end of the video channels."""
+
+    def __init__(self, redis: Redis, on_lost: Callable[[str, int], None]) -> None:
+        """`on_lost(session_id, frames)`: frames were dropped, so that session's viewers need an IDR."""
+        self._redis = redis
+        self._on_lost = on_lost
+        self._pending: dict[str, deque[EncodedFrame]] = {}
+        self._gathered = asyncio.Event()
+
+    def push(self, session_id: str, frame: EncodedFrame) -> None:
+        """Hand over one frame. When too many wait, all of them go: none can be decoded without the one dropped."""
+        waiting = self._pending.setdefault(session_id, deque())
+        if len(waiting) >= PENDING_FRAMES:
+            self._on_lost(session_id, len(waiting))
+            waiting.clear()
+        waiting.append(frame)
+        self._gathered.set()
+
+    async def flush(self) -> None:
+        """Wait until something has gathered, send it, return. Raises what Redis raises; what was to be sent is lost."""
+        await self._gathered.wait()
+        self._gathered.clear()
+        batch, self._pending = self._pending, {}
+        try:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for session_id, frames in batch.items():
+                    for frame in frames:
+                        pipe.xadd(keys.video(session_id), _frame_fields(frame), maxlen=VIDEO_CAP, approximate=False)
+                    pipe.expire(keys.video(session_id), _VIDEO_TTL_S)
+                await pipe.execute()
+        except BUS_ERRORS:
+            for session_id, frames in batch.items():
+                self._on_lost(session_id, len(frames))
+            raise
+
+
+class VideoSubscription:
+    """Signaling's end of one session's video channel."""
+
+    def __init__(self, redis: Redis, session_id: str) -> None:
+        self._redis = redis
+        self._key = keys.video(session_id)
+        self._last: bytes | None = None
+
+    async def read(self) -> list[EncodedFrame]:
+        """Frames since the last call, oldest first; the first call starts at the newest. Waits a second at most."""
+        if self._last is None:
+            self._last = await self._newest_id()
+        try:
+            answer = await self._redis.xread({self._key: self._last}, count=VIDEO_CAP, block=BLOCK_MS)
+        except BUS_ERRORS:
+            self._last = None
+            raise
+        frames = []
+        for _, entries in _streams(answer):
+            for entry_id, fields in entries:
+                self._last = entry_id
+                frames.append(_frame_of(fields))
+        return frames
+
+    async def _newest_id(self) -> bytes:
+        newest = await self._redis.xrevrange(self._key, count=1)
+        return newest[0][0] if newest else _BEGINNING
+
+    async def __aiter__(self) -> AsyncIterator[EncodedFrame]:
+        while True:
+            for frame in await self.read():
+                yield frame
+
+
+Entries = list[tuple[bytes, dict[bytes, bytes]]]
+
+
+def _streams(answer: object) -> list[tuple[bytes, Entries]]:
+    """XREAD's answer as (stream, entries): a list of pairs under RESP2, a map of lists under RESP3."""
+    if not answer:
+        return []
+    if isinstance(answer, dict):
+        return [(name, [entry for part in parts for entry in part]) for name, parts in answer.items()]
+    assert isinstance(answer, list)
+    return [(name, entries) for name, entries in answer]
+
+
+def _frame_fields(frame: EncodedFrame) -> dict[bytes, bytes | str | int]:
+    return {b"r": frame.run, b"i": frame.index, b"t": frame.pts_90k, b"k": int(frame.is_idr), b"d": frame.data}
+
+
+def _frame_of(fields: dict[bytes, bytes]) -> EncodedFrame:
+    return EncodedFrame(
+        run=fields[b"r"].decode(),
+        index=int(fields[b"i"]),
+        pts_90k=int(fields[b"t"]),
+        is_idr=fields[b"k"] == b"1",
+        data=fields[b"d"],
+    )

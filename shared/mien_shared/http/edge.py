@@ -1,0 +1,118 @@
+"""What every answer and every body meets first, before any route: headers that keep answers to themselves, and a limit
+on how much is read. ASGI middleware without a framework, so that errors and 404s go through it too.
+
+HSTS is the proxy's business, since TLS ends there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mien_shared.http.hang_up import HangUp
+from mien_shared.http.problems import Problem
+
+#: FastAPI's own pages, which load their scripts from elsewhere.
+_DOCUMENTATION = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc"})
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+_DOCUMENTATION_POLICY = "frame-ancestors 'none'; base-uri 'none'; object-src 'none'"
+
+
+class SecurityHeaders:
+    """Sets on every answer what it has not set itself: no sniffing, no referrer, no caching, no content policy."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                if scope["path"] in _DOCUMENTATION:
+                    headers.setdefault("Content-Security-Policy", _DOCUMENTATION_POLICY)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+class BodyLimit:
+    """Reads a whole body, of so many bytes at most and within so long, before the application sees the request.
+
+    Answers 413 and 408 itself, and ends the connection with them, as the rest of the body is not read. `streaming`:
+    paths whose routes read their bodies themselves, under limits of their own.
+    """
+
+    def __init__(
+        self, app: ASGIApp, limit_bytes: int, timeout_s: float = 10.0, streaming: Collection[str] = ()
+    ) -> None:
+        self._app = app
+        self._limit_bytes = limit_bytes
+        self._timeout_s = timeout_s
+        self._streaming = frozenset(streaming)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in self._streaming:
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await self._read(scope, receive)
+        except Problem as problem:
+            await HangUp(problem.response())(scope, receive, send)
+            return
+        if body is not None:
+            await self._app(scope, _Replay(body, receive), send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The body; None if the client has gone. Raises Problem."""
+        headers = dict(scope["headers"])
+        announced = headers.get(b"content-length", b"").decode("latin-1")
+        if announced.isdecimal() and int(announced) > self._limit_bytes:
+            raise self._too_large()
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    body += message.get("body", b"")
+                    if len(body) > self._limit_bytes:
+                        raise self._too_large()
+                    if not message.get("more_body", False):
+                        return bytes(body)
+        except TimeoutError:
+            detail = "the body took too long to arrive"
+            raise Problem(408, "body-timeout", detail) from None
+
+    def _too_large(self) -> Problem:
+        detail = f"a body has {self._limit_bytes} bytes at most here"
+        return Problem(413, "body-too-large", detail)
+
+
+@dataclass(slots=True)
+class _Replay:
+    """The body that was read, once; then whatever still comes, which is the end of the connection."""
+
+    body: bytes | None
+    receive: Receive
+
+    async def __call__(self) -> Message:
+        if self.body is None:
+            return await self.receive()
+        body, self.body = self.body, None
+        return {"type": "http.request", "body": body, "more_body": False}

@@ -1,0 +1,132 @@
+"""Session tokens: what each opens, and all that opens nothing."""
+
+from __future__ import annotations
+
+import time
+
+import jwt
+import pytest
+
+from mien_shared.http.tokens import (
+    ALGORITHM,
+    AUDIENCE,
+    ISSUER,
+    LEEWAY_S,
+    SPEAKER_GRANTS,
+    VIEWER_GRANTS,
+    Grant,
+    TokenError,
+    TokenIssuer,
+    bearer,
+    claimed_session,
+    key_id,
+)
+
+SECRET = "a secret of thirty-two bytes or more"
+ISSUED = TokenIssuer(SECRET)
+KEY = {"kid": key_id(SECRET)}
+
+
+@pytest.mark.parametrize("grant", list(Grant))
+def test_a_speaker_may_do_everything_with_its_own_session(grant: Grant) -> None:
+    ISSUED.check(ISSUED.issue("s1", SPEAKER_GRANTS), "s1", grant)
+
+
+@pytest.mark.parametrize("grant", [Grant.PUBLISH, Grant.END])
+def test_a_viewer_may_only_watch(grant: Grant) -> None:
+    token = ISSUED.issue("s1", VIEWER_GRANTS)
+    ISSUED.check(token, "s1", Grant.WATCH)
+    with pytest.raises(TokenError, match=rf"^the token does not grant {grant}$"):
+        ISSUED.check(token, "s1", grant)
+
+
+def test_another_session() -> None:
+    with pytest.raises(TokenError, match=r"^the token is for another session$"):
+        ISSUED.check(ISSUED.issue("s1", SPEAKER_GRANTS), "s2", Grant.WATCH)
+
+
+def test_expired() -> None:
+    token = ISSUED.issue("s1", SPEAKER_GRANTS, lifetime_s=60, now_s=time.time() - 61 - LEEWAY_S)
+    with pytest.raises(TokenError, match=r"^the token has expired$"):
+        ISSUED.check(token, "s1", Grant.WATCH)
+
+
+def claims(**changes: object) -> dict[str, object]:
+    now = int(time.time())
+    whole = {"iss": ISSUER, "aud": AUDIENCE, "sub": "s1", "iat": now, "exp": now + 60, "grants": ["watch"]}
+    return {key: value for key, value in (whole | changes).items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    "change", [{"aud": "mien-other"}, {"iss": "nobody"}, {"exp": None}, {"sub": None}, {"aud": None}, {"iss": None}]
+)
+def test_claims_that_are_not_ours(change: dict[str, object]) -> None:
+    token = jwt.encode(claims(**change), SECRET, algorithm=ALGORITHM, headers=KEY)
+    with pytest.raises(TokenError, match=r"^the token is not valid here$"):
+        ISSUED.check(token, "s1", Grant.WATCH)
+
+
+def test_another_key_another_algorithm_and_none_at_all() -> None:
+    for token in (
+        jwt.encode(claims(), "another secret of thirty-two bytes", algorithm=ALGORITHM, headers=KEY),
+        jwt.encode(claims(), SECRET * 2, algorithm="HS512", headers=KEY),
+        jwt.encode(claims(), "", algorithm="none", headers=KEY),
+        "not.a.token",
+        "",
+    ):
+        with pytest.raises(TokenError, match=r"^the token is not valid here$"):
+            ISSUED.check(token, "s1", Grant.WATCH)
+
+
+@pytest.mark.parametrize(
+    ("header", "token"),
+    [("Bearer abc", "abc"), ("bearer abc", "abc"), ("Basic abc", None), ("Bearer ", None), ("", None), (None, None)],
+)
+def test_bearer(header: str | None, token: str | None) -> None:
+    assert bearer(header) == token
+
+
+def test_clocks_may_differ_a_little() -> None:
+    now_s = time.time() - 60 - LEEWAY_S / 2
+    ISSUED.check(ISSUED.issue("s1", SPEAKER_GRANTS, lifetime_s=60, now_s=now_s), "s1", Grant.WATCH)
+
+
+def test_a_replaced_key_s_tokens_live_on_until_it_is_taken_out() -> None:
+    before, after = "the secret of yesterday, long enough", "the secret of tomorrow, long enough"
+    old_token = TokenIssuer(before).issue("s1", SPEAKER_GRANTS)
+    rotating = TokenIssuer(after, (before,))
+    rotating.check(old_token, "s1", Grant.WATCH)
+    new_token = rotating.issue("s1", SPEAKER_GRANTS)
+    rotating.check(new_token, "s1", Grant.WATCH)
+    TokenIssuer(before, (after,)).check(new_token, "s1", Grant.WATCH)  # a service that has not been told yet
+    with pytest.raises(TokenError, match=r"^the token is not valid here$"):
+        TokenIssuer(after).check(old_token, "s1", Grant.WATCH)
+
+
+@pytest.mark.parametrize("headers", [None, {"kid": "0123456789abcdef"}, {"kid": ""}])
+def test_an_unknown_key_or_none_named_is_refused_however_well_it_is_signed(headers: dict[str, str] | None) -> None:
+    token = jwt.encode(claims(), SECRET, algorithm=ALGORITHM, headers=headers)
+    with pytest.raises(TokenError, match=r"^the token is not valid here$"):
+        ISSUED.check(token, "s1", Grant.WATCH)
+
+
+def test_another_key_s_name_does_not_make_its_signature() -> None:
+    old = "the secret of yesterday, long enough"
+    token = jwt.encode(claims(), SECRET, algorithm=ALGORITHM, headers={"kid": key_id(old)})
+    with pytest.raises(TokenError, match=r"^the token is not valid here$"):
+        TokenIssuer(SECRET, (old,)).check(token, "s1", Grant.WATCH)
+
+
+def test_a_key_s_name_tells_nothing_of_it() -> None:
+    assert SECRET not in str(jwt.get_unverified_header(ISSUED.issue("s1", SPEAKER_GRANTS)))
+    assert key_id(SECRET) != key_id(SECRET + "x")
+
+
+@pytest.mark.parametrize("token", ["", "x", "a.b.c", "é.é.é", "." * 5000])
+def test_what_is_no_token_names_no_session(token: str) -> None:
+    assert claimed_session(token) == ""
+
+
+def test_a_signer_whose_clock_is_an_hour_off_signs_tokens_that_hold() -> None:
+    for off_s in (3600, -3600):
+        ISSUED.check(ISSUED.issue("s1", [Grant.WATCH], now_s=time.time() + off_s), "s1", Grant.WATCH)
