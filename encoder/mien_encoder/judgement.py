@@ -1,22 +1,23 @@
-"""The sender's judgement: which frames are fit to be shown, and what goes in their place (paper, section 3.3).
+"""The sender's judgement: decides which frames may be shown, and what is sent instead of the others (paper, section 3.3).
 
-**L2, eq. 2 of the paper**, as it is taken here. With v_r, J_r the keypoints and Jacobians of a frame and v_i, J_i those
-of the initial frame,
+**L2, eq. 2 of the paper**, is computed as follows. v_r, J_r are the keypoints and Jacobians of a frame, and v_i, J_i
+those of the initial frame:
 
     L2 = alpha * || v_r - v_i ||  +  beta * || J_r J_i^-1 - 1 ||        alpha = 2, beta = 1
 
-where each norm is the Euclidean one over all ten keypoints at once (the root of the sum of all 20, or all 40, squared
-entries), in crop coordinates. Relative motion is exactly (v_r - v_i, J_r J_i^-1), so L2 is how far the avatar would be
-bent away from its own picture, the source pose: nothing at rest, about 1.3 for a blink. A frame above the threshold
-tau is rejected: a generator asked for so much shows smears, and viewers see the default motion instead.
+Each norm is the Euclidean norm over all ten keypoints at once (the root of the sum of all 20, or all 40, squared
+entries), in crop coordinates. Relative motion is exactly (v_r - v_i, J_r J_i^-1). So L2 measures how far the motion
+would deform the avatar's own picture, the source pose: 0 at rest, about 1.3 for a blink. A frame above the threshold
+tau is rejected, because a generator smears the face at such large motion. Viewers see the default motion instead.
 
-**The initial frame** is the first one found, and from then on is replaced by each frame that is clearly closer to the
-source pose: whose L2 against the avatar's own keypoints is smaller. Two people's proportions differ, so this distance
-is never 0, but it is least where the pose is the same; a face's place and size count in it too, for crops of clips
-and avatars are framed alike, and a face taken off its place would leave the avatar off its own ever after.
+**The initial frame** is at first the first frame with a face. After that, each frame that is clearly closer to the
+source pose replaces it; closer means a smaller L2 against the avatar's keypoints. Two people's proportions differ, so
+this distance is never 0, but it is smallest for the same pose. Position and size of the face count in it too, because
+crops of clips and avatars are framed alike: with an initial frame whose face is displaced, the avatar would stay
+displaced.
 
-Pure: no clock, no picture, no socket. docs/judgement.md says how tau was chosen; tests/shared/wire/vectors holds
-vectors.
+Pure: no clock, no picture, no socket. docs/judgement.md explains the choice of tau; tests/shared/wire/vectors holds
+test vectors.
 """
 
 from __future__ import annotations
@@ -33,36 +34,37 @@ from mien_shared.wire.motion import MAX_COORDINATE, MAX_JACOBIAN, MotionFlags
 
 ALPHA = 2.0
 BETA = 1.0
-#: No frame of ordinary speech reaches it; above it pictures are visibly squeezed (docs/judgement.md).
+#: No frame of ordinary speech reaches this value; above it pictures are visibly distorted (docs/judgement.md).
 TAU = 2.6
 
-#: A Jacobian whose smallest singular value is below this has no inverse worth using: a closed eye is ten times wider.
+#: A Jacobian with a smallest singular value below this counts as singular; that of a closed eye is ten times larger.
 _LEAST_STRETCH = 0.01
 
 
 class TimeRanBackwards(ValueError):
-    """A frame that is older than the one before it."""
+    """A frame was captured before the previous frame."""
 
 
-class Verdict(Enum):
-    """What became of a frame."""
+class FrameVerdict(Enum):
+    """The decision about a frame."""
 
     ACCEPTED = "accepted"
-    REJECTED = "rejected"  # beyond tau, or nothing that a packet can carry, or too soon after such a frame
-    LOST = "lost"  # there was no face
+    REJECTED = "rejected"  # L2 above tau, or motion that a packet cannot carry, or too soon after such a frame
+    LOST = "lost"  # the frame has no face
 
 
 @dataclass(frozen=True, slots=True)
 class JudgementPolicy:
-    """The judgement's numbers.
+    """The parameters of the judgement. A frame that may be shown is called fit.
 
-    alpha, beta, tau: of eq. 2; an infinite tau rejects only what no packet can carry.
-    release: after a rejection frames are fit again below this share of tau, so that motion about tau does not flicker.
-    bridge_s: a shorter spell of unfit frames holds the last motion; a longer one goes over to the default motion.
-    calm_s: how long frames must have been fit again before the default motion ends.
-    ease_out_s, ease_in_s: length of going over to the default motion, and to the speaker or another initial frame.
-    closer: another frame becomes the initial one when its distance to the source pose is below this share of the old.
-    forget_s: after so long without a face whoever comes next gets an initial frame of their own.
+    alpha, beta, tau: see eq. 2. An infinite tau rejects only motion that a packet cannot carry.
+    release: after a rejection a frame is fit only below this share of tau, so that motion near tau does not flicker.
+    bridge_s: for this long after a fit frame the last motion is held; then the default motion starts.
+    calm_s: frames must be fit for this long before the default motion ends.
+    ease_out_s: length of the transition to the default motion.
+    ease_in_s: length of the transition back to the speaker's motion, or to a new initial frame.
+    closer: a frame becomes the initial frame if its distance to the source pose is below this share of the current one.
+    forget_s: after this long without a face, the next face gets a new initial frame.
     """
 
     alpha: float = ALPHA
@@ -86,7 +88,7 @@ class Judged:
 
     motion: Keypoints
     flags: MotionFlags
-    verdict: Verdict
+    verdict: FrameVerdict
     l2: float | None
 
 
@@ -97,22 +99,22 @@ class _State(Enum):
 
 
 def l2(motion: Keypoints, alpha: float = ALPHA, beta: float = BETA) -> float:
-    """Eq. 2 of relative motion; 0 at rest. Not finite where the motion is not."""
+    """Eq. 2 for a relative motion; 0 at rest. Not finite if the motion is not finite."""
     displacement = math.sqrt(float(np.square(motion.points, dtype=np.float64).sum()))
     deviation = math.sqrt(float(np.square(motion.jacobians - np.eye(2), dtype=np.float64).sum()))
     return alpha * displacement + beta * deviation
 
 
 class Judgement:
-    """One sender's judgement: keypoints as found in, motion fit to be sent out, frame by frame.
+    """One sender's judgement. For each frame it takes the detected keypoints and returns the motion to send.
 
-    source: the avatar's own keypoints, whose pose the initial frame comes close to. seed: of the default motion.
-    Counts frames by what became of them (`accepted`, `rejected`, `lost`) and `initial_frames`.
+    source: the avatar's keypoints; the initial frame is chosen close to their pose. seed: for the default motion.
+    Counts the decisions (`accepted`, `rejected`, `lost`) and the new initial frames (`initial_frames`).
     """
 
     def __init__(self, source: Keypoints, policy: JudgementPolicy | None = None, seed: int = 0) -> None:
         if not _is_invertible(source):
-            raise ValueError("the source pose has a Jacobian without an inverse")
+            raise ValueError("the source pose has a singular Jacobian or a value that is not finite")
         self._source = source
         self._policy = policy or JudgementPolicy()
         self._default = DefaultMotion(source, seed)
@@ -129,13 +131,13 @@ class Judgement:
     def judge(self, found: Keypoints | None, time_s: float) -> Judged:
         """The motion to send for a frame captured at `time_s`.
 
-        found: its keypoints in the crop, finite or not; None where there is no face.
-        Raises TimeRanBackwards if an earlier frame was captured later; that frame is not counted.
+        found: the frame's keypoints in the crop, which need not be finite; None if there is no face.
+        Raises TimeRanBackwards if the previous frame was captured later than this one; this frame is not counted.
         """
         if self._now_s is None:
             self._since_s = time_s
         elif time_s < self._now_s:
-            raise TimeRanBackwards(f"a frame was captured {self._now_s - time_s:.3f} s before the one ahead of it")
+            raise TimeRanBackwards(f"a frame was captured {self._now_s - time_s:.3f} s before the previous frame")
         self._now_s = time_s
         replaced = found is not None and self._consider_initial(found, time_s)
         relative = None if found is None or self._initial is None else _relative(found, self._initial)
@@ -150,7 +152,7 @@ class Judgement:
         return Judged(motion, flags, self._counted(found), measured)
 
     def _consider_initial(self, found: Keypoints, time_s: float) -> bool:
-        """Whether this frame has become the initial one."""
+        """Make this frame the initial frame if it is closer to the source pose; returns whether it was."""
         if not _is_invertible(found):
             return False
         if self._face_at_s is not None and time_s - self._face_at_s > self._policy.forget_s:
@@ -184,7 +186,7 @@ class Judgement:
             self._ease.begin(time_s, policy.ease_in_s)
 
     def _has_been_calm(self, time_s: float) -> bool:
-        # The very first face is no return from anything.
+        # The first face of a session is shown at once.
         calm_s = 0.0 if self.accepted == 0 else self._policy.calm_s
         return self._fit_since_s is not None and time_s - self._fit_since_s >= calm_s
 
@@ -196,22 +198,22 @@ class Judgement:
             return self._ease.shown
         if self._state is _State.RESTING:
             return self._ease.show(self._default.at(time_s - self._since_s), time_s)
-        assert relative is not None  # what cannot be measured is not fit
+        assert relative is not None  # a frame without relative motion is never fit
         return self._ease.show(relative, time_s)
 
-    def _counted(self, found: Keypoints | None) -> Verdict:
+    def _counted(self, found: Keypoints | None) -> FrameVerdict:
         if found is None:
             self.lost += 1
-            return Verdict.LOST
+            return FrameVerdict.LOST
         if self._state is _State.SPEAKING:
             self.accepted += 1
-            return Verdict.ACCEPTED
+            return FrameVerdict.ACCEPTED
         self.rejected += 1
-        return Verdict.REJECTED
+        return FrameVerdict.REJECTED
 
 
 def _relative(found: Keypoints, initial: Keypoints) -> Keypoints | None:
-    """Motion since the initial frame; None where no packet can carry it."""
+    """Motion since the initial frame; None if a packet cannot carry it."""
     if not _is_finite(found):
         return None
     relative = found.relative_to(initial)
@@ -220,7 +222,7 @@ def _relative(found: Keypoints, initial: Keypoints) -> Keypoints | None:
 
 
 def _is_invertible(keypoints: Keypoints) -> bool:
-    """Whether every value is finite and every Jacobian can be divided by."""
+    """Whether every value is finite and every Jacobian is clearly invertible."""
     return _is_finite(keypoints) and bool(np.linalg.svd(keypoints.jacobians, compute_uv=False).min() >= _LEAST_STRETCH)
 
 

@@ -1,4 +1,4 @@
-"""A picture animated offline by a clip or a motion track: `mien model animate`."""
+"""Animates a picture offline with a clip or a motion track: `mien model animate`."""
 
 from __future__ import annotations
 
@@ -15,45 +15,46 @@ from mien_evaluation.keypoints import FoundFace
 from mien_evaluation.reenactment import is_invertible
 from mien_generator.face.contract import AvatarFace, FaceGenerator, FaceRequest, P, RgbArray, as_rgb
 from mien_shared.keypoints import Keypoints
-from mien_shared.wire.motion import PACKET_BYTES, MotionFlags, MotionPacket, MotionPacketError
+from mien_shared.wire.motion import MotionFlags
+from mien_shared.wire.track import MotionTrack, MotionTrackError
 
 #: Motion tracks run at 30 fps.
 TRACK_RATE = Fraction(30)
-#: Frames whose faces are made together.
+#: Frames that a generator makes in one batch.
 _BATCH = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """One frame to make: its keypoints in the avatar's crop, and the driving picture where there is one."""
+    """One frame to make: its keypoints in the avatar's crop, and the driving picture if there is one."""
 
     driving: Keypoints
     picture: RgbArray | None
 
 
 def best_initial(found: Sequence[FoundFace | None], source: Keypoints, name: str) -> Keypoints:
-    """The frame whose pose is closest to the source's, by eq. 2 of the paper: what motion is best taken relative to.
+    """The frame whose pose is closest to the source's, by eq. 2 of the paper: the best reference for relative motion.
 
-    A call finds it as it goes (mien_encoder.judgement); here the whole clip is at hand, as for FOMM's find_best_frame.
-    Raises ClipError where no frame has a face, or none with Jacobians that have inverses.
+    In a call, mien_encoder.judgement updates this choice with every frame. Here the whole clip is available, as for
+    FOMM's find_best_frame. Raises ClipError if no frame has a face, or if no face has invertible Jacobians.
     """
     faces = [face.keypoints for face in found if face is not None]
     if not faces:
         raise ClipError(f"no face in {name}")
     usable = [face for face in faces if is_invertible(face)]
     if not usable:
-        raise ClipError(f"{name}: no frame has Jacobians with inverses")
+        raise ClipError(f"{name}: every frame has a singular Jacobian")
     return min(usable, key=lambda face: l2(face.relative_to(source)))
 
 
 def clip_steps(path: Path, found: Sequence[FoundFace | None], source: Keypoints, size: int) -> Iterator[Step]:
     """Motion since the clip's best initial frame, applied to the source (paper, section 3.3).
 
-    found: the face of each frame; one without a face keeps the motion of the last that had one. Raises ClipError as
-    best_initial does, or where the source's own Jacobians have no inverses.
+    found: the face of each frame; a frame without a face keeps the motion of the last frame that had one. Raises
+    ClipError as best_initial does, or if a Jacobian of the source is singular.
     """
     if not is_invertible(source):
-        raise ClipError("the source picture's keypoints have a Jacobian without an inverse")
+        raise ClipError("a keypoint of the source picture has a singular Jacobian")
     initial = best_initial(found, source, path.name)
     last = next(face for face in found if face is not None)
     for rgb, face in zip(clip_pictures(path), found, strict=True):
@@ -62,28 +63,27 @@ def clip_steps(path: Path, found: Sequence[FoundFace | None], source: Keypoints,
 
 
 def track_steps(path: Path, source: Keypoints) -> Iterator[Step]:
-    """Motion of a track, applied to the source; absolute packets are taken relative to the first of them."""
-    data = path.read_bytes()
-    if not data or len(data) % PACKET_BYTES:
-        raise ClipError(f"{path.name} is not a motion track: {len(data)} bytes are no whole number of packets")
+    """Motion of a track, applied to the source.
+
+    Absolute packets are made relative to the first absolute packet, or to the last one flagged NEW_INITIAL_FRAME.
+    """
+    try:
+        track = MotionTrack.load(path)
+    except MotionTrackError as error:
+        raise ClipError(str(error)) from error
     initial: Keypoints | None = None
-    for offset in range(0, len(data), PACKET_BYTES):
-        number = offset // PACKET_BYTES
-        try:
-            packet = MotionPacket.unpack(data[offset : offset + PACKET_BYTES])
-        except MotionPacketError as error:
-            raise ClipError(f"{path.name}, packet {number}: {error}") from error
+    for number, packet in enumerate(track.packets):
         motion = packet.keypoints
         if packet.flags & MotionFlags.ABSOLUTE:
             initial = motion if initial is None or packet.flags & MotionFlags.NEW_INITIAL_FRAME else initial
             if not is_invertible(initial):
-                raise ClipError(f"{path.name}, packet {number}: an initial frame's Jacobian has no inverse")
+                raise ClipError(f"{path.name}, packet {number}: a Jacobian of the initial frame is singular")
             motion = motion.relative_to(initial)
         yield Step(motion.applied_to(source), None)
 
 
 def animated(generator: FaceGenerator[P], avatar: AvatarFace, steps: Iterable[Step]) -> Iterator[tuple[Step, RgbArray]]:
-    """Every step with the face that the generator made for it."""
+    """Each step with the face that the generator made for it."""
     prepared = generator.prepare(avatar)
     iterator = iter(steps)
     while batch := list(islice(iterator, _BATCH)):

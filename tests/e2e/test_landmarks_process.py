@@ -11,7 +11,8 @@ import pytest
 
 from mien_landmarks.serve import HEADER, NO_FACE
 from mien_shared.keypoints import FaceKeypoint
-from mien_shared.wire.motion import PACKET_BYTES, MotionFlags, MotionPacket
+from mien_shared.wire.motion import MotionFlags, MotionPacket
+from mien_shared.wire.motion_v1 import PACKET_BYTES
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-landmarks/bin/python"

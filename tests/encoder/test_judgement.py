@@ -10,11 +10,11 @@ import pytest
 
 from mien_encoder.judgement import (
     TAU,
+    FrameVerdict,
     Judged,
     Judgement,
     JudgementPolicy,
     TimeRanBackwards,
-    Verdict,
     l2,
 )
 from mien_shared.default_motion import DefaultMotion
@@ -95,7 +95,7 @@ class TestInitialFrame:
     def test_first_face_is_the_initial_one_and_moves_nothing(self) -> None:
         (first,) = Call().send(SPEAKER)
         assert first.flags == MotionFlags.NEW_INITIAL_FRAME
-        assert first.verdict is Verdict.ACCEPTED
+        assert first.verdict is FrameVerdict.ACCEPTED
         np.testing.assert_allclose(first.motion.rows(), Keypoints.at_rest().rows(), atol=1e-6)
 
     def test_one_closer_to_the_source_pose_replaces_it_and_one_that_is_not_does_not(self) -> None:
@@ -126,13 +126,13 @@ class TestInitialFrame:
         call = Call()
         judged = call.send(blinking(), 3) + call.send(SPEAKER, 30)
         assert judged[3].flags & MotionFlags.NEW_INITIAL_FRAME
-        assert [entry.verdict for entry in judged] == [Verdict.ACCEPTED] * 33
+        assert [entry.verdict for entry in judged] == [FrameVerdict.ACCEPTED] * 33
 
     @pytest.mark.parametrize("entry", [math.nan, math.inf])
     def test_cannot_hold_what_is_not_finite(self, entry: float) -> None:
         call = Call()
         (first,) = call.send(broken(entry))
-        assert first.verdict is Verdict.REJECTED
+        assert first.verdict is FrameVerdict.REJECTED
         assert first.l2 is None
         assert call.judgement.initial_frames == 0
         assert call.send(SPEAKER)[0].flags & MotionFlags.NEW_INITIAL_FRAME
@@ -140,9 +140,11 @@ class TestInitialFrame:
     def test_cannot_have_a_jacobian_without_an_inverse(self) -> None:
         flat = Keypoints(SPEAKER.points, SPEAKER.jacobians @ np.diag([1, 0]).astype(np.float32))
         call = Call()
-        assert call.send(flat)[0].verdict is Verdict.REJECTED
-        assert call.send(SPEAKER)[0].verdict is Verdict.ACCEPTED
-        with pytest.raises(ValueError, match=r"^the source pose has a Jacobian without an inverse$"):
+        assert call.send(flat)[0].verdict is FrameVerdict.REJECTED
+        assert call.send(SPEAKER)[0].verdict is FrameVerdict.ACCEPTED
+        with pytest.raises(
+            ValueError, match=r"^the source pose has a singular Jacobian or a value that is not finite$"
+        ):
             Judgement(flat)
 
     def test_who_comes_after_a_long_absence_has_one_of_their_own(self) -> None:
@@ -168,13 +170,13 @@ class TestRejection:
         call.send(SPEAKER, 10)
         good = call.send(turned(0.2))[0].motion
         (bad,) = call.send(turned(1.2))
-        assert bad.verdict is Verdict.REJECTED
+        assert bad.verdict is FrameVerdict.REJECTED
         assert bad.flags == MotionFlags.DEFAULT_MOTION
         assert bad.motion == good
         assert bad.l2 is not None
         assert bad.l2 > TAU
         after = call.send(turned(0.2), 10)
-        assert [judged.verdict for judged in after] == [Verdict.ACCEPTED] * 10
+        assert [judged.verdict for judged in after] == [FrameVerdict.ACCEPTED] * 10
 
     def test_a_long_spell_goes_over_to_the_default_motion_and_back_without_a_jump(self) -> None:
         call = Call()
@@ -182,14 +184,14 @@ class TestRejection:
         talking = call.send(turned(0.4), 20)
         away = call.send(turned(1.2), 90)
         back = call.send(turned(0.4), 30)
-        assert {judged.verdict for judged in away} == {Verdict.REJECTED}
+        assert {judged.verdict for judged in away} == {FrameVerdict.REJECTED}
         assert all(judged.flags == MotionFlags.DEFAULT_MOTION for judged in away)
         # Bridged for three frames, then eased over twelve, then the default motion to the letter.
         resting_since_s = 3 * FRAME_S
         expected = DefaultMotion(SOURCE).at(89 * FRAME_S - resting_since_s)
         np.testing.assert_allclose(away[-1].motion.rows(), expected.rows(), atol=1e-5)
-        assert [judged.verdict for judged in back[:6]] == [Verdict.REJECTED] * 6, "calm for 0.2 s first"
-        assert [judged.verdict for judged in back[7:]] == [Verdict.ACCEPTED] * 23
+        assert [judged.verdict for judged in back[:6]] == [FrameVerdict.REJECTED] * 6, "calm for 0.2 s first"
+        assert [judged.verdict for judged in back[7:]] == [FrameVerdict.ACCEPTED] * 23
         assert back[-1].motion == turned(0.4).relative_to(SPEAKER)
         shown = np.stack([judged.motion.points for judged in talking + away + back])
         assert np.abs(np.diff(shown, axis=0)).max() < 0.3 * 0.4 / 7.5 * 1.6
@@ -205,10 +207,11 @@ class TestRejection:
     def test_what_no_packet_can_carry_is_rejected_whatever_tau_is(self) -> None:
         call = Call(JudgementPolicy(tau=math.inf))
         call.send(SPEAKER, 10)
-        assert call.send(turned(1.2))[0].verdict is Verdict.ACCEPTED
-        assert call.send(Keypoints(SPEAKER.points + np.float32(4.5), SPEAKER.jacobians))[0].verdict is Verdict.REJECTED
-        assert call.send(Keypoints(SPEAKER.points, SPEAKER.jacobians * 9))[0].verdict is Verdict.REJECTED
-        assert call.send(broken(math.nan))[0].verdict is Verdict.REJECTED
+        assert call.send(turned(1.2))[0].verdict is FrameVerdict.ACCEPTED
+        far_away = Keypoints(SPEAKER.points + np.float32(4.5), SPEAKER.jacobians)
+        assert call.send(far_away)[0].verdict is FrameVerdict.REJECTED
+        assert call.send(Keypoints(SPEAKER.points, SPEAKER.jacobians * 9))[0].verdict is FrameVerdict.REJECTED
+        assert call.send(broken(math.nan))[0].verdict is FrameVerdict.REJECTED
 
     def test_a_frame_that_is_not_finite_leaves_no_trace(self) -> None:
         call = Call()
@@ -222,7 +225,7 @@ class TestLostFace:
     def test_before_the_first_face_the_default_motion_plays(self) -> None:
         call = Call()
         judged = call.send(None, 60)
-        assert {entry.verdict for entry in judged} == {Verdict.LOST}
+        assert {entry.verdict for entry in judged} == {FrameVerdict.LOST}
         assert {entry.flags for entry in judged} == {MotionFlags.DEFAULT_MOTION}
         assert {entry.l2 for entry in judged} == {None}
         expected = DefaultMotion(SOURCE).at(59 * FRAME_S)
@@ -234,8 +237,8 @@ class TestLostFace:
         talking = call.send(turned(0.4), 20)
         lost = call.send(None, 45)
         found = call.send(turned(0.4), 30)
-        assert {judged.verdict for judged in lost} == {Verdict.LOST}
-        assert found[-1].verdict is Verdict.ACCEPTED
+        assert {judged.verdict for judged in lost} == {FrameVerdict.LOST}
+        assert found[-1].verdict is FrameVerdict.ACCEPTED
         assert found[-1].motion == turned(0.4).relative_to(SPEAKER)
         shown = np.stack([judged.motion.points for judged in talking + lost + found])
         assert np.abs(np.diff(shown, axis=0)).max() < 0.3 * 0.4 / 7.5 * 1.6
@@ -253,10 +256,10 @@ class TestLostFace:
 def test_time_that_runs_backwards_is_refused_and_changes_nothing() -> None:
     judgement = Judgement(SOURCE)
     judgement.judge(SPEAKER, 10.0)
-    with pytest.raises(TimeRanBackwards, match=r"^a frame was captured 0\.250 s before the one ahead of it$"):
+    with pytest.raises(TimeRanBackwards, match=r"^a frame was captured 0\.250 s before the previous frame$"):
         judgement.judge(SPEAKER, 9.75)
     assert judgement.accepted == 1
-    assert judgement.judge(SPEAKER, 10.0).verdict is Verdict.ACCEPTED
+    assert judgement.judge(SPEAKER, 10.0).verdict is FrameVerdict.ACCEPTED
 
 
 def test_every_motion_fits_a_packet_whatever_is_found() -> None:

@@ -100,11 +100,11 @@ def test_the_best_initial_frame_is_the_one_of_the_smallest_l2() -> None:
     ("found", "source", "text"),
     [
         ([None, None, None], _moved(0), "no face in greys"),
-        ([FoundFace(SQUARE, _moved(0, scale=0))] * 3, _moved(0), "greys: no frame has Jacobians with inverses"),
+        ([FoundFace(SQUARE, _moved(0, scale=0))] * 3, _moved(0), "greys: every frame has a singular Jacobian"),
         (
             [FoundFace(SQUARE, _moved(0))] * 3,
             _moved(0, scale=0),
-            "the source picture's keypoints have a Jacobian without an inverse",
+            "a keypoint of the source picture has a singular Jacobian",
         ),
     ],
     ids=["no face", "flat", "flat source"],
@@ -145,7 +145,7 @@ def test_a_track_that_is_cut(tmp_path: Path, length: int) -> None:
     (tmp_path / "a.motion").write_bytes(bytes(length))
     with pytest.raises(ClipError) as error:
         list(track_steps(tmp_path / "a.motion", _moved(0)))
-    assert str(error.value) == f"a.motion is not a motion track: {length} bytes are no whole number of packets"
+    assert str(error.value) == f"a.motion has {length} bytes: a motion track is one or more packets of 128 bytes"
 
 
 def test_a_track_with_a_bad_packet_names_it(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_track_with_a_bad_packet_names_it(tmp_path: Path) -> None:
 
 def test_a_track_whose_initial_frame_has_no_inverse_names_it(tmp_path: Path) -> None:
     track = _track(tmp_path / "a.motion", MotionPacket(0, 0, _motion(0, scale=0), MotionFlags.ABSOLUTE))
-    with pytest.raises(ClipError, match=r"^a.motion, packet 0: an initial frame's Jacobian has no inverse$"):
+    with pytest.raises(ClipError, match=r"^a.motion, packet 0: a Jacobian of the initial frame is singular$"):
         list(track_steps(track, _moved(0)))
 
 

@@ -9,15 +9,22 @@ import numpy as np
 from fuzz.harness import Target, main
 
 from mien_shared.keypoints import Keypoints
-from mien_shared.wire.motion import PACKET_BYTES, MotionFlags, MotionPacket, MotionPacketError
-from mien_shared.wire.packet_filter import UplinkFilter, Verdict, flaw_of
+from mien_shared.wire.motion import MotionFlags, MotionPacket, MotionPacketError, PacketHeader
+from mien_shared.wire.motion import check as check_packet
+from mien_shared.wire.motion_v1 import PACKET_BYTES
+from mien_shared.wire.packet_filter import PacketFilter, PacketVerdict
 
 _REST = Keypoints.at_rest()
-_UPLINK = UplinkFilter(0.0)
+_UPLINK = PacketFilter(0.0)
 
 
 def check(data: bytes) -> None:
-    flaw = flaw_of(data)
+    header: PacketHeader | None = None
+    flaw: str | None = None
+    try:
+        header = check_packet(data)
+    except MotionPacketError as error:
+        flaw = error.reason
     # The filter lives as long as its connection: it is given everything, at a pace that it allows.
     verdict = _UPLINK.packet(data, _UPLINK.now_s + 0.03)
     reason: str | None = None
@@ -29,7 +36,8 @@ def check(data: bytes) -> None:
     if reason is not None:
         assert verdict == reason
         return
-    assert verdict in {Verdict.ACCEPTED, Verdict.DUPLICATE, Verdict.LATE}
+    assert header is not None and header == packet.header(data[0])
+    assert verdict in {PacketVerdict.ACCEPTED, PacketVerdict.DUPLICATE, PacketVerdict.LATE}
     assert len(data) == PACKET_BYTES and packet.pack()[:8] == data[:8]
     moved = packet.keypoints.applied_to(_REST)
     assert np.isfinite(moved.points).all() and np.isfinite(moved.jacobians).all()

@@ -148,7 +148,7 @@ async def engine(published: Published, metrics: GeneratorMetrics) -> AsyncIterat
 def arrival(sequence: int, dx: float = 0.0) -> Arrival:
     motion = Keypoints.at_rest()
     motion.points[:, 0] += np.float32(dx)
-    return Arrival(MotionPacket(sequence, sequence * 33, motion), time.time_ns() // 1000, time.monotonic())
+    return Arrival(MotionPacket(sequence, sequence * 33, motion), 128, time.time_ns() // 1000, time.monotonic())
 
 
 def decode(frames: list[EncodedFrame]) -> list[av.VideoFrame]:

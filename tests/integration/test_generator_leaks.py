@@ -58,7 +58,7 @@ async def test_a_thousand_sessions_leave_nothing_behind() -> None:
         record = SessionRecord(session_id=f"s{number}", avatar_id="a", created_at_ms=0)
         await engine.add(record, avatar, Compositor(still, CROP), H264Encoder())
         packet = MotionPacket(number & 0xFFFF, 0, Keypoints.at_rest())
-        engine.offer(record.session_id, Arrival(packet, time.time_ns() // 1000, clock.monotonic_s()))
+        engine.offer(record.session_id, Arrival(packet, 128, time.time_ns() // 1000, clock.monotonic_s()))
         if number % 10 == 0:  # some leave after a frame, most before their first or in the midst of it
             async with asyncio.timeout(20):
                 while record.session_id not in seen:

@@ -27,7 +27,7 @@ from websockets.protocol import State
 from mien_client.api import MienClient, MienError, Session, Unreachable, authorization
 from mien_client.demo import BUNDLED_AVATAR
 from mien_client.speaking import DEMO_TRACK, capture_clock_ms
-from mien_shared.wire.motion import PACKET_BYTES
+from mien_shared.wire.motion_v1 import PACKET_BYTES
 
 Response = TypeVar("Response")
 

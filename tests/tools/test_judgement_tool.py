@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mien_encoder.judgement import Verdict
+from mien_encoder.judgement import FrameVerdict
 from mien_judgement.__main__ import bundled_avatar, found, main
 from mien_judgement.clip import Array, FoundMotion
 from mien_judgement.drawing import judge, pictures, plot
@@ -68,10 +68,10 @@ def test_the_figures_say_what_each_smoother_does() -> None:
 
 def test_a_span_far_away_is_rejected_and_drawn(tmp_path: Path) -> None:
     clip = judge(talking(), AVATAR.keypoints)
-    ((first, end),) = clip.spans(Verdict.REJECTED)
+    ((first, end),) = clip.spans(FrameVerdict.REJECTED)
     assert 75 <= first <= 78
     assert 100 <= end <= 108
-    assert clip.share(Verdict.REJECTED) == pytest.approx((end - first) / FRAMES)
+    assert clip.share(FrameVerdict.REJECTED) == pytest.approx((end - first) / FRAMES)
     plot({"held": clip, "followed": clip}, tmp_path / "plot.png")
     pictures(clip, AVATAR, 3, tmp_path / "pictures.png")
     for name in ("plot.png", "pictures.png"):

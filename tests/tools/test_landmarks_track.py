@@ -17,7 +17,8 @@ from mien_landmarks.track import (
     smoothed,
 )
 from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
-from mien_shared.wire.motion import PACKET_BYTES, MotionFlags, MotionPacket
+from mien_shared.wire.motion import MotionFlags, MotionPacket
+from mien_shared.wire.motion_v1 import PACKET_BYTES
 
 
 def still(frames: int, x: float = 0.0) -> Motion:

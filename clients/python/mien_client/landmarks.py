@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien_shared.keypoints import Keypoints
-from mien_shared.wire.motion import PACKET_BYTES, MotionPacket
+from mien_shared.wire.motion import MotionPacket
+from mien_shared.wire.motion_v1 import PACKET_BYTES
 
 #: Where `make landmarks` puts the tool's environment, seen from a checkout.
 _ENVIRONMENT = Path(__file__).parents[3] / ".venv-landmarks"

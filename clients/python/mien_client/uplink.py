@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from http import HTTPStatus
+from operator import attrgetter
 from types import TracebackType
 from typing import Self
 
@@ -13,7 +14,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from mien_client.api import authorization
-from mien_shared.wire.motion import PACKET_BYTES, MotionPacket
+from mien_shared.wire.motion import MotionPacket
+from mien_shared.wire.newest import NewestWins
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ class Uplink:
     def __init__(self, url: str, token: str) -> None:
         self._url = url
         self._token = token
-        self._newest: bytes | None = None
+        self._waiting: NewestWins[MotionPacket] = NewestWins(attrgetter("may_be_dropped"))
         self._changed = asyncio.Event()
         self._connected = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -48,8 +50,7 @@ class Uplink:
         """Send this packet as soon as the socket takes it; raises UplinkClosed once the service has closed for good."""
         if self._task is not None and self._task.done():
             self._task.result()
-        self.superseded += self._newest is not None
-        self._newest = packet.pack()
+        self.superseded += self._waiting.push(packet)
         self._changed.set()
 
     async def __aenter__(self) -> Self:
@@ -96,8 +97,8 @@ class Uplink:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            packet, self._newest = self._newest, None
-            if packet is not None:
-                await socket.send(packet)
+            for packet in self._waiting.take():
+                data = packet.pack()
+                await socket.send(data)
                 self.sent += 1
-                self.sent_bytes += PACKET_BYTES
+                self.sent_bytes += len(data)

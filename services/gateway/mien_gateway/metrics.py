@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 from mien_shared.metrics import ServiceMetrics
-from mien_shared.wire.packet_filter import Verdict
+from mien_shared.wire.packet_filter import PacketVerdict
 
 #: Decoding a phone's picture takes about 0.3 s, the first one twice that; beyond the deadline nothing is measured.
 _PROCESSING_BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0)
@@ -32,7 +32,7 @@ class GatewayMetrics(ServiceMetrics):
         self._packets = Counter(
             "mien_uplink_packets_total", "Uplink packets by what became of them", ["result"], registry=self.registry
         )
-        self._by_verdict = {verdict: self._packets.labels(verdict) for verdict in Verdict}
+        self._by_verdict = {verdict: self._packets.labels(verdict) for verdict in PacketVerdict}
         self._uplinks = Gauge("mien_uplinks", "Uplinks open on this gateway", registry=self.registry)
         self._closed = Counter(
             "mien_uplink_closed_total", "Uplinks closed, by WebSocket close code", ["code"], registry=self.registry
@@ -71,7 +71,7 @@ class GatewayMetrics(ServiceMetrics):
             for label in labels:
                 family.labels(label)
 
-    def packet(self, verdict: Verdict) -> None:
+    def packet(self, verdict: PacketVerdict) -> None:
         self._by_verdict[verdict].inc()
 
     def uplink_opened(self) -> None:

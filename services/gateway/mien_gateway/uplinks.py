@@ -25,13 +25,13 @@ from mien_shared.bus.registry import KEEP_ALIVE_INTERVAL_S, Registry
 from mien_shared.clock import Clock
 from mien_shared.http.problems import Problem, unavailable
 from mien_shared.http.tokens import bearer
-from mien_shared.wire.packet_filter import UplinkFilter, Verdict
+from mien_shared.wire.motion import MAX_PACKET_BYTES, choose_subprotocol
+from mien_shared.wire.packet_filter import PacketFilter, PacketVerdict
 
-SUBPROTOCOL = "mien.v1"
 _BEARER_SUBPROTOCOL = "bearer."
 
-#: Longest message an uplink may hold; a motion packet has 128 bytes, later versions fewer.
-MAX_MESSAGE_BYTES = 512
+#: The longest message that the socket accepts. A longer packet than any version's gets a named verdict up to here.
+MAX_MESSAGE_BYTES = 4 * MAX_PACKET_BYTES
 #: How soon an uplink's packets follow its session to another generator.
 OWNER_REFRESH_INTERVAL_S = 0.25
 _CLOSE_TIMEOUT_S = 2.0
@@ -48,7 +48,7 @@ class Uplink:
 
     session: SessionRecord
     socket: WebSocket
-    filter: UplinkFilter
+    filter: PacketFilter
     owner: str | None
     close_code: int | None = field(default=None)
 
@@ -79,8 +79,8 @@ class Uplinks:
         except Problem as problem:
             await socket.send_denial_response(problem.response())
             return
-        await socket.accept(SUBPROTOCOL if SUBPROTOCOL in socket.scope["subprotocols"] else None)
-        uplink = Uplink(session, socket, UplinkFilter(self._clock.monotonic_s()), owner)
+        await socket.accept(choose_subprotocol(socket.scope["subprotocols"]))
+        uplink = Uplink(session, socket, PacketFilter(self._clock.monotonic_s()), owner)
         if older := self._open.get(session_id):
             self._close(older, REPLACED, "replaced by another uplink of this session")
         self._open[session_id] = uplink
@@ -120,12 +120,13 @@ class Uplinks:
             data: bytes | None = message.get("bytes")
             now_s = self._clock.monotonic_s()
             verdict = uplink.filter.text(now_s) if data is None else uplink.filter.packet(data, now_s)
-            if verdict is Verdict.ACCEPTED and data is not None:
+            if verdict is PacketVerdict.ACCEPTED and data is not None:
                 if uplink.owner is None:
-                    verdict = Verdict.NO_OWNER
+                    verdict = PacketVerdict.NO_OWNER
                 else:
-                    received_unix_us = int(self._clock.unix_s() * 1e6)
-                    self._forwarder.push(uplink.owner, InboundMotion(uplink.session.session_id, data, received_unix_us))
+                    motion = InboundMotion(uplink.session.session_id, data, int(self._clock.unix_s() * 1e6))
+                    assert uplink.filter.header is not None  # the filter has accepted a packet
+                    self._forwarder.push(uplink.owner, motion, uplink.filter.header.may_be_dropped)
             elif uplink.filter.abusive:
                 self._close(uplink, POLICY_VIOLATION, "most of what this uplink sends is of no use")
             self._metrics.packet(verdict)

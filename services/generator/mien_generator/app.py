@@ -120,7 +120,8 @@ class Generator:
                         self._metrics.skipped(error.reason)
                         continue
                     self._metrics.channel_lag("motion", self._clock.unix_s() - received_unix_us / 1e6)
-                    self._engine.offer(session_id, Arrival(packet, received_unix_us, self._clock.monotonic_s()))
+                    arrival = Arrival(packet, len(data), received_unix_us, self._clock.monotonic_s())
+                    self._engine.offer(session_id, arrival)
                 case StartSession(session=session, traceparent=parent):
                     self._start(session, claimed=False, parent=parent)
                 case StopSession(session_id=session_id):

@@ -172,10 +172,10 @@ class Engine:
             self._metrics.skipped("unknown_session")
             return
         with self._lock:
-            is_drawn = session.offer(arrival)
+            replaced = session.offer(arrival)
             self._wake(session)
-        if not is_drawn:
-            self._metrics.skipped("superseded")
+        if replaced:
+            self._metrics.skipped("superseded", replaced)
 
     def request_keyframe(self, session_id: str, reason: KeyframeReason) -> None:
         self._metrics.idr_requested(reason)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import secrets
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 
 import av
 import numpy as np
@@ -20,7 +21,8 @@ from mien_generator.motion.speaker import SpeakerMotion, UnusableMotion
 from mien_generator.scheduler import FrameTiming, beat_s
 from mien_shared.bus.messages import EncodedFrame, KeyframeReason, SessionRecord, SessionStats
 from mien_shared.keypoints import Keypoints
-from mien_shared.wire.motion import PACKET_BYTES, MotionPacket
+from mien_shared.wire.motion import MotionPacket
+from mien_shared.wire.newest import NewestWins
 
 _METER_WINDOW_S = 3.0
 #: Frame rates that steps between tiers go by: short enough to act on, long enough for a dozen frames.
@@ -34,19 +36,21 @@ _FADE_FRAMES = 4
 class Arrival:
     """A motion packet as it reached this generator.
 
-    received_unix_us: when the gateway took it in. arrived_s: when it reached us, monotonic.
+    size_bytes: on the wire. received_unix_us: when the gateway received it. arrived_s: when this generator did,
+    monotonic.
     """
 
     packet: MotionPacket
+    size_bytes: int
     received_unix_us: int
     arrived_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """A session's turn, as it was given: when, since when it was due, and the newest motion, None where none is new."""
+    """A session's turn: when it was given, since when it was due, and the motion that waited, the newest last."""
 
-    arrival: Arrival | None
+    arrivals: Sequence[Arrival]
     taken_s: float
     due_s: float
 
@@ -126,7 +130,7 @@ class GeneratorSession:
         self._keyframes = keyframes
         self._motion = SpeakerMotion(avatar.face.keypoints, now_s)
         self._bitrate_bps = encoder.bitrate_bps
-        self._waiting: Arrival | None = None
+        self._waiting: NewestWins[Arrival] = NewestWins(attrgetter("packet.may_be_dropped"))
         self._waiting_since_s: float | None = None
         self._moving: Arrival | None = None
         self._shown_tier: int | None = None
@@ -154,29 +158,27 @@ class GeneratorSession:
         """One face at a time: none while another is made, or waits to be encoded and would only grow old."""
         return not self.drawing and self.drawn is None
 
-    def offer(self, arrival: Arrival) -> bool:
-        """Put the newest motion up to be drawn; False if it replaced one that never was."""
-        replaced, self._waiting = self._waiting, arrival
-        if replaced is None:  # whoever is overtaken by newer motion keeps the place in the queue
+    def offer(self, arrival: Arrival) -> int:
+        """Put the newest motion up to be drawn; returns how many packets it replaced that were never drawn."""
+        if not self._waiting:  # newer motion keeps the place in the queue of the motion that it replaces
             self._waiting_since_s = arrival.arrived_s
-        self.meter.arrived(arrival.arrived_s)
-        return replaced is None
+        self.meter.arrived(arrival.arrived_s, arrival.size_bytes)
+        return self._waiting.push(arrival)
 
     def begin(self, now_s: float, due_s: float, fps: int) -> Cue:
         """Its turn to be drawn."""
         self.drawing, self.deadline_s = True, self.timing.deadline_s(fps)
         self._last_due_s = beat_s(due_s, now_s)
         self._waiting_since_s = None
-        arrival, self._waiting = self._waiting, None
-        return Cue(arrival, now_s, due_s)
+        return Cue(self._waiting.take(), now_s, due_s)
 
     def move(self, cue: Cue) -> DrivenFace:
         """Stage one for this session: the motion to show now. Raises UnusableMotion, having kept the one before."""
         unusable = None
-        if cue.arrival is not None:
+        for arrival in cue.arrivals:
             try:
-                self._motion.push(cue.arrival.packet, cue.arrival.arrived_s)
-                self._moving = cue.arrival
+                self._motion.push(arrival.packet, arrival.arrived_s)
+                self._moving, unusable = arrival, None
             except UnusableMotion as error:
                 unusable = error
         shown = self._motion.at(cue.taken_s)
@@ -225,10 +227,10 @@ class Meter:
     def __init__(self, now_s: float) -> None:
         self.since_s = now_s
         self._frames: deque[tuple[float, int, float | None]] = deque(maxlen=256)
-        self._arrivals: deque[float] = deque(maxlen=256)
+        self._arrivals: deque[tuple[float, int]] = deque(maxlen=256)
 
-    def arrived(self, now_s: float) -> None:
-        self._arrivals.append(now_s)
+    def arrived(self, now_s: float, size_bytes: int) -> None:
+        self._arrivals.append((now_s, size_bytes))
 
     def encoded(self, now_s: float, size_bytes: int, motion_to_packet_s: float | None) -> None:
         self._frames.append((now_s, size_bytes, motion_to_packet_s))
@@ -236,7 +238,7 @@ class Meter:
     def rates_fps(self, now_s: float) -> tuple[float, float]:
         """(motion that arrived, frames that were made) a second, over the last one."""
         since_s, arrivals, frames = now_s - _RATE_WINDOW_S, list(self._arrivals), list(self._frames)
-        arrived = len(arrivals) - bisect_left(arrivals, since_s)
+        arrived = len(arrivals) - bisect_left(arrivals, since_s, key=itemgetter(0))
         made = len(frames) - bisect_left(frames, since_s, key=itemgetter(0))
         return arrived / _RATE_WINDOW_S, made / _RATE_WINDOW_S
 
@@ -245,13 +247,13 @@ class Meter:
         window_s = max(min(_METER_WINDOW_S, now_s - self.since_s), 0.1)  # a young session's is shorter
         since_s = now_s - window_s
         frames = [entry for entry in list(self._frames) if entry[0] >= since_s]
-        arrivals = [at_s for at_s in list(self._arrivals) if at_s >= since_s]
+        arrived_bytes = sum(size for at_s, size in list(self._arrivals) if at_s >= since_s)
         latencies_ms = [latency_s * 1000 for *_, latency_s in frames if latency_s is not None]
         p50, p99 = np.percentile(latencies_ms, [50, 99]) if latencies_ms else (None, None)
         return SessionStats(
             fps=round(len(frames) / window_s, 1),
             bitrate_bps=round(sum(size for _, size, _ in frames) * 8 / window_s),
-            uplink_bps=round(len(arrivals) * PACKET_BYTES * 8 / window_s),
+            uplink_bps=round(arrived_bytes * 8 / window_s),
             motion_to_packet_ms_p50=None if p50 is None else round(float(p50), 2),
             motion_to_packet_ms_p99=None if p99 is None else round(float(p99), 2),
             engine=engine,

@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from pydantic import ValidationError
 from redis.asyncio import Redis
@@ -26,6 +27,7 @@ from mien_shared.bus.messages import (
     parse_control,
     unpack_motion,
 )
+from mien_shared.wire.newest import NewestWins
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,15 @@ PENDING_FRAMES = 10
 _BEGINNING = b"0-0"
 
 
+@dataclass(frozen=True, slots=True)
+class _Outgoing:
+    """A packet that waits for the next batch, and the generator that it goes to."""
+
+    generator_id: str
+    motion: InboundMotion
+    may_be_dropped: bool
+
+
 class MotionForwarder:
     """The gateway's end of the inbox: the newest packet of each session, on its way to the generator that owns it."""
 
@@ -46,14 +57,16 @@ class MotionForwarder:
         """`on_drop(reason, count)`: "superseded" by a newer packet, or lost to "redis"."""
         self._redis = redis
         self._on_drop = on_drop
-        self._pending: dict[str, tuple[str, InboundMotion]] = {}
+        self._pending: dict[str, NewestWins[_Outgoing]] = {}
         self._gathered = asyncio.Event()
 
-    def push(self, generator_id: str, motion: InboundMotion) -> None:
-        """Hand over one packet; an older one of the same session that still waits is dropped."""
-        if motion.session_id in self._pending:
-            self._on_drop("superseded", 1)
-        self._pending[motion.session_id] = (generator_id, motion)
+    def push(self, generator_id: str, motion: InboundMotion, may_be_dropped: bool = True) -> None:
+        """Hand over one packet; it replaces an older packet of its session that still waits and may be dropped."""
+        slot = self._pending.get(motion.session_id)
+        if slot is None:
+            slot = self._pending[motion.session_id] = NewestWins(attrgetter("may_be_dropped"))
+        if replaced := slot.push(_Outgoing(generator_id, motion, may_be_dropped)):
+            self._on_drop("superseded", replaced)
         self._gathered.set()
 
     async def flush(self) -> None:
@@ -61,9 +74,10 @@ class MotionForwarder:
         await self._gathered.wait()
         self._gathered.clear()
         pending, self._pending = self._pending, {}
+        outgoing = [entry for slot in pending.values() for entry in slot.take()]
         batches: dict[str, list[InboundMotion]] = {}
-        for generator_id, motion in pending.values():
-            batches.setdefault(generator_id, []).append(motion)
+        for entry in outgoing:
+            batches.setdefault(entry.generator_id, []).append(entry.motion)
         try:
             async with self._redis.pipeline(transaction=False) as pipe:
                 for generator_id, batch in batches.items():
@@ -71,7 +85,7 @@ class MotionForwarder:
                     pipe.xadd(keys.inbox(generator_id), fields, maxlen=INBOX_CAP, approximate=True)
                 await pipe.execute()
         except BUS_ERRORS:
-            self._on_drop("redis", len(pending))
+            self._on_drop("redis", len(outgoing))
             raise
 
 

@@ -1,72 +1,56 @@
-"""The motion packet, version 1, and the motion it carries.
+"""Motion packets of every version. One packet is one frame of a speaker's face.
 
-One packet is one frame of a speaker's face: ten keypoints, each with the 2x2 Jacobian of its neighbourhood, as
-FOMM defines them (Siarohin et al. 2019, section 3.1). Pure: bytes in, values out, no clock and no socket.
+This module alone knows which versions exist: the first byte of a packet names its version, and each version's layout is
+in a module of its own (`motion_v1.py`). Pure: bytes in, values out, no clock and no socket.
 """
 
 from __future__ import annotations
 
-import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import IntFlag
 
-import numpy as np
+from mien_shared.keypoints import Keypoints
+from mien_shared.wire import motion_v1
+from mien_shared.wire.contract import (
+    MAX_COORDINATE,
+    MAX_JACOBIAN,
+    MotionFlags,
+    MotionPacketError,
+    NotFinite,
+    OutOfRange,
+    PacketHeader,
+    PacketLayout,
+    UnknownFlags,
+    UnknownVersion,
+    WrongLength,
+)
 
-from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
+__all__ = [
+    "MAX_COORDINATE",
+    "MAX_JACOBIAN",
+    "MAX_PACKET_BYTES",
+    "VERSIONS",
+    "MotionFlags",
+    "MotionPacket",
+    "MotionPacketError",
+    "NotFinite",
+    "OutOfRange",
+    "PacketHeader",
+    "UnknownFlags",
+    "UnknownVersion",
+    "WrongLength",
+    "check",
+    "choose_subprotocol",
+    "sequence_distance",
+    "subprotocol",
+]
 
-VERSION = 1
-PACKET_BYTES = 128
-PAYLOAD_BYTES = 120
+_LAYOUTS: dict[int, PacketLayout] = {motion_v1.VERSION: motion_v1}
 
-#: Farthest a keypoint may lie from the crop's centre (the crop spans [-1, 1]); a face half out of it is still a face.
-MAX_COORDINATE = 4.0
-#: Largest Jacobian entry: a neighbourhood eight times its size at rest is no face.
-MAX_JACOBIAN = 8.0
-
-_HEADER = struct.Struct("<BBHI")
-_SIGNLESS = np.uint16(0x7FFF)
-# Without their signs half floats order as their bits do (IEEE 754, section 3.4), infinities and NaNs above all others:
-# one integer comparison finds every packet that may hold something wrong.
-_LIMIT_BITS = np.tile(np.array([MAX_COORDINATE] * 2 + [MAX_JACOBIAN] * 4, "<f2").view("<u2"), NUM_KEYPOINTS)
-
-
-class MotionFlags(IntFlag):
-    """Byte 1 of the packet."""
-
-    NONE = 0
-    ABSOLUTE = 1  # keypoints in the crop, not relative to the initial frame
-    DEFAULT_MOTION = 2  # the sender's quality gate replaced this frame
-    NEW_INITIAL_FRAME = 4  # what follows is relative to another initial frame
-
-
-#: A plain int: the complement of an IntFlag knows only the flags that have names.
-_KNOWN_FLAGS = int(MotionFlags.ABSOLUTE | MotionFlags.DEFAULT_MOTION | MotionFlags.NEW_INITIAL_FRAME)
-
-
-class MotionPacketError(ValueError):
-    """A packet that is no motion packet of version 1; `reason` is the metric label it is counted under."""
-
-    reason = "malformed"
-
-
-class WrongLength(MotionPacketError):
-    reason = "length"
-
-
-class UnknownVersion(MotionPacketError):
-    reason = "version"
-
-
-class UnknownFlags(MotionPacketError):
-    reason = "flags"
-
-
-class NotFinite(MotionPacketError):
-    reason = "not_finite"
-
-
-class OutOfRange(MotionPacketError):
-    reason = "range"
+#: The versions that are read, the newest first.
+VERSIONS = tuple(sorted(_LAYOUTS, reverse=True))
+#: The longest packet of any version.
+MAX_PACKET_BYTES = motion_v1.PACKET_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,40 +65,51 @@ class MotionPacket:
     keypoints: Keypoints
     flags: MotionFlags = field(default=MotionFlags.NONE)
 
+    @property
+    def may_be_dropped(self) -> bool:
+        """See PacketHeader.may_be_dropped."""
+        return self.header(motion_v1.VERSION).may_be_dropped
+
+    def header(self, version: int) -> PacketHeader:
+        return PacketHeader(version, self.flags, self.sequence, self.capture_ms)
+
     def pack(self) -> bytes:
-        """The 128 bytes on the wire, little-endian. FP16 keeps about three decimal digits."""
-        return (
-            _HEADER.pack(VERSION, self.flags, self.sequence & 0xFFFF, self.capture_ms & 0xFFFFFFFF)
-            + self.keypoints.rows().astype("<f2").tobytes()
-        )
+        """The bytes on the wire, in version 1."""
+        return motion_v1.pack(self.header(motion_v1.VERSION), self.keypoints)
 
     @classmethod
     def unpack(cls, data: bytes) -> MotionPacket:
-        """Read one packet; raises a MotionPacketError naming what is wrong with it."""
-        if len(data) != PACKET_BYTES:
-            raise WrongLength(f"a motion packet has {PACKET_BYTES} bytes, not {len(data)}")
-        version, flags, sequence, capture_ms = _HEADER.unpack_from(data)
-        if version != VERSION:
-            raise UnknownVersion(f"motion packet version {version} is not known, only {VERSION}")
-        if flags & ~_KNOWN_FLAGS:
-            raise UnknownFlags(f"motion packet flags {flags:#04x} are not known")
-        values = np.frombuffer(data, "<f2", offset=_HEADER.size).astype(np.float32)
-        if not np.isfinite(values).all():
-            raise NotFinite("a motion packet holds a value that is not finite")
-        keypoints = Keypoints.from_rows(values)
-        if np.abs(keypoints.points).max() > MAX_COORDINATE:
-            raise OutOfRange(f"a keypoint lies outside [-{MAX_COORDINATE:g}, {MAX_COORDINATE:g}]")
-        if np.abs(keypoints.jacobians).max() > MAX_JACOBIAN:
-            raise OutOfRange(f"a Jacobian entry lies outside [-{MAX_JACOBIAN:g}, {MAX_JACOBIAN:g}]")
-        return cls(sequence, capture_ms, keypoints, MotionFlags(flags))
+        """Read one packet of any version. Raises a MotionPacketError that names the flaw."""
+        header, keypoints = _LAYOUTS[_version(data)].unpack(data)
+        return cls(header.sequence, header.capture_ms, keypoints, header.flags)
 
 
-def is_valid(data: bytes) -> bool:
-    """Whether MotionPacket.unpack takes these bytes, at a third of its cost: what a gateway asks of every packet."""
-    if len(data) != PACKET_BYTES or data[0] != VERSION or data[1] & ~_KNOWN_FLAGS:
-        return False
-    bits = np.frombuffer(data, "<u2", offset=_HEADER.size) & _SIGNLESS
-    return not (bits > _LIMIT_BITS).any()
+def check(data: bytes) -> PacketHeader:
+    """The header of a packet that MotionPacket.unpack takes, at a third of its cost.
+
+    A gateway does this with every packet. Raises a MotionPacketError that names the flaw.
+    """
+    return _LAYOUTS[_version(data)].check(data)
+
+
+def _version(data: bytes) -> int:
+    if not data:
+        raise WrongLength("a motion packet has at least one byte, not 0")
+    if data[0] not in _LAYOUTS:
+        known = " and ".join(str(version) for version in sorted(_LAYOUTS))
+        raise UnknownVersion(f"motion packet version {data[0]} is not known, only {known}")
+    return data[0]
+
+
+def subprotocol(version: int) -> str:
+    """The name by which a WebSocket's handshake offers packets of a version."""
+    return f"mien.v{version}"
+
+
+def choose_subprotocol(offered: Iterable[str]) -> str | None:
+    """The newest version's name among those that a sender offers, None where it offers none that is read."""
+    names = set(offered)
+    return next((name for name in map(subprotocol, VERSIONS) if name in names), None)
 
 
 def sequence_distance(newer: int, older: int) -> int:

@@ -1,6 +1,7 @@
-"""What becomes of one uplink's packets. Pure: bytes and the time in, a verdict out.
+"""Which packets of one uplink are forwarded. Pure: bytes and the time in, a verdict out.
 
-Newest wins: a packet behind the newest one is of no use, whatever it holds.
+Every receiver of motion uses this filter: the gateway's WebSocket and signaling's data channel. The newest packet wins:
+a packet that is older than the newest one is refused.
 """
 
 from __future__ import annotations
@@ -8,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from mien_shared.wire.motion import MotionFlags, MotionPacket, MotionPacketError, is_valid, sequence_distance
+from mien_shared.wire.motion import MotionPacketError, PacketHeader, check, sequence_distance
 
 
-class Verdict(StrEnum):
-    """What became of a message; the label it is counted under."""
+class PacketVerdict(StrEnum):
+    """What became of a message: the metric label that counts it."""
 
     ACCEPTED = "accepted"
-    NO_OWNER = "no_owner"  # valid, but no generator holds the session
+    NO_OWNER = "no_owner"  # the packet is valid, but no generator holds the session
     TEXT = "text"
     LENGTH = "length"
     VERSION = "version"
@@ -27,15 +28,15 @@ class Verdict(StrEnum):
     RATE = "rate"
 
 
-#: A sender sends 30 a second, or 60; twice that is no face. The burst is what gathers while a network stalls.
+#: A sender sends 30 or 60 packets a second; more than 120 is not a real sender. The burst covers a network stall.
 MAX_PACKETS_PER_S = 120.0
 BURST_PACKETS = 120.0
 
-#: How far back packets are told apart as seen or not; further back they are late all the same.
+#: How many packets back a duplicate is told from a late packet; further back every packet counts as late.
 DUPLICATE_WINDOW = 64
-#: No network delays a packet by half a minute at 30 fps: a sequence that is this far behind has begun anew.
+#: No network delays a packet by half a minute at 30 fps: a sender whose sequence is this far behind has restarted.
 RESTART_DISTANCE = 1000
-#: After this long without a newer packet whatever comes is the newest there is: the sender began anew.
+#: After this long without a newer packet the next packet counts as the newest: the sender has restarted.
 RESTART_SILENCE_S = 0.5
 
 #: Abuse is more than ABUSE_REJECTED rejections among the last ABUSE_WINDOW messages.
@@ -47,43 +48,51 @@ _ABUSE_MASK = (1 << ABUSE_WINDOW) - 1
 
 
 @dataclass(slots=True)
-class UplinkFilter:
-    """One connection's packets, from its first to its last. Every message goes through `packet` or `text`."""
+class PacketFilter:
+    """One connection's packets, from the first to the last. Every message goes through `packet` or `text`.
+
+    header: of the packet that was accepted last.
+    """
 
     now_s: float
+    header: PacketHeader | None = None
     _newest: int | None = None
     _newest_at_s: float = 0.0
     _seen: int = 0
     _tokens: float = BURST_PACKETS
     _history: int = field(default=0)
 
-    def packet(self, data: bytes, now_s: float) -> Verdict:
+    def packet(self, data: bytes, now_s: float) -> PacketVerdict:
         """Judge one binary message that arrived at `now_s` (monotonic seconds, never going back)."""
         verdict = self._judge(data, now_s)
-        self._remember(verdict is not Verdict.ACCEPTED)
+        self._remember(verdict is not PacketVerdict.ACCEPTED)
         return verdict
 
-    def text(self, now_s: float) -> Verdict:
-        """Judge one text message: none is expected."""
-        verdict = Verdict.TEXT if self._take_token(now_s) else Verdict.RATE
+    def text(self, now_s: float) -> PacketVerdict:
+        """Judge one text message; an uplink carries none."""
+        verdict = PacketVerdict.TEXT if self._take_token(now_s) else PacketVerdict.RATE
         self._remember(True)
         return verdict
 
     @property
     def abusive(self) -> bool:
-        """True once most of what comes is of no use: the connection is to be closed."""
+        """True once most of the last messages were refused: the caller closes the connection."""
         return self._history.bit_count() > ABUSE_REJECTED
 
     def _remember(self, rejected: bool) -> None:
         self._history = ((self._history << 1) | rejected) & _ABUSE_MASK
 
-    def _judge(self, data: bytes, now_s: float) -> Verdict:
+    def _judge(self, data: bytes, now_s: float) -> PacketVerdict:
         if not self._take_token(now_s):
-            return Verdict.RATE
-        flaw = flaw_of(data)
-        if flaw is not None:
-            return flaw
-        return self._in_order(data[2] | data[3] << 8, bool(data[1] & MotionFlags.NEW_INITIAL_FRAME), now_s)
+            return PacketVerdict.RATE
+        try:
+            header = check(data)
+        except MotionPacketError as error:
+            return PacketVerdict(error.reason)
+        verdict = self._in_order(header.sequence, not header.may_be_dropped, now_s)
+        if verdict is PacketVerdict.ACCEPTED:
+            self.header = header
+        return verdict
 
     def _take_token(self, now_s: float) -> bool:
         self._tokens = min(BURST_PACKETS, self._tokens + (now_s - self.now_s) * MAX_PACKETS_PER_S)
@@ -93,7 +102,7 @@ class UplinkFilter:
         self._tokens -= 1
         return True
 
-    def _in_order(self, sequence: int, new_initial_frame: bool, now_s: float) -> Verdict:
+    def _in_order(self, sequence: int, new_initial_frame: bool, now_s: float) -> PacketVerdict:
         ahead = 1 if self._newest is None else sequence_distance(sequence, self._newest)
         if ahead > 0:
             self._seen = ((self._seen << ahead) | 1) & _WINDOW_MASK if ahead < DUPLICATE_WINDOW else 1
@@ -104,18 +113,7 @@ class UplinkFilter:
             if behind <= RESTART_DISTANCE and not (silent and (new_initial_frame or not seen)):
                 if behind < DUPLICATE_WINDOW:
                     self._seen |= 1 << behind
-                return Verdict.DUPLICATE if seen else Verdict.LATE
+                return PacketVerdict.DUPLICATE if seen else PacketVerdict.LATE
             self._seen = 1
         self._newest, self._newest_at_s = sequence, now_s
-        return Verdict.ACCEPTED
-
-
-def flaw_of(data: bytes) -> Verdict | None:
-    """What is wrong with a packet by itself, None if nothing is."""
-    if is_valid(data):
-        return None
-    try:
-        MotionPacket.unpack(data)
-    except MotionPacketError as error:
-        return Verdict(error.reason)
-    return None
+        return PacketVerdict.ACCEPTED

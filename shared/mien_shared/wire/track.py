@@ -1,4 +1,4 @@
-"""Recorded motion: a file of motion packets, one after the other, and nothing else."""
+"""Recorded motion: a file of motion packets of version 1, one after the other, and nothing else."""
 
 from __future__ import annotations
 
@@ -8,36 +8,48 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from mien_shared.wire.motion import PACKET_BYTES, MotionPacket
+from mien_shared.wire.motion import MotionPacket, MotionPacketError
+from mien_shared.wire.motion_v1 import PACKET_BYTES
 
 
 class MotionTrackError(ValueError):
-    """A file that is no motion track."""
+    """The file is not a motion track; the text names the file and the flaw."""
 
 
 @dataclass(frozen=True)
 class MotionTrack:
-    """Packets with their capture times in milliseconds from the track's beginning; at least two."""
+    """Packets with their capture times in milliseconds from the track's beginning; at least one."""
 
     packets: tuple[MotionPacket, ...]
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a track; raises MotionTrackError, or the packet's own error."""
+        """Read a track. Raises MotionTrackError, whose cause is the packet's own error where a packet is damaged."""
         data = path.read_bytes()
-        if len(data) % PACKET_BYTES or len(data) < 2 * PACKET_BYTES:
+        if not data or len(data) % PACKET_BYTES:
             raise MotionTrackError(
-                f"{path.name} has {len(data)} bytes: a motion track is two or more packets of {PACKET_BYTES} bytes"
+                f"{path.name} has {len(data)} bytes: a motion track is one or more packets of {PACKET_BYTES} bytes"
             )
-        return cls(tuple(MotionPacket.unpack(data[at : at + PACKET_BYTES]) for at in range(0, len(data), PACKET_BYTES)))
+        packets = []
+        for number, at in enumerate(range(0, len(data), PACKET_BYTES)):
+            try:
+                packets.append(MotionPacket.unpack(data[at : at + PACKET_BYTES]))
+            except MotionPacketError as error:
+                raise MotionTrackError(f"{path.name}, packet {number}: {error}") from error
+        return cls(tuple(packets))
 
     @property
     def interval_s(self) -> float:
-        """Mean time between two packets."""
+        """Mean time between two packets. Raises MotionTrackError for a track of one packet, which has no rate."""
+        if len(self.packets) < 2:
+            raise MotionTrackError("a motion track of one packet has no frame rate")
         return (self.packets[-1].capture_ms - self.packets[0].capture_ms) / 1000 / (len(self.packets) - 1)
 
     def looped(self) -> Iterator[tuple[float, MotionPacket]]:
-        """The track over and over: (seconds from the start, packet), numbered on from 0 without end."""
+        """The track over and over: (seconds from the start, packet), numbered from 0 without end.
+
+        Raises MotionTrackError for a track of one packet.
+        """
         first_ms = self.packets[0].capture_ms
         round_s = (self.packets[-1].capture_ms - first_ms) / 1000 + self.interval_s
         for number in itertools.count():

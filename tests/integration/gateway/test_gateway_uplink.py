@@ -104,7 +104,7 @@ async def test_every_bad_packet_is_counted_by_its_reason_and_closes_nothing(
     async with uplink(gateway, created["session_id"], created["token"]) as socket:
         await socket.send(packet(5))
         for bad in (
-            b"short",
+            packet(6)[:-1],
             b"\x07" + packet(6)[1:],
             b"\x01\x80" + packet(6)[2:],
             bytes(nan),
@@ -130,7 +130,7 @@ async def test_sustained_abuse_is_closed_with_1008(start_gateway: Any, start_gen
             await socket.send(b"nonsense")
         assert await closed(socket) == (1008, "most of what this uplink sends is of no use")
     await gateway.reaches(1, "mien_uplink_closed_total", code="1008")
-    assert await gateway.metric(PACKETS, result="length") == 101
+    assert await gateway.metric(PACKETS, result="version") == 101
     async with uplink(gateway, created["session_id"], created["token"]) as socket:
         await socket.send(packet(0))  # the session itself is none the worse
         await gateway.reaches(1, PACKETS, result="accepted")

@@ -15,8 +15,8 @@ from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
 from mien_shared.wire.motion import (
     MAX_COORDINATE,
     MAX_JACOBIAN,
-    PACKET_BYTES,
-    PAYLOAD_BYTES,
+    MAX_PACKET_BYTES,
+    VERSIONS,
     MotionFlags,
     MotionPacket,
     MotionPacketError,
@@ -25,9 +25,12 @@ from mien_shared.wire.motion import (
     UnknownFlags,
     UnknownVersion,
     WrongLength,
-    is_valid,
+    check,
+    choose_subprotocol,
     sequence_distance,
+    subprotocol,
 )
+from mien_shared.wire.motion_v1 import PACKET_BYTES
 
 CAPTURED = Path(__file__).parent / "captured"
 
@@ -56,6 +59,14 @@ def outcome(data: bytes) -> tuple[str, MotionPacket | None]:
         return error.reason, None
 
 
+def is_taken(data: bytes) -> bool:
+    try:
+        check(data)
+    except MotionPacketError:
+        return False
+    return True
+
+
 @given(packets)
 def test_what_is_packed_is_unpacked(packet: MotionPacket) -> None:
     assert MotionPacket.unpack(packet.pack()) == packet
@@ -64,7 +75,7 @@ def test_what_is_packed_is_unpacked(packet: MotionPacket) -> None:
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_packet_or_a_named_error(data: bytes) -> None:
     reason, packet = outcome(data)
-    assert is_valid(data) == (reason == "ok")
+    assert is_taken(data) == (reason == "ok")
     assert reason in {"ok", "length", "version", "flags", "not_finite", "range"}
     if packet is not None:
         assert np.isfinite(packet.keypoints.points).all()
@@ -76,7 +87,7 @@ def test_a_damaged_byte_is_a_packet_or_a_named_error(packet: MotionPacket, at: i
     data = bytearray(packet.pack())
     data[at] = value
     reason, damaged = outcome(bytes(data))
-    assert is_valid(bytes(data)) == (reason == "ok")
+    assert is_taken(bytes(data)) == (reason == "ok")
     assert (reason == "ok") == (damaged is not None)
     assert reason != "length"
 
@@ -85,7 +96,7 @@ def test_the_layout_is_the_documented_one() -> None:
     rest = Keypoints.at_rest()
     rest.points[3] = (0.5, -0.25)
     data = MotionPacket(0x1234, 0x89ABCDEF, rest, MotionFlags.DEFAULT_MOTION).pack()
-    assert len(data) == PACKET_BYTES == 8 + PAYLOAD_BYTES
+    assert len(data) == PACKET_BYTES == 8 + 120 == MAX_PACKET_BYTES
     assert data[:8] == bytes([1, 2, 0x34, 0x12, 0xEF, 0xCD, 0xAB, 0x89])
     assert struct.unpack_from("<6e", data, 8 + 3 * 12) == (0.5, -0.25, 1.0, 0.0, 0.0, 1.0)
 
@@ -103,10 +114,28 @@ def test_a_captured_packet_reads_as_when_it_was_captured() -> None:
     assert packet.pack() == data
 
 
-@pytest.mark.parametrize("length", [0, 1, 127, 129, 4096])
+@pytest.mark.parametrize("length", [1, 127, 129, 4096])
 def test_wrong_length(length: int) -> None:
-    with pytest.raises(WrongLength, match=rf"^a motion packet has 128 bytes, not {length}$"):
-        MotionPacket.unpack(bytes(length))
+    with pytest.raises(WrongLength, match=rf"^a motion packet of version 1 has 128 bytes, not {length}$"):
+        MotionPacket.unpack(b"\x01" + bytes(length - 1))
+
+
+def test_no_bytes_are_no_packet() -> None:
+    with pytest.raises(WrongLength, match=r"^a motion packet has at least one byte, not 0$"):
+        MotionPacket.unpack(b"")
+
+
+@given(packets)
+def test_the_header_is_read_without_the_motion(packet: MotionPacket) -> None:
+    header = check(packet.pack())
+    assert header == packet.header(1)
+    assert header.may_be_dropped == packet.may_be_dropped == (MotionFlags.NEW_INITIAL_FRAME not in packet.flags)
+
+
+def test_every_version_has_a_subprotocol_and_the_newest_that_both_know_is_chosen() -> None:
+    assert [subprotocol(version) for version in VERSIONS] == ["mien.v1"]
+    assert choose_subprotocol(["bearer.x", "mien.v1", "mien.v99"]) == "mien.v1"
+    assert choose_subprotocol(["bearer.x", "mien.v99"]) is None
 
 
 @pytest.mark.parametrize("version", [0, 2, 255])

@@ -9,7 +9,7 @@ import pytest
 
 from mien_client.speaking import DEMO_TRACK
 from mien_shared.keypoints import Keypoints
-from mien_shared.wire.motion import MotionPacket, UnknownVersion
+from mien_shared.wire.motion import MotionPacket
 from mien_shared.wire.track import MotionTrack, MotionTrackError
 
 
@@ -40,19 +40,25 @@ def test_sequence_numbers_wrap() -> None:
     assert next(itertools.islice(looped, 0x1_0001, None))[1].sequence == 1
 
 
-@pytest.mark.parametrize("size", [0, 1, 128, 300])
+@pytest.mark.parametrize("size", [0, 1, 127, 300])
 def test_a_file_that_is_no_track_says_so(tmp_path: Path, size: int) -> None:
     path = tmp_path / "a.motion"
     path.write_bytes(bytes(size))
-    with pytest.raises(MotionTrackError, match=rf"^a\.motion has {size} bytes: a motion track is two or more packets"):
+    with pytest.raises(MotionTrackError, match=rf"^a\.motion has {size} bytes: a motion track is one or more packets"):
         MotionTrack.load(path)
 
 
-def test_a_damaged_packet_keeps_its_own_name(tmp_path: Path) -> None:
+def test_a_damaged_packet_is_named_by_its_number(tmp_path: Path) -> None:
     path = write(tmp_path / "a.motion", 3)
     path.write_bytes(path.read_bytes()[:128] + bytes(128))
-    with pytest.raises(UnknownVersion):
+    with pytest.raises(MotionTrackError, match=r"^a\.motion, packet 1: motion packet version 0 is not known, only 1$"):
         MotionTrack.load(path)
+
+
+def test_a_single_packet_is_a_track_without_a_frame_rate(tmp_path: Path) -> None:
+    track = MotionTrack.load(write(tmp_path / "a.motion", 1))
+    with pytest.raises(MotionTrackError, match=r"^a motion track of one packet has no frame rate$"):
+        next(track.looped())
 
 
 def test_the_demos_speaker_speaks_for_twenty_seconds_at_thirty_frames() -> None:

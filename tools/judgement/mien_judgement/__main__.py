@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mien_encoder.judgement import Verdict
+from mien_encoder.judgement import FrameVerdict
 from mien_generator.face.contract import AvatarFace
 from mien_judgement import drawing
 from mien_judgement.clip import FoundMotion, found_in, noisy, pictures_of
@@ -119,7 +119,7 @@ def print_l2(paths: Sequence[Path]) -> None:
         median, high, greatest = np.percentile(values, [50, 99, 100])
         say(
             f"| {path.stem} | {len(clip)} | {median:.2f} | {high:.2f} | {greatest:.2f}"
-            f" | {followed.share(Verdict.REJECTED):.1%} | {held.share(Verdict.REJECTED):.1%} |"
+            f" | {followed.share(FrameVerdict.REJECTED):.1%} | {held.share(FrameVerdict.REJECTED):.1%} |"
         )
 
 

@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from mien_encoder.judgement import Judged, Judgement, JudgementPolicy, Verdict
+from mien_encoder.judgement import FrameVerdict, Judged, Judgement, JudgementPolicy
 from mien_encoder.smoothing import DeadZones, OneEuro
 from mien_generator.face.contract import AvatarFace, FaceRequest
 from mien_generator.face.warp import WarpGenerator
@@ -36,10 +36,10 @@ class JudgedClip:
     judged: Sequence[Judged]
     unjudged: Sequence[Judged]
 
-    def share(self, verdict: Verdict) -> float:
+    def share(self, verdict: FrameVerdict) -> float:
         return sum(judged.verdict is verdict for judged in self.judged) / len(self.judged)
 
-    def spans(self, verdict: Verdict) -> list[tuple[int, int]]:
+    def spans(self, verdict: FrameVerdict) -> list[tuple[int, int]]:
         """(first, one past the last) frame of every run of a verdict."""
         marks = np.array([0] + [int(judged.verdict is verdict) for judged in self.judged] + [0])
         edges = np.flatnonzero(np.diff(marks))
@@ -80,13 +80,14 @@ def _panel(axes: Axes, title: str, clip: JudgedClip) -> None:
     axes.plot(clip.times_s, values, color=_L2, lw=1.0, label="L2 (eq. 2: alpha 2, beta 1)")
     axes.axhline(policy.tau, color="#b03a2e", lw=1.2, label=f"tau = {policy.tau:g}")
     axes.axhline(policy.release * policy.tau, color="#b03a2e", lw=0.9, ls=":", label="fit again below")
-    for verdict, colour, label in ((Verdict.REJECTED, _REJECTED, "rejected"), (Verdict.LOST, _LOST, "no face")):
+    shades = ((FrameVerdict.REJECTED, _REJECTED, "rejected"), (FrameVerdict.LOST, _LOST, "no face"))
+    for verdict, colour, label in shades:
         for number, (first, end) in enumerate(clip.spans(verdict)):
             last_s = clip.times_s[min(end, len(clip.times_s) - 1)]
             axes.axvspan(clip.times_s[first], last_s, color=colour, lw=0, label=label if number == 0 else None)
     axes.plot(clip.times_s[new], values[new], "^", color="#2e7d32", ms=7, label="new initial frame", clip_on=False)
     top = 1.1 * max(policy.tau, float(np.nanmax(values)))
-    rejected = f"{clip.share(Verdict.REJECTED):.1%} rejected"
+    rejected = f"{clip.share(FrameVerdict.REJECTED):.1%} rejected"
     axes.set(title=f"{title}: {rejected}", ylabel="L2", xlim=(0, clip.times_s[-1]), ylim=(0, top))
 
 
@@ -115,7 +116,7 @@ def pictures(clip: JudgedClip, avatar: AvatarFace, moments: int, output: Path) -
 
 def _moments(clip: JudgedClip, count: int) -> list[int]:
     """The worst frame of each of the longest rejected spans once the default motion has come, in order of time."""
-    spans = sorted(clip.spans(Verdict.REJECTED), key=lambda span: span[0] - span[1])[:count]
+    spans = sorted(clip.spans(FrameVerdict.REJECTED), key=lambda span: span[0] - span[1])[:count]
     come = round(_COMING_S / float(np.median(np.diff(clip.times_s))))
     settled = [range(first + come, end) if end > first + come else range(end - 1, end) for first, end in spans]
     return sorted(max(frames, key=lambda frame: clip.judged[frame].l2 or 0.0) for frames in settled)

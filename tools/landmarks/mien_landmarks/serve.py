@@ -27,7 +27,8 @@ from mien_encoder.smoothing import OneEuro
 from mien_landmarks.geometry import Array, CropBox, crop_box_of, keypoints_of, motion_since, strain
 from mien_landmarks.track import keypoints_at, motion_of
 from mien_shared.keypoints import Keypoints
-from mien_shared.wire.motion import PACKET_BYTES, MotionFlags, MotionPacket
+from mien_shared.wire.motion import MotionFlags, MotionPacket
+from mien_shared.wire.motion_v1 import PACKET_BYTES
 
 HEADER = struct.Struct("<HHI")
 NO_FACE = bytes(PACKET_BYTES)

@@ -17,7 +17,8 @@ from mien_encoder.judgement import Judgement, JudgementPolicy, l2
 from mien_encoder.smoothing import DeadZones, OneEuro, SavitzkyGolay, Smoother
 from mien_shared.default_motion import DefaultMotion
 from mien_shared.keypoints import EYES, FloatArray, Keypoints
-from mien_shared.wire.motion import PACKET_BYTES, MotionPacket
+from mien_shared.wire.motion import MotionPacket
+from mien_shared.wire.motion_v1 import PACKET_BYTES
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[3]
