@@ -1,5 +1,5 @@
 // @ts-check
-/** The gateway's REST API, as far as a viewer needs it. */
+/** The parts of the gateway's REST API that a viewer needs. */
 
 const REQUEST_TIMEOUT_MS = 8000;
 
@@ -9,12 +9,13 @@ const REQUEST_TIMEOUT_MS = 8000;
  * @property {number|null} [fps]
  * @property {number|null} [bitrate_bps]
  * @property {number|null} [uplink_bps]
- * @property {number|null} [motion_to_packet_ms_p50] from a motion packet's arrival to its picture's first RTP packet
+ * @property {number|null} [motion_to_packet_ms_p50] median time from the gateway's receipt of a
+ *   motion packet to its encoded frame
  * @property {number|null} [motion_to_packet_ms_p99]
- * @property {string|null} [engine] what makes the faces, such as "onnx" or "warp"
- * @property {string|null} [tier] the engine with the size of its faces, such as "onnx-384"; it may change in mid-call
+ * @property {string|null} [engine] the engine that makes the faces, such as "onnx" or "warp"
+ * @property {string|null} [tier] the engine and the size of its faces, such as "onnx-384"; it may change during a call
  * @property {number|null} [viewers]
- * @property {boolean|null} [idle] the uplink has stalled and the avatar rests
+ * @property {boolean|null} [idle] whether the uplink has stalled and the avatar shows the default motion
  */
 
 /**
@@ -73,7 +74,8 @@ export function getSession(sessionId, token) {
 }
 
 /**
- * The deployment's STUN and TURN servers. Without them host candidates still work, so a failure is an empty list.
+ * The deployment's STUN and TURN servers. Without them host candidates still work, so a failure returns an empty
+ * list.
  * @param {string|null} token
  * @returns {Promise<RTCIceServer[]>}
  */
@@ -86,15 +88,18 @@ export async function getIceServers(token) {
   }
 }
 
-/** @type {Map<string, Promise<string|null>>} blobs of this page's life, few and small, by token and avatar */
+/**
+ * Blobs of fetched pictures, by token and avatar. They are few and small, so they stay while the page is open.
+ * @type {Map<string, Promise<string|null>>}
+ */
 const pictures = new Map();
 
 /**
- * An address of an avatar's picture for an `<img>`. A closed deployment asks for a token, which an `<img>` cannot send:
- * there the picture is fetched, once, and the address is a blob's.
+ * The URL of an avatar's picture for an `<img>`. A closed deployment requires a token, which an `<img>` cannot send. So
+ * there the picture is fetched once, and the URL is that of a blob.
  * @param {string} avatarId
- * @param {string|null} token a watch token of a session that shows it; null where the deployment is open
- * @returns {Promise<string|null>} null where the picture cannot be had
+ * @param {string|null} token a watch token of a session that shows the avatar; null in an open deployment
+ * @returns {Promise<string|null>} null if the picture cannot be fetched
  */
 export function avatarPicture(avatarId, token) {
   const path = `/v1/avatars/${encodeURIComponent(avatarId)}/picture`;
@@ -104,7 +109,7 @@ export function avatarPicture(avatarId, token) {
   if (known !== undefined) return known;
   const fetched = fetchPicture(path, token);
   pictures.set(key, fetched);
-  void fetched.then((url) => url === null && pictures.delete(key)); // to be tried again when it is next asked for
+  void fetched.then((url) => url === null && pictures.delete(key)); // the next call tries again
   return fetched;
 }
 

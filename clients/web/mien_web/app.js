@@ -4,9 +4,9 @@
  *
  * Fragment: `#session=ID` preselects a session, `&token=T` watches it in a closed deployment, `&play=1` starts at once.
  *
- * For automated tests and for the curious, `window.mien` is kept current:
+ * Automated tests and other scripts can read the page's state in `window.mien`:
  * - `state`: a {@link PageState}
- * - `stats`: the newest {@link PlaybackStats} while `state` is "playing", a second after it began at first; else null
+ * - `stats`: the newest {@link PlaybackStats} while `state` is "playing" (the first after one second); otherwise null
  * - `sessionId`: the selected session, or null
  */
 
@@ -29,7 +29,7 @@ const video = byId("stage-video");
 
 /** @type {Session[]} */
 let sessions = [];
-/** @type {"unknown"|"open"|"locked"|"token"} how sessions are found */
+/** @type {"unknown"|"open"|"locked"|"token"} how the page finds sessions */
 let access = "unknown";
 /** @type {string|null} */
 let token = null;
@@ -37,9 +37,9 @@ let accessError = "";
 let reachable = true;
 /** @type {string|null} */
 let selectedId = null;
-/** The session that a link or a click asked for; it is selected whenever it is listed. @type {string|null} */
+/** The session that a link or a click named; it is selected as soon as it is listed. @type {string|null} */
 let wantedId = null;
-/** Play was pressed and stop was not. */
+/** True from play to stop. */
 let watching = false;
 let autoplay = false;
 /** @type {WhepClient|null} */
@@ -64,7 +64,7 @@ function pageState() {
   return access === "unknown" ? "loading" : "empty";
 }
 
-/** A live session other than the selected one, to offer when that has ended. */
+/** A live session other than the selected one; the page offers it when the selected one has ended. */
 const otherLive = () => sessions.find(({ state, session_id: id }) => state === "live" && id !== selectedId) ?? null;
 
 /** @returns {import("./view.js").View} */
@@ -106,7 +106,7 @@ Object.defineProperty(window, "mien", {
 /** @type {number|undefined} */
 let pollTimer;
 let pollFailures = 0;
-/** Counts polls, so that the answer to an outdated one is ignored. */
+/** Counts polls, so that the answer to an older poll is ignored. */
 let pollNumber = 0;
 
 async function poll() {
@@ -136,7 +136,7 @@ function onPollError(error) {
   const status = error instanceof ApiError ? error.status : 0;
   const refused = status === 401 || status === 403;
   if ((refused || (status === 404 && token !== null)) && client !== null) {
-    // Whoever watches already goes on: a token may expire meanwhile, and an ended session may come back.
+    // A viewer that already watches continues: its token may expire meanwhile, and an ended session may come back.
     if (!refused) sessions = [];
   } else if (refused || (status === 404 && token !== null)) {
     if (token !== null) {
@@ -157,7 +157,7 @@ function onPollError(error) {
 
 /** @param {Session[]} found */
 function onSessions(found) {
-  // Those with a picture first; within each, the server's order.
+  // Live sessions first; within each group, the server's order.
   sessions = [
     ...found.filter((session) => session.state === "live"),
     ...found.filter((session) => session.state !== "live"),
@@ -171,7 +171,7 @@ function onSessions(found) {
     autoplay = false;
     startWatching();
   }
-  // A session that ended and came back under its id (the speaker restarted) goes on by itself.
+  // A session that ended and came back under its id (for example after Redis restarted empty) is watched again.
   if (watching && client?.state === "ended" && selected()?.state === "live") startWatching();
 }
 
@@ -185,7 +185,7 @@ function useToken(id, newToken) {
   try {
     sessionStorage.setItem(TOKEN_KEY, JSON.stringify({ id, token: newToken }));
   } catch {
-    // Storage may be forbidden; then a reload asks again.
+    // The browser may forbid storage; then a reload asks for the token again.
   }
 }
 
@@ -242,7 +242,7 @@ async function startWatching() {
     reader?.close();
     reader = new StatsReader(/** @type {RTCPeerConnection} */ (started.peer), video);
     video.play().catch(() => {
-      // Muted playback is allowed everywhere; a refusal comes from the next stream taking its place.
+      // Browsers allow muted playback. play() is rejected only when the next stream replaces this one.
     });
   });
   started.addEventListener("state", () => {
@@ -351,7 +351,7 @@ for (const button of document.querySelectorAll("[data-copy]")) {
       use?.setAttribute("href", "#icon-check");
       window.setTimeout(() => use?.setAttribute("href", "#icon-copy"), 1500);
     } catch {
-      // No clipboard outside a secure context: leave the text selected instead.
+      // Outside a secure context there is no clipboard: select the text instead.
       getSelection()?.selectAllChildren(source);
     }
   });
@@ -366,7 +366,7 @@ for (const type of ["pointerenter", "focus"]) {
   byId("latency-info").addEventListener(type, () => delete byId("latency-tip").dataset.dismissed);
 }
 
-// The first frame turns "connecting" into "playing".
+// The first frame changes the state from "connecting" to "playing".
 video.addEventListener("playing", render);
 video.addEventListener("loadeddata", render);
 
@@ -384,7 +384,7 @@ window.addEventListener("hashchange", () => {
 
 window.addEventListener("pagehide", closeClient);
 window.addEventListener("pageshow", (event) => {
-  // Back from the back-forward cache with the connection gone.
+  // The page came back from the back-forward cache, and its connection is closed.
   if (event.persisted && watching) void startWatching();
 });
 

@@ -1,19 +1,20 @@
 // @ts-check
-/** What a viewer sees, measured: getStats counters and presented frames become rates over a short window. */
+/** Measures what a viewer sees: turns getStats counters and presented frames into rates over a short window. */
 
 /** @typedef {import("./api.js").ServerStats} ServerStats */
 
-/** Rates look back this far: short enough to follow a change, long enough not to flicker. */
+/** Rates are measured over this time: short enough to follow a change, long enough not to flicker. */
 const RATE_WINDOW_MS = 2000;
 /** Loss is rare and bursty, so it is averaged over longer. */
 const LOSS_WINDOW_MS = 10_000;
-/** No frame for this long is zero frames a second, not the last rate. */
+/** After this long without a frame the rate is shown as zero, not as the last rate. */
 const FROZEN_AFTER_MS = 1500;
 
 /**
- * The four parts of the latency estimate, in milliseconds; null where nothing was measured.
+ * The four parts of the latency estimate, in milliseconds; null if not measured.
  * @typedef {Object} LatencyParts
- * @property {number|null} serverMs motion packet's arrival to its picture's first RTP packet, the server's p50
+ * @property {number|null} serverMs from the gateway's receipt of a motion packet to its encoded frame, the
+ *   server's median
  * @property {number|null} networkMs half the round trip to the server
  * @property {number|null} bufferMs mean time in the jitter buffer
  * @property {number|null} decodeMs mean decoding time
@@ -27,7 +28,7 @@ const FROZEN_AFTER_MS = 1500;
  * @property {number|null} downlinkBps RTP with headers, bits a second
  * @property {number|null} uplinkBps the speaker's motion packets, bits a second
  * @property {number|null} latencyMs sum of the known latency parts
- * @property {boolean} latencyComplete whether all parts are known; else latencyMs is a lower bound
+ * @property {boolean} latencyComplete whether all parts are known; if not, latencyMs is a lower bound
  * @property {LatencyParts} latencyParts
  * @property {number|null} lossRatio packets lost of packets expected, 0 to 1
  * @property {string|null} codec e.g. "H.264"
@@ -56,7 +57,7 @@ const FROZEN_AFTER_MS = 1500;
  * @property {string|null} codecParameters
  */
 
-/** Measures one peer connection's video as one element presents it. */
+/** Measures the video of one peer connection as one video element presents it. */
 export class StatsReader {
   /** @type {Snapshot[]} */
   #history = [];
@@ -90,7 +91,7 @@ export class StatsReader {
     return this.#framesPresented;
   }
 
-  /** Forgets the past, after a time (a hidden tab) in which frames were not presented. */
+  /** Forgets the history. Call it after a time in which no frames were presented (a hidden tab). */
   reset() {
     this.#history = [];
   }
@@ -100,8 +101,8 @@ export class StatsReader {
   }
 
   /**
-   * Reads the counters and compares them with those of a moment ago. Call about once a second.
-   * @param {ServerStats|null} server what the server says of the same session
+   * Reads the counters and compares them with earlier ones. Call it about once a second.
+   * @param {ServerStats|null} server the server's figures for the same session
    * @returns {Promise<PlaybackStats>}
    */
   async read(server) {
@@ -166,14 +167,14 @@ export function takeSnapshot(report, atMs, framesPresented, presentedAtMs) {
  */
 export function compare(history, server) {
   const now = history[history.length - 1];
-  // The newest snapshot that is a whole window old, else the oldest there is. Timers are late, hence the tolerance.
+  // The newest snapshot that is at least a window old, otherwise the oldest. Timers run late, so 10 % are tolerated.
   const since = history.findLast((past) => now.atMs - past.atMs >= RATE_WINDOW_MS * 0.9) ?? history[0];
   const elapsedS = (now.atMs - since.atMs) / 1000;
 
   const presented = now.framesPresented - since.framesPresented;
   const presentedS = (now.presentedAtMs - since.presentedAtMs) / 1000;
   const frozen = now.atMs - now.presentedAtMs > FROZEN_AFTER_MS;
-  // Measured between two frames' own times: counting over wall time would be off by up to a frame at either end.
+  // Measured between the times of two frames: over wall time the count would be off by up to a frame at each end.
   const fps = since.framesPresented === 0 ? null : frozen ? 0 : presentedS > 0 ? presented / presentedS : null;
 
   const lost = now.packetsLost - history[0].packetsLost;
@@ -197,7 +198,7 @@ export function compare(history, server) {
     latencyMs: known.length === 0 ? null : known.reduce((sum, part) => sum + part, 0),
     latencyComplete: known.length === Object.keys(latencyParts).length,
     latencyParts,
-    // Late packets first count as lost and then do not: never below zero.
+    // A late packet first counts as lost and then as received, so the difference can be negative.
     lossRatio: expected > 0 ? Math.max(0, lost / expected) : null,
     codec: codecName(now.codecMime),
     codecProfile: h264Profile(now.codecMime, now.codecParameters),

@@ -1,5 +1,5 @@
 // @ts-check
-/** The page's elements: one function per part, each bringing the document in line with a {@link View}. */
+/** The page's elements: one function per part. Each function updates the document from a {@link View}. */
 
 import { avatarPicture } from "./api.js";
 
@@ -7,27 +7,27 @@ import { avatarPicture } from "./api.js";
 /** @typedef {import("./stats.js").PlaybackStats} PlaybackStats */
 
 /**
- * - `loading`: the first answer of the server is awaited
- * - `offline`: the server cannot be reached and nothing is known to watch
- * - `locked`: a closed deployment; a session id and a watch token are asked for
+ * - `loading`: the page waits for the server's first answer
+ * - `offline`: the server cannot be reached, and no session is known
+ * - `locked`: a closed deployment; the page asks for a session id and a watch token
  * - `empty`: no sessions
- * - `ready`: a session is selected; play starts it
- * - `connecting`: play was pressed, no frame yet
- * - `playing`: frames are presented
+ * - `ready`: a session is selected; the play button starts it
+ * - `connecting`: play was pressed, and no frame has arrived yet
+ * - `playing`: the page presents frames
  * - `waiting`, `busy`, `reconnecting`, `ended`, `denied`, `failed`: as in whep.js
  * @typedef {"loading"|"offline"|"locked"|"empty"|"ready"|"connecting"|"playing"|"waiting"|"busy"|"reconnecting"|"ended"
  *   |"denied"|"failed"} PageState
  */
 
 /**
- * All that the page shows.
+ * Everything that the page shows.
  * @typedef {Object} View
  * @property {PageState} state
- * @property {Session|null} session the selected one, while it is listed
+ * @property {Session|null} session the selected session, while it is listed
  * @property {Session[]} sessions
- * @property {string|null} token what opens the selected session in a closed deployment
+ * @property {string|null} token the watch token of the selected session in a closed deployment
  * @property {Session|null} otherLive
- * @property {"unknown"|"known"|"private"} listing whether the server tells its sessions
+ * @property {"unknown"|"known"|"private"} listing whether the server lists its sessions
  * @property {boolean} reachable whether the server's API answers
  * @property {string} accessError why the form's last token was refused; empty if none was
  * @property {string} refusal what the server said about a refused offer; may be empty
@@ -49,7 +49,7 @@ export const byId = (id) => /** @type {T} */ (document.getElementById(id));
 const poster = /** @type {HTMLImageElement} */ (byId("stage-poster"));
 poster.addEventListener("load", () => (poster.hidden = false));
 
-/** A line of the last minute's values in a strip of 100 x 20 units. */
+/** A line chart of the last minute's values, 100 x 20 units. */
 class Spark {
   /** @type {(number|null)[]} */
   #values = [];
@@ -96,12 +96,12 @@ export function clearSparklines() {
  * @typedef {Object} Words
  * @property {string} title
  * @property {string} [text]
- * @property {string} [action] the button beneath
- * @property {string} pill what the header says
+ * @property {string} [action] the button below the text
+ * @property {string} pill the text in the header
  * @property {"calm"|"live"|"busy"|"bad"} tone
  */
 
-/** What the page says in each state. @type {Record<PageState, Words>} */
+/** The page's texts in each state. @type {Record<PageState, Words>} */
 const WORDS = {
   loading: { title: "", pill: "Starting", tone: "calm" },
   offline: {
@@ -117,22 +117,22 @@ const WORDS = {
     tone: "calm",
   },
   empty: {
-    title: "No one is speaking yet",
-    text: "Start a speaker and the picture appears here.",
-    pill: "Listening",
+    title: "There is no session yet",
+    text: "Start a speaker, and the picture appears here.",
+    pill: "No session",
     tone: "calm",
   },
   ready: { title: "", pill: "Ready", tone: "calm" },
   connecting: { title: "Connecting", pill: "Connecting", tone: "busy" },
   playing: { title: "", pill: "Connected", tone: "live" },
   waiting: {
-    title: "Waiting for the speaker",
-    text: "The picture starts by itself as soon as they do.",
+    title: "Waiting for video",
+    text: "The session has no video at the moment. The picture starts by itself.",
     pill: "Waiting",
     tone: "busy",
   },
   busy: {
-    title: "Every seat is taken",
+    title: "The server is full",
     text: "The server has no room for another viewer right now.",
     action: "Try now",
     pill: "Busy",
@@ -140,14 +140,14 @@ const WORDS = {
   },
   reconnecting: {
     title: "Connection lost",
-    text: "Getting you back in.",
+    text: "The page is reconnecting.",
     action: "Try now",
     pill: "Reconnecting",
     tone: "bad",
   },
   ended: {
     title: "The session has ended",
-    text: "If the speaker comes back, it goes on here.",
+    text: "If it starts again, this page plays it.",
     action: "Close",
     pill: "Ended",
     tone: "calm",
@@ -161,7 +161,7 @@ const WORDS = {
   },
   failed: {
     title: "This browser can’t play the session",
-    text: "The server refused its offer.",
+    text: "The server rejected this browser’s connection request.",
     action: "Close",
     pill: "Failed",
     tone: "bad",
@@ -169,7 +169,7 @@ const WORDS = {
 };
 
 /**
- * Brings the whole page in line.
+ * Updates the whole page.
  * @param {View} view
  * @param {(sessionId: string) => void} onSelect called when a session in the list is chosen
  */
@@ -184,7 +184,7 @@ export function showPage(view, onSelect) {
 
   const isReady = state === "ready" && session !== null;
   setText("message-title", isReady ? avatarName(session) : words.title);
-  const readyText = session?.state === "waiting" ? "Waiting for the speaker" : "Live";
+  const readyText = session?.state === "waiting" ? "Waiting for video" : "Live";
   setText("message-text", isReady ? readyText : state === "failed" && view.refusal ? view.refusal : (words.text ?? ""));
   byId("message-text").hidden = byId("message-text").textContent === "";
 
@@ -229,10 +229,11 @@ function showPoster({ session, token }) {
 async function showAvatar(picture, avatarId, token) {
   picture.dataset.avatar = avatarId;
   const url = await avatarPicture(avatarId, token);
-  if (url !== null && picture.dataset.avatar === avatarId) picture.src = url; // another may have been chosen meanwhile
+  // The user may have selected another avatar meanwhile.
+  if (url !== null && picture.dataset.avatar === avatarId) picture.src = url;
 }
 
-/** Tells when the next try starts; call it a few times a second. @param {View} view */
+/** Shows when the next try starts; call it a few times a second. @param {View} view */
 export function showCountdown({ state, retryAtMs: atMs }) {
   const isShown = atMs !== null && (state === "busy" || state === "reconnecting");
   show("message-countdown", isShown);
@@ -247,7 +248,7 @@ const rows = new Map();
 /** @param {View} view @param {(sessionId: string) => void} onSelect */
 function showSessions({ sessions, session: selected, token, listing, reachable }, onSelect) {
   const list = byId("sessions");
-  // Rows are kept and updated: replacing them would take the keyboard's focus away every two seconds.
+  // Rows are kept and updated: a replaced row would lose the keyboard focus every two seconds.
   for (const [id, row] of rows) {
     if (sessions.some((session) => session.session_id === id)) continue;
     row.remove();
@@ -265,11 +266,11 @@ function showSessions({ sessions, session: selected, token, listing, reachable }
   setText("session-count", String(sessions.length));
   show("session-count", sessions.length > 0);
   const note = !reachable
-    ? "The server does not answer. Trying again."
+    ? "The server does not answer. The page tries again."
     : listing === "private"
       ? "Sessions on this server are not listed."
       : sessions.length === 0 && listing === "known"
-        ? "Speakers appear here as they join."
+        ? "New sessions appear here."
         : "";
   setText("side-note", note);
   show("side-note", note !== "");
@@ -320,7 +321,7 @@ function updateRow(row, session, isSelected) {
   button.title = `Session ${session.session_id}`;
 }
 
-/** The strip of figures beneath the stage. @param {View} view */
+/** Updates the figures below the stage. @param {View} view */
 export function showStats({ state, stats, session }) {
   const shown = state === "playing" ? stats : null;
   const server = session?.stats ?? null;
@@ -356,10 +357,10 @@ function figure(value, digits, unit) {
 
 /** @param {number|null|undefined} value */
 function partMs(value) {
-  return typeof value === "number" ? `${value.toFixed(value < 10 ? 1 : 0)} ms` : "not known";
+  return typeof value === "number" ? `${value.toFixed(value < 10 ? 1 : 0)} ms` : "unknown";
 }
 
-/** A name for people: "aria-blue" becomes "Aria blue", an opaque id "Avatar 3f2a9c". @param {Session} session */
+/** A readable name: "aria-blue" becomes "Aria blue", an opaque id becomes "Avatar 3f2a9c". @param {Session} session */
 function avatarName({ avatar_id: id }) {
   const opaque = /^[0-9a-f-]{12,}$/i.test(id) || (/\d/.test(id) && id.length > 16);
   if (opaque) return `Avatar ${id.replace(/-/g, "").slice(-6)}`;
@@ -382,7 +383,7 @@ function element(tag, className) {
 }
 
 /**
- * Writes only what changed: a live region would announce the same words again.
+ * Writes the text only if it changed: otherwise a live region would announce the same words again.
  * @param {Element} target
  * @param {string} text
  */

@@ -2,20 +2,21 @@
 /**
  * A WHEP viewer (draft-ietf-wish-whep) that keeps itself connected.
  *
- * One `WhepClient` watches one endpoint from `start()` to `stop()`. Each try is an `Attempt` with a peer connection and
- * a WHEP session of its own; a try that ends is deleted on the server and followed by another when `planRetry` says so.
+ * One `WhepClient` watches one endpoint from `start()` to `stop()`. Each try is an `Attempt` with its own peer
+ * connection and its own WHEP session. When a try ends, its session is deleted on the server, and `planRetry` says
+ * whether and when the next one starts.
  */
 
-/** Host candidates arrive within milliseconds; what takes longer (STUN, TURN) is trickled after the POST. */
+/** Host candidates arrive within milliseconds; slower ones (STUN, TURN) are trickled after the POST. */
 const GATHERING_WAIT_MS = 250;
-/** Candidates found within this time of one another share a PATCH. */
+/** Candidates found within this time of each other share a PATCH. */
 const TRICKLE_BATCH_MS = 50;
 const REQUEST_TIMEOUT_MS = 10_000;
-/** From the answer to a connected peer; the server frees a session that has not finished DTLS by then. */
+/** Longest time from the answer to a connected peer; the server then frees a session without DTLS as well. */
 const CONNECT_TIMEOUT_MS = 10_000;
 /** ICE often recovers from "disconnected" by itself. */
 const DISCONNECTED_GRACE_MS = 2000;
-/** Longer than a generator's takeover (3 s), which a live peer connection sits out. */
+/** Longer than a takeover by another generator (3 s), during which the peer connection stays up. */
 const STALL_TIMEOUT_MS = 10_000;
 const WATCH_INTERVAL_MS = 1000;
 
@@ -25,22 +26,22 @@ const RETRY_AFTER_LIMIT_MS = 60_000;
 const WAITING_RETRY_MS = 2000;
 
 /**
- * - `connecting`: the first try is under way
- * - `connected`: ICE and DTLS are up; media flows or is about to
- * - `waiting`: the session has no live picture yet (409); tries again
+ * - `connecting`: the first try is running
+ * - `connected`: ICE and DTLS are up; media flows or will flow soon
+ * - `waiting`: no generator holds the session at the moment (409); tries again
  * - `busy`: the server is full (429, 503); tries again
  * - `reconnecting`: the connection or the server was lost; tries again
  * - `ended`: the session no longer exists (404, 410)
  * - `denied`: the token was not accepted (401, 403)
- * - `failed`: the server refuses this browser's offer; trying again would not help
+ * - `failed`: the server refuses this browser's offer; another try would not help
  * @typedef {"idle"|"connecting"|"connected"|"waiting"|"busy"|"reconnecting"|"ended"|"denied"|"failed"} WhepState
  */
 
-/** A WHEP request that was not answered with 2xx. */
+/** A WHEP request whose answer was not 2xx. */
 export class WhepError extends Error {
   /**
    * @param {number} status
-   * @param {string} detail problem+json's detail or title, else empty
+   * @param {string} detail the detail or title of a problem document; empty if there is none
    * @param {number|null} retryAfterMs
    */
   constructor(status, detail, retryAfterMs) {
@@ -53,7 +54,7 @@ export class WhepError extends Error {
 }
 
 /**
- * Exponential backoff with equal jitter, so that viewers of a server that restarts do not come back together.
+ * Exponential backoff with equal jitter, so that the viewers of a restarted server do not all reconnect at once.
  * @param {number} failures consecutive failures before this one
  * @param {() => number} [random] uniform in [0, 1)
  * @returns {number} milliseconds
@@ -64,7 +65,7 @@ export function backoffMs(failures, random = Math.random) {
 }
 
 /**
- * What a failed try leads to: the state to show, and the delay before the next try (null: none).
+ * What follows a failed try: the state to show, and the delay before the next try (null: no further try).
  * @param {unknown} error
  * @param {number} failures consecutive failures before this one
  * @param {() => number} [random] uniform in [0, 1)
@@ -73,7 +74,7 @@ export function backoffMs(failures, random = Math.random) {
 export function planRetry(error, failures, random = Math.random) {
   const status = error instanceof WhepError ? error.status : 0;
   const askedMs = error instanceof WhepError ? error.retryAfterMs : null;
-  // Never earlier than asked; up to a fifth later.
+  // Never earlier than the server asked; up to a fifth later.
   const asked = askedMs === null ? null : Math.min(askedMs, RETRY_AFTER_LIMIT_MS) * (1 + 0.2 * random());
   switch (status) {
     case 401:
@@ -155,9 +156,9 @@ export function candidateFragment(offerSdp, candidates, complete) {
 }
 
 /**
- * Whether candidates may be declared complete. A browser hides host addresses behind `.local` names (mDNS); a server
- * that cannot resolve them meets the real ones only in the browser's own checks, and gives up before if told that no
- * more will come.
+ * Whether candidates may be declared complete. A browser hides host addresses behind `.local` names (mDNS). A server
+ * that cannot resolve these names learns the real addresses only from the browser's own connectivity checks. If it was
+ * told that no more candidates will come, it gives up before these checks arrive.
  * @param {string[]} candidates
  */
 export function areAllAddresses(candidates) {
@@ -170,7 +171,7 @@ class Attempt {
   sessionUrl = null;
   /** @type {string|null} */
   etag = null;
-  /** Set once, when nothing this try still awaits may have an effect. */
+  /** True once the try has ended: nothing that it still awaits may have an effect. */
   over = false;
   /** @type {Set<number>} */
   timers = new Set();
@@ -193,7 +194,7 @@ class Attempt {
 }
 
 /**
- * Events: `state` (detail: the new state) and `stream` (detail: the MediaStream to show), the latter once a try.
+ * Events: `state` (detail: the new state) and `stream` (detail: the MediaStream to show), the latter once per try.
  */
 export class WhepClient extends EventTarget {
   /** @type {WhepState} */
@@ -228,7 +229,7 @@ export class WhepClient extends EventTarget {
     return this.#state;
   }
 
-  /** What the server said about a refusal; may be empty. */
+  /** The server's explanation of a refusal; may be empty. */
   get detail() {
     return this.#detail;
   }
@@ -251,12 +252,12 @@ export class WhepClient extends EventTarget {
     void this.#connect();
   }
 
-  /** Skips what is left of a wait between two tries. */
+  /** Starts the next try at once instead of waiting for its time. */
   retryNow() {
     if (this.#retryAtMs !== null) void this.#connect();
   }
 
-  /** Leaves: deletes the WHEP session (also while the page unloads) and closes the connection. */
+  /** Deletes the WHEP session (also while the page unloads) and closes the connection. */
   stop() {
     window.removeEventListener("online", this.#onOnline);
     this.#cancelRetry();
@@ -281,7 +282,7 @@ export class WhepClient extends EventTarget {
     const { peer } = attempt;
     const transceiver = peer.addTransceiver("video", { direction: "recvonly" });
     preferH264(transceiver);
-    // Conversation wants the smallest buffer that the network's jitter allows; the browser grows it as needed.
+    // A conversation needs the smallest buffer that the network's jitter allows; the browser enlarges it as needed.
     if ("jitterBufferTarget" in transceiver.receiver) transceiver.receiver.jitterBufferTarget = 0;
     peer.addEventListener("track", ({ track, streams }) => {
       if (attempt.over) return;
@@ -306,30 +307,30 @@ export class WhepClient extends EventTarget {
     const response = await fetch(this.#url, {
       method: "POST",
       headers: { "Content-Type": "application/sdp", Accept: "application/sdp", ...this.#authorization() },
-      // The offer's only media section is its last.
+      // The offer has one media section, so a line at its end belongs to that section.
       body: complete && areAllAddresses(candidates) ? `${offer}a=end-of-candidates\r\n` : offer,
       signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
     });
     if (!response.ok) throw await refusal(response);
     const location = response.headers.get("Location");
-    // After a redirect (307), response.url is where the session was made.
+    // After a redirect (307), response.url is the endpoint that created the session.
     attempt.sessionUrl = location === null ? null : new URL(location, response.url || this.#url).href;
     attempt.etag = response.headers.get("ETag");
     const answer = await response.text();
     if (attempt.over) {
-      // Stopped while the server was answering: nobody else knows this session.
+      // The client was stopped while the server was answering. Only this code knows the new session.
       this.#deleteSession(attempt);
       return;
     }
 
-    // Takes effect with the next gathering, so with the next try at the latest.
+    // They take effect when candidates are gathered again, at the latest with the next try.
     const linked = parseIceServerLinks(response.headers.get("Link"));
     if (linked.length > 0) this.#iceServers = linked;
     this.#watch(attempt, transceiver.receiver);
     await peer.setRemoteDescription({ type: "answer", sdp: answer });
     if (complete || attempt.over) return;
 
-    // An SDP's candidate lines lack the "ufrag" that the same candidates carry in events.
+    // The candidate lines in an SDP lack the "ufrag" that the same candidates have in events.
     const sent = new Set(candidates.filter((candidate) => offer.includes(candidate.replace(/ ufrag .*/, ""))));
     let scheduled = false;
     flush = () => {
@@ -358,7 +359,7 @@ export class WhepClient extends EventTarget {
         signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
       });
     } catch {
-      // The candidates of the offer may do; if not, the connect timeout ends this try.
+      // The candidates of the offer may be enough; if not, the connect timeout ends this try.
     }
   }
 
@@ -377,7 +378,7 @@ export class WhepClient extends EventTarget {
       if (attempt.over) return;
       if (peer.connectionState === "connected") {
         attempt.lastMediaAtMs = performance.now();
-        // A server that closes the connection shows only here; ICE would take seconds to notice.
+        // This is the only event when the server closes the connection; ICE would take seconds to notice.
         receiver.transport?.addEventListener("statechange", () => {
           if (receiver.transport?.state === "closed") lost("The server closed the connection.");
         });
@@ -461,7 +462,8 @@ export class WhepClient extends EventTarget {
 }
 
 /**
- * Mien sends H.264 constrained baseline only; an answerer that picks the offer's first codec must find it there.
+ * Mien sends H.264 constrained baseline only; an answerer that picks the offer's first codec must find it
+ * first.
  * @param {RTCRtpTransceiver} transceiver
  */
 function preferH264(transceiver) {
