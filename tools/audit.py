@@ -1,7 +1,7 @@
-"""Known vulnerabilities in what constraints.txt pins, by pip-audit: `make audit`.
+"""Look for known vulnerabilities in the packages that constraints.txt pins, with pip-audit: `make audit`.
 
-Status 0 when there are none, 1 when there are. Where no database of them can be reached nothing is known, which is said
-and is no failure: pip-audit itself reports "no known vulnerabilities" when it has looked nothing up.
+Exit status: 0 without vulnerabilities, 1 with some. If no vulnerability database can be reached, the check is skipped
+with a message and status 0. (pip-audit itself then reports "no known vulnerabilities" without having looked.)
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 PINS = Path(__file__).resolve().parents[1] / "constraints.txt"
 _SERVICES = ("pypi", "osv")
 _TIMEOUT_S = 300
-#: With a database at hand only our own, unpublished packages are unknown to it.
+#: A database that answers knows all packages except our own, unpublished ones.
 _MIN_KNOWN_SHARE = 0.9
 
 
 def audit(service: str) -> tuple[list[dict[str, Any]] | None, str]:
-    """What a database says of every pin, None when it says nothing; and in that case why not."""
+    """A database's result for every pinned package, and ""; without a result None, and the reason."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         command = [sys.executable, "-m", "pip_audit", "--requirement", str(PINS), "--no-deps", "--disable-pip"]
@@ -37,7 +37,7 @@ def audit(service: str) -> tuple[list[dict[str, Any]] | None, str]:
         pins: list[dict[str, Any]] = json.loads(report.read_text())["dependencies"]
     known = [pin for pin in pins if "skip_reason" not in pin]
     if len(known) < _MIN_KNOWN_SHARE * len(pins):
-        return None, f"it knows {len(known)} of {len(pins)} packages"
+        return None, f"knows only {len(known)} of {len(pins)} packages"
     return known, ""
 
 
@@ -58,7 +58,7 @@ def main() -> int:
             say(f"{pin['name']} {pin['version']}: {vulnerability['id']}, fixed in {fixed}")
         say(f"audit: {len(known)} packages looked up in {service}, {len(found)} vulnerabilities")
         return 1 if found else 0
-    say(f"audit skipped, no database of vulnerabilities can be reached here ({'; '.join(reasons)})")
+    say(f"audit skipped: no vulnerability database can be reached ({'; '.join(reasons)})")
     return 0
 
 

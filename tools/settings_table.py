@@ -1,4 +1,4 @@
-"""The table of settings in docs/operating.md, from the settings themselves: python tools/settings_table.py"""
+"""Print the table of settings for docs/operating.md from the settings classes: python tools/settings_table.py"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SERVICES: dict[str, type[ServiceSettings]] = {
 
 
 def table() -> str:
-    """Every setting of every service, those of all services first."""
+    """Every setting of every service as a Markdown table, with the settings of all services first."""
     lines = ["| setting | service | default | meaning |", "|---|---|---|---|"]
     lines += [_line(name, field, "all") for name, field in ServiceSettings.model_fields.items()]
     for service, settings in SERVICES.items():

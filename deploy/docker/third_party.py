@@ -1,6 +1,6 @@
-"""Prints what the given pyproject.toml files need from outside this repository, one requirement a line.
+"""Print the third-party requirements of the given pyproject.toml files, one requirement per line.
 
-An image installs these in a layer of their own, so that a change of Mien's code does not fetch everything again.
+An image installs them in a separate layer, so that a change of Mien's code does not download them again.
 A path may name extras of its package: services/generator/pyproject.toml[torch].
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def third_party(argument: str) -> list[str]:
-    """The requirements of one package and of the extras that the argument names, Mien's own packages left out."""
+    """The requirements of one package and of the extras that the argument names, without Mien's own packages."""
     path, _, extras = argument.rstrip("]").partition("[")
     project = tomllib.loads(Path(path).read_text())["project"]
     wanted = list(project.get("dependencies", []))

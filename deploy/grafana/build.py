@@ -1,7 +1,7 @@
-"""Write the dashboards of dashboards/ from what stands here: `python deploy/grafana/build.py [FOLDER]`.
+"""Generate the dashboards in dashboards/ from this file: `python deploy/grafana/build.py [FOLDER]`.
 
-A dashboard is rows of panels, a panel is a title, a unit and its queries; ids and places follow from the order. The
-JSON is committed, and a test keeps it equal to this file.
+A dashboard is a list of rows, a row is a list of panels, and a panel is a title, a unit and its queries. Panel ids and
+positions follow from the order. The JSON is committed; a test checks that it equals this script's output.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DATASOURCE: Json = {"type": "prometheus", "uid": "${datasource}"}
 
 @dataclass(frozen=True)
 class Query:
-    """PromQL, and what its series are called."""
+    """A PromQL expression and the legend of its series."""
 
     expr: str
     legend: str = ""
@@ -30,7 +30,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture. `unit` is Grafana's name of it; `limit` draws a line where an alert stands."""
+    """One panel. `unit` is Grafana's name of the unit; `limit` draws a line at an alert's threshold."""
 
     title: str
     unit: str
@@ -52,7 +52,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Variable:
-    """Filled with the values of a label."""
+    """A dashboard variable; its choices are the values of a label of the metric `values_of`."""
 
     name: str
     label: str
@@ -69,13 +69,13 @@ class Dashboard:
 
 
 def quantile(q: float, metric: str, by: str = "", where: str = "") -> str:
-    """A quantile of a histogram, over all series or by a label."""
+    """PromQL for a quantile of a histogram, over all series or by a label."""
     labels = f"{by}, le" if by else "le"
     return f"histogram_quantile({q}, sum by ({labels}) (rate({metric}_bucket{braces(where)}[$__rate_interval])))"
 
 
 def mean(metric: str, by: str = "", where: str = "") -> str:
-    """What a histogram's observations come to on average."""
+    """PromQL for the mean of a histogram's observations."""
     group = f" by ({by})" if by else ""
     parts = (f"sum{group} (rate({metric}_{part}{braces(where)}[$__rate_interval]))" for part in ("sum", "count"))
     return " / ".join(parts)
@@ -101,7 +101,7 @@ def stat(title: str, unit: str, expr: str, note: str = "", limit: float | None =
 CALLS = Dashboard(
     "mien-calls",
     "Mien: calls",
-    "From the speaker's packets to the viewer's picture, over all services.",
+    "The path from the speaker's packets to the viewer's video, over all services.",
     (
         Row(
             "Now",
@@ -111,13 +111,13 @@ CALLS = Dashboard(
                     "Places taken",
                     "percentunit",
                     "sum(mien_generator_sessions) / sum(mien_generator_capacity_sessions)",
-                    "Of all places on generators; at 1 new sessions are refused.",
+                    "Share of all generators' session places in use. At 100 % new sessions are refused.",
                     limit=0.85,
                 ),
                 stat("Viewers", "short", 'sum(mien_viewers{state="connected"})'),
                 stat("Speakers", "short", "sum(mien_uplinks)", "Uplinks open on all gateways."),
                 stat(
-                    "Frames a session",
+                    "Frames/s per session",
                     "fps",
                     rate("mien_generated_frames_total") + " / (sum(mien_generator_sessions) > 0)",
                 ),
@@ -125,10 +125,16 @@ CALLS = Dashboard(
                     "Motion to packet, p99",
                     "s",
                     quantile(0.99, "mien_motion_to_packet_seconds"),
-                    "From the gateway's receipt of a motion packet to the encoded frame.",
+                    "Time from the gateway's receipt of a motion packet to the encoded frame.",
                     limit=0.2,
                 ),
-                stat("Not ready", "short", "count(mien_ready == 0) or vector(0)", "Services on 503.", limit=1),
+                stat(
+                    "Not ready",
+                    "short",
+                    "count(mien_ready == 0) or vector(0)",
+                    "Service instances that answer 503 on /readyz.",
+                    limit=1,
+                ),
                 stat(
                     "Alerts firing",
                     "short",
@@ -144,11 +150,12 @@ CALLS = Dashboard(
                     "Uplink packets by result",
                     "pps",
                     (Query(rate("mien_uplink_packets_total", "result"), "{{result}}"),),
-                    "A speaker sends 30 a second. no_owner: valid, but no generator holds the session.",
+                    "A speaker sends 30 packets per second. no_owner: the packet is valid, but no generator holds the "
+                    "session.",
                     stacked=True,
                 ),
                 Panel(
-                    "Uplinks open, and closed by code",
+                    "Uplinks: open, and closed by code",
                     "short",
                     (
                         Query("sum(mien_uplinks)", "open"),
@@ -156,13 +163,14 @@ CALLS = Dashboard(
                             "sum by (code) (increase(mien_uplink_closed_total[$__rate_interval]))", "closed {{code}}"
                         ),
                     ),
-                    "4409: replaced by another uplink of the session. 4410: the session has ended.",
+                    "4409: another uplink of the session replaced this one. 4410: the session has ended.",
                 ),
                 Panel(
-                    "Accepted packets dropped on the way",
+                    "Accepted packets dropped before the generator",
                     "pps",
                     (Query(rate("mien_motion_forward_dropped_total", "reason"), "{{reason}}"),),
-                    "superseded: overtaken by a newer packet of the same session, as it should be under load.",
+                    "superseded: a newer packet of the same session replaced it, which is normal under load. redis: "
+                    "Redis did not accept it.",
                 ),
             ),
         ),
@@ -180,28 +188,28 @@ CALLS = Dashboard(
                     width=6,
                 ),
                 Panel(
-                    "Requests for a session",
+                    "Session requests by result",
                     "reqps",
                     (Query(rate("mien_session_requests_total", "result"), "{{result}}"),),
-                    "full and no-generator are answered 503.",
+                    "Requests with result full or no-generator are answered with 503.",
                     stacked=True,
                     width=6,
                 ),
                 Panel(
-                    "Sessions started and let go by generators",
+                    "Sessions started and ended on generators",
                     "ops",
                     (
                         Query(rate("mien_generator_sessions_started_total", "result"), "{{result}}"),
                         Query(rate("mien_generator_sessions_ended_total", "reason"), "ended: {{reason}}"),
                     ),
-                    "claimed: taken over because no generator held it.",
+                    "claimed: a generator took the session over because no other generator held it.",
                     width=6,
                 ),
                 Panel(
-                    "Starting a session",
+                    "Time to start a session",
                     "s",
                     quantiles("mien_session_start_seconds", 0.5, 0.95),
-                    "Loading the avatar and preparing it.",
+                    "Time to load the avatar and prepare it.",
                     width=6,
                 ),
                 Panel(
@@ -212,25 +220,25 @@ CALLS = Dashboard(
                     width=6,
                 ),
                 Panel(
-                    "Working on an uploaded picture",
+                    "Time to process an uploaded picture",
                     "s",
                     quantiles("mien_avatar_processing_seconds", 0.5, 0.95),
-                    "Empty while nobody uploads.",
+                    "Empty while there are no uploads.",
                     width=6,
                 ),
                 Panel(
                     "Sessions by tier",
                     "short",
                     (Query("sum by (tier) (mien_tier_sessions)", "{{tier}}"),),
-                    "A tier is the engine and the size of the face in pixels.",
+                    "A tier is a face backend and a face size in pixels.",
                     stacked=True,
                     width=6,
                 ),
                 Panel(
-                    "Calls refused",
+                    "API requests refused",
                     "reqps",
                     (Query(rate("mien_requests_refused_total", "reason"), "{{reason}}"),),
-                    "Of those who may not, or not so often.",
+                    "Requests rejected by authorisation or rate limit.",
                     stacked=True,
                     width=6,
                 ),
@@ -243,28 +251,31 @@ CALLS = Dashboard(
                     "Motion to packet",
                     "s",
                     quantiles("mien_motion_to_packet_seconds", 0.5, 0.95, 0.99),
-                    "From the gateway's receipt of a motion packet to the encoded frame.",
+                    "Time from the gateway's receipt of a motion packet to the encoded frame.",
                     limit=0.2,
                 ),
                 Panel(
                     "Mean time by stage",
                     "s",
                     (Query(mean("mien_stage_seconds", "stage"), "{{stage}}"),),
-                    "wait: gateway to face. face is measured once a batch, the others for each frame.",
+                    "wait: from the gateway to the face generator. face: the run of the whole batch, counted for "
+                    "every frame in it.",
                     stacked=True,
                 ),
                 Panel(
                     "Lag of the channels through Redis, p99",
                     "s",
                     (Query(quantile(0.99, "mien_channel_lag_seconds", "channel"), "{{channel}}"),),
-                    "motion: since the gateway took it in. video: since the frame went to the encoder.",
+                    "Age of a message when it is read. motion: since the gateway received it. video: since the frame "
+                    "went to the encoder.",
                     limit=0.2,
                 ),
                 Panel(
-                    "Frames a second",
+                    "Frames per second",
                     "fps",
                     (Query(rate("mien_generated_frames_total", "motion"), "{{motion}}"),),
-                    "default: the uplink has stalled, or has not begun, and the face only breathes.",
+                    "speaker: moved by the speaker's motion. default: the uplink has stalled or has not started, so "
+                    "the face only breathes.",
                     stacked=True,
                 ),
                 Panel(
@@ -275,9 +286,9 @@ CALLS = Dashboard(
                             f"8 * {rate('mien_encoded_bytes_total')} / (sum(mien_generator_sessions) > 0)",
                             "encoded, mean",
                         ),
-                        Query(quantile(0.5, "mien_bitrate_target_bits_per_second"), "target told, p50"),
+                        Query(quantile(0.5, "mien_bitrate_target_bits_per_second"), "target, p50"),
                     ),
-                    "Targets are told only when viewers' feedback moves them.",
+                    "Signaling sends a new target only when viewers' feedback changes it.",
                 ),
                 Panel(
                     "IDR frames, and who asked",
@@ -286,7 +297,7 @@ CALLS = Dashboard(
                         Query(rate("mien_idr_frames_total"), "made"),
                         Query(rate("mien_idr_requests_total", "reason"), "asked: {{reason}}"),
                     ),
-                    "Requests that come together are served by one IDR.",
+                    "One IDR answers all requests that arrive together.",
                 ),
             ),
         ),
@@ -317,27 +328,28 @@ CALLS = Dashboard(
                 ),
                 Panel("Round trip to viewers", "s", quantiles("mien_viewer_rtt_seconds", 0.5, 0.95), limit=0.4),
                 Panel(
-                    "What viewers ask for",
+                    "Retransmission and keyframe requests",
                     "ops",
                     (
-                        Query(rate("mien_viewer_nack_packets_total"), "packets again (NACK)"),
-                        Query(rate("mien_viewer_pli_total"), "keyframes (PLI, FIR)"),
-                        Query(rate("mien_keyframe_requests_total", "reason"), "asked of generators: {{reason}}"),
+                        Query(rate("mien_viewer_nack_packets_total"), "packets requested again (NACK)"),
+                        Query(rate("mien_viewer_pli_total"), "keyframes requested (PLI, FIR)"),
+                        Query(rate("mien_keyframe_requests_total", "reason"), "sent to generators: {{reason}}"),
                     ),
                 ),
                 Panel(
-                    "Frames times viewers",
+                    "Frames to viewers by result",
                     "fps",
                     (
                         Query(rate("mien_fanout_frames_total", "result"), "{{result}}"),
-                        Query(rate("mien_fanout_retired_frames_total"), "of a generator that was replaced"),
+                        Query(rate("mien_fanout_retired_frames_total"), "from a replaced generator"),
                         Query(rate("mien_fanout_bad_frames_total"), "not Annex B"),
                     ),
-                    "dropped_overflow: the viewer did not take them in time. dropped_waiting: before its first IDR.",
+                    "Each frame counts once per viewer. dropped_overflow: the viewer's queue was full. "
+                    "dropped_waiting: the viewer waits for an IDR, at its start or after a loss.",
                     stacked=True,
                 ),
                 Panel(
-                    "Viewers that went",
+                    "Viewers that left, by reason",
                     "ops",
                     (Query(rate("mien_viewers_gone_total", "reason"), "{{reason}}"),),
                     stacked=True,
@@ -368,10 +380,10 @@ CALLS = Dashboard(
                     limit=0.05,
                 ),
                 Panel(
-                    "Redis: reached, failures, reconnects",
+                    "Redis: up, failures, reconnects",
                     "short",
                     (
-                        Query("min(mien_redis_up)", "all reach it"),
+                        Query("min(mien_redis_up)", "up for all instances"),
                         Query(
                             "sum by (job) (increase(mien_redis_failures_total[$__rate_interval]))", "failures {{job}}"
                         ),
@@ -393,14 +405,14 @@ CALLS = Dashboard(
                     "Event loop tasks",
                     "short",
                     (Query("sum by (job) (mien_tasks)", "{{job}}"),),
-                    "A number that only grows is a leak.",
+                    "If the number only grows, a service leaks tasks.",
                     width=6,
                 ),
                 Panel(
                     "CPU",
                     "percentunit",
                     (Query(rate("process_cpu_seconds_total", "job", 'job=~"mien-.+"'), "{{job}}"),),
-                    "1 is one core.",
+                    "Cores in use: 1 is one core.",
                     width=6,
                     stacked=True,
                 ),
@@ -421,7 +433,8 @@ CALLS = Dashboard(
                     "Versions",
                     "short",
                     (Query("count by (service, version) (mien_build_info)", "{{service}} {{version}}"),),
-                    "Instances of each; several versions for long are a rollout that has stopped.",
+                    "Instances of each version. If several versions run for a long time, a rollout has stopped half "
+                    "way.",
                     width=6,
                     stacked=True,
                 ),
@@ -435,7 +448,7 @@ HERE = 'instance="$instance"'
 GENERATOR = Dashboard(
     "mien-generator",
     "Mien: one generator",
-    "What one generator's device thread does with its time, and what comes of it.",
+    "How one generator's device thread and pool spend their time, and the frames they make.",
     (
         Row(
             "Now",
@@ -448,7 +461,7 @@ GENERATOR = Dashboard(
                     limit=0.85,
                 ),
                 stat(
-                    "Frames a session",
+                    "Frames/s per session",
                     "fps",
                     f"{rate('mien_generated_frames_total', where=HERE)} / (sum(mien_generator_sessions{{{HERE}}}) > 0)",
                 ),
@@ -456,7 +469,7 @@ GENERATOR = Dashboard(
                     "Device busy",
                     "percentunit",
                     rate("mien_busy_seconds_total", where=f'{HERE}, thread="device"'),
-                    "Faces of networks, of the device thread's time; 0 where the pool makes all faces.",
+                    "Share of the device thread's time spent on network faces. It is 0 if the pool makes all faces.",
                     limit=0.95,
                 ),
                 stat(
@@ -464,7 +477,7 @@ GENERATOR = Dashboard(
                     "percentunit",
                     rate("mien_busy_seconds_total", where=f'{HERE}, thread="pool"')
                     + f" / sum(mien_pool_threads{{{HERE}}})",
-                    "Warped faces, composition and encoding, of all its threads' time.",
+                    "Share of all pool threads' time spent on warped faces, composition and encoding.",
                     limit=0.9,
                 ),
                 stat(
@@ -474,8 +487,8 @@ GENERATOR = Dashboard(
                 Panel(
                     "Engine and encoder",
                     "short",
-                    (Query(f"mien_generator_info{{{HERE}}}", "{{engine}}, {{encoder}}"),),
-                    "Its name is what matters; the value is always 1.",
+                    (Query(f"mien_generator_info{{{HERE}}}", "{{backend}}, {{h264_encoder}}"),),
+                    "Read the names; the value is always 1.",
                     "stat",
                     3,
                     4,
@@ -492,20 +505,22 @@ GENERATOR = Dashboard(
                         Query(f"mien_tier_sessions{{{HERE}}}", "{{tier}}"),
                         Query(f"mien_generator_capacity_sessions{{{HERE}}}", "places"),
                     ),
-                    "A tier is the engine and the size of the face in pixels.",
+                    "A tier is a face backend and a face size in pixels.",
                 ),
                 Panel(
-                    "Frames a second",
+                    "Frames per second",
                     "fps",
                     (Query(rate("mien_generated_frames_total", "motion", HERE), "{{motion}}"),),
-                    "default: the uplink has stalled, or has not begun, and the face only breathes.",
+                    "speaker: moved by the speaker's motion. default: the uplink has stalled or has not started, so "
+                    "the face only breathes.",
                     stacked=True,
                 ),
                 Panel(
-                    "Motion that got no frame",
+                    "Motion packets without a frame",
                     "pps",
                     (Query(rate("mien_skipped_motion_total", "reason", HERE), "{{reason}}"),),
-                    "superseded: newer motion came first; many of them mean that the device does not keep up.",
+                    "superseded: newer motion arrived before a frame was made. A high rate means that the device "
+                    "cannot keep up.",
                     stacked=True,
                 ),
                 Panel(
@@ -513,10 +528,10 @@ GENERATOR = Dashboard(
                     "ops",
                     (
                         Query(rate("mien_tier_steps_total", "direction", HERE), "{{direction}}"),
-                        Query(f"mien_engine_fallback_info{{{HERE}}}", "no network: {{reason}}"),
+                        Query(f"mien_backend_fallback_info{{{HERE}}}", "network not used: {{reason}}"),
                     ),
-                    "down: the device had no time for all of them, and the session got a simpler face instead of fewer "
-                    "frames. Many in both directions are a load that swings.",
+                    "down: the device had no time for all sessions, so a session got a simpler face instead of fewer "
+                    "frames. Many steps in both directions mean that the load rises and falls.",
                 ),
             ),
         ),
@@ -540,17 +555,18 @@ GENERATOR = Dashboard(
                     "short",
                     (
                         Query(rate("mien_busy_seconds_total", "thread", HERE), "{{thread}}"),
-                        Query(f"mien_pool_threads{{{HERE}}}", "threads of the pool"),
-                        Query(f"mien_device_load_ratio{{{HERE}}}", "device's slowness"),
+                        Query(f"mien_pool_threads{{{HERE}}}", "pool threads"),
+                        Query(f"mien_device_load_ratio{{{HERE}}}", "device load factor"),
                     ),
-                    "With the device at 1 sessions step down; with the pool at its threads they take turns. Slowness: "
-                    "how much longer a batch takes than when the device was measured, alone.",
+                    "If device reaches 1, sessions step down. If pool reaches the number of pool threads, sessions "
+                    "wait for each other. Device load factor: a batch's time divided by the time measured at "
+                    "start-up, when the device had no other work.",
                 ),
                 Panel(
                     "Stages, p50",
                     "s",
                     (Query(quantile(0.5, "mien_stage_seconds", "stage", HERE), "{{stage}}"),),
-                    "face is one run of the device for a whole batch.",
+                    "face: one run of the device for a whole batch.",
                 ),
                 Panel(
                     "Stages, p99",
@@ -558,7 +574,7 @@ GENERATOR = Dashboard(
                     (Query(quantile(0.99, "mien_stage_seconds", "stage", HERE), "{{stage}}"),),
                 ),
                 Panel(
-                    "Faces in one run of the device",
+                    "Faces per device run",
                     "short",
                     (
                         Query(mean("mien_batch_size_sessions", where=HERE), "mean"),
@@ -590,21 +606,21 @@ GENERATOR = Dashboard(
                     ),
                 ),
                 Panel(
-                    "Encoded frames that Redis did not take",
+                    "Encoded frames that Redis did not accept",
                     "fps",
                     (Query(rate("mien_lost_frames_total", where=HERE), "lost"),),
                 ),
                 Panel(
-                    "Sessions started and let go",
+                    "Sessions started and ended",
                     "ops",
                     (
                         Query(rate("mien_generator_sessions_started_total", "result", HERE), "{{result}}"),
                         Query(rate("mien_generator_sessions_ended_total", "reason", HERE), "ended: {{reason}}"),
                     ),
                 ),
-                Panel("Starting a session", "s", quantiles("mien_session_start_seconds", 0.5, 0.95, where=HERE)),
+                Panel("Time to start a session", "s", quantiles("mien_session_start_seconds", 0.5, 0.95, where=HERE)),
                 Panel(
-                    "Age of motion when it is read",
+                    "Age of motion when the generator reads it",
                     "s",
                     quantiles("mien_channel_lag_seconds", 0.5, 0.99, where=f'{HERE}, channel="motion"'),
                 ),
@@ -617,7 +633,7 @@ GENERATOR = Dashboard(
                     "CPU",
                     "percentunit",
                     (Query(f"rate(process_cpu_seconds_total{{{HERE}}}[$__rate_interval])", "cores"),),
-                    "1 is one core.",
+                    "Cores in use: 1 is one core.",
                     width=6,
                 ),
                 Panel(
@@ -650,7 +666,7 @@ DASHBOARDS = {"calls": CALLS, "generator": GENERATOR}
 
 
 def rendered(dashboard: Dashboard) -> Json:
-    """A dashboard as Grafana reads it."""
+    """The JSON of a dashboard as Grafana reads it."""
     return {
         "uid": dashboard.uid,
         "title": dashboard.title,
@@ -786,7 +802,7 @@ def _alert_annotation() -> Json:
 
 
 def write(folder: Path) -> None:
-    """All dashboards, one file each."""
+    """Write every dashboard to its own file."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, dashboard in DASHBOARDS.items():
         (folder / f"{name}.json").write_text(json.dumps(rendered(dashboard), indent=2) + "\n")

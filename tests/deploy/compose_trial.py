@@ -1,8 +1,8 @@
-"""docker-compose's deployment, tried for real: `make trial`. Needs Docker Engine, docker-compose, root, and the images.
+"""Trial of the real docker-compose deployment: `make trial`. Needs Docker Engine, docker-compose, root and the images.
 
-Builds the images, brings everything up, and looks at it as a viewer would who stands somewhere else: a network
-namespace with one cable to this machine, whose end of it is the public address. Nothing reaches the containers from
-there but what is published. Prints a report as it goes and writes it as JSON with --json.
+Builds the images, starts everything, and tests it as a remote viewer would: from a network namespace with one virtual
+cable to this machine. This machine's end of the cable is the public address, so only published ports can be reached
+from the namespace. Prints a report as it runs; --json writes it as JSON.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ ORIGIN = f"http://{PUBLIC_IP}:8080"
 MEDIA_PORTS = "20000:20099"
 AVATAR = ROOT / "services/gateway/mien_gateway/bundled/mien.png"
 BUILT = ("gateway", "generator", "signaling")
-#: Grafana shows what Prometheus knows: the rest of the system can be tried without it.
+#: Grafana only displays Prometheus' data, so the trial can run without it.
 OPTIONAL = {"grafana"}
 _HEALTHY_WITHIN_S = 120.0
-#: The goal is 30, and what is reached is reported; this is what two busy cores must still give to one speaker.
+#: The goal is 30, and the report has the measured rate. Two busy cores must reach at least this rate for one speaker.
 _MIN_FPS = 20
-#: Of 255, mean over a 160x90 picture: below it nothing that a person would see has moved.
+#: Mean change of a 160x90 picture, of 255. Below it, no movement is visible to a person.
 _MOVED = 0.01
 
 
 class TrialFailed(Exception):
-    """Something without which the rest makes no sense."""
+    """A step failed, and the later steps depend on it."""
 
 
 @dataclass
 class Report:
-    """What was looked at, in order: a name, whether it was as it must be, and what was seen."""
+    """The results. checks: (name, whether it passed, the observed value), in order."""
 
     checks: list[tuple[str, bool, str]] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
@@ -69,13 +69,13 @@ class Report:
 
 
 def run(*command: str, stdin: str | None = None, timeout_s: float = 900.0, check: bool = True) -> str:
-    """A command's standard output; raises TrialFailed with the end of what it said if it fails."""
+    """A command's standard output; raises TrialFailed with the end of its output if it fails."""
     done = subprocess.run(
         command, cwd=ROOT, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False
     )
     if check and done.returncode != 0:
         raise TrialFailed(
-            f"{' '.join(command)[:120]} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-2000:]}"
+            f"{' '.join(command)[:120]} exited with status {done.returncode}:\n{(done.stdout + done.stderr)[-2000:]}"
         )
     return done.stdout if check else done.stdout + done.stderr
 
@@ -85,8 +85,8 @@ def docker(*arguments: str, check: bool = True) -> str:
 
 
 @contextmanager
-def far_away() -> Iterator[None]:
-    """A network namespace with one cable to this machine, and counters of the media that arrives there."""
+def viewer_namespace() -> Iterator[None]:
+    """A network namespace with one virtual cable to this machine."""
     run("ip", "netns", "add", NAMESPACE)
     try:
         run("ip", "link", "add", "mien-trial0", "type", "veth", "peer", "name", "mien-trial1", "netns", NAMESPACE)
@@ -105,13 +105,13 @@ def far_away() -> Iterator[None]:
         run("ip", "link", "del", "mien-trial0", check=False)
 
 
-def there(*command: str, stdin: str | None = None, check: bool = True) -> str:
-    """Run in the viewer's namespace."""
+def in_namespace(*command: str, stdin: str | None = None, check: bool = True) -> str:
+    """Run a command in the viewer's namespace."""
     return run("ip", "netns", "exec", NAMESPACE, *command, stdin=stdin, timeout_s=180.0, check=check)
 
 
 class Peer:
-    """A speaker with a viewer in the namespace, watching in the background."""
+    """A background process in the namespace: a speaker and a viewer that watches it."""
 
     def __init__(self, *arguments: str) -> None:
         command = [sys.executable, str(HERE / "trial_peer.py"), ORIGIN, *arguments]
@@ -124,7 +124,7 @@ class Peer:
         )
 
     def first_frame(self) -> str:
-        """Wait for it; the address of the session's watch page."""
+        """Wait for the first frame; returns the address of the session's watch page."""
         event = self._event("first-frame")
         return f"{ORIGIN}/#session={event['session_id']}&token={event['watch_token']}"
 
@@ -137,10 +137,10 @@ class Peer:
         assert self._process.stdout is not None and self._process.stderr is not None
         line = self._process.stdout.readline()
         if not line:
-            raise TrialFailed(f"the peer ended without {name}: {self._process.stderr.read()[-1500:]}")
+            raise TrialFailed(f"the peer ended before the event {name}: {self._process.stderr.read()[-1500:]}")
         event: dict[str, Any] = json.loads(line)
         if event["event"] != name:
-            raise TrialFailed(f"the peer says {event['event']} where {name} was due")
+            raise TrialFailed(f"the peer sent the event {event['event']}, expected {name}")
         return event
 
     def end(self) -> None:
@@ -149,20 +149,20 @@ class Peer:
 
 
 def longest_standstill_s(view: dict[str, Any]) -> float:
-    """The longest time in which a viewer's picture did not move."""
+    """The longest time for which a viewer's video did not move."""
     moved = [at for at, change in zip(view["arrivals_s"], view["changes"], strict=True) if change > _MOVED]
     return max((later - earlier for earlier, later in itertools.pairwise(moved)), default=float("inf"))
 
 
 class Trial:
-    """The steps, in the order in which an operator meets them."""
+    """The steps, in the order in which an operator would do them."""
 
     def __init__(self, report: Report, folder: Path) -> None:
         self.report = report
         self._compose_command = [shutil.which("docker-compose") or "docker", "-p", PROJECT]
         if self._compose_command[0] == "docker":
             self._compose_command.insert(1, "compose")
-        # The builder's own network may have no way out where this machine has one.
+        # The build containers' default network may have no Internet access although this machine has it.
         overriding = folder / "docker-compose.trial.yml"
         services = {name: {"build": {"network": "host"}} for name in BUILT}
         overriding.write_text(yaml.safe_dump({"services": services}))
@@ -179,7 +179,7 @@ class Trial:
     def compose(self, *arguments: str, check: bool = True) -> str:
         return run(*self._compose_command, *arguments, check=check)
 
-    # Coming up
+    # Start
 
     def prepare(self) -> None:
         run("deploy/prepare")
@@ -194,10 +194,10 @@ class Trial:
                 pulled = docker("pull", "-q", image, check=False)
                 if "Error" in pulled or "error" in pulled:
                     if name not in OPTIONAL:
-                        raise TrialFailed(f"{image} is not here and cannot be had: {pulled.strip()}")
-                    self.report.left_out[name] = f"{image} is not here and cannot be had"
+                        raise TrialFailed(f"cannot pull {image}: {pulled.strip()}")
+                    self.report.left_out[name] = f"cannot pull {image}"
                     self.services.remove(name)
-                    print(f"  left out: {name}, since {self.report.left_out[name]}", flush=True)
+                    print(f"  skipped {name}: {self.report.left_out[name]}", flush=True)
 
     def build(self) -> None:
         started_s = time.monotonic()
@@ -211,15 +211,15 @@ class Trial:
             described = json.loads(docker("image", "inspect", image))[0]["Config"]
             labels = described["Labels"]
             self.report.check(
-                f"{name}'s image tells its revision", labels["org.opencontainers.image.revision"] == self.revision
+                f"{name}'s image names its revision", labels["org.opencontainers.image.revision"] == self.revision
             )
-            self.report.check(f"{name}'s image runs as a user of its own", described["User"] == "10001:10001")
-            # The encoder and the network run on ONNX Runtime; signaling has nothing to do with faces.
+            self.report.check(f"{name}'s image runs as its own user", described["User"] == "10001:10001")
+            # The encoder and the face network run on ONNX Runtime; signaling does not need it.
             names = "torch|onnx|pip" + ("|onnxruntime" if name == "signaling" else "")
             unwanted = self._in_image(image, f"ls /opt/mien/lib/python3.11/site-packages | grep -xE '{names}' || true")
-            self.report.check(f"{name}'s image has nothing that it does not need", not unwanted, unwanted)
+            self.report.check(f"{name}'s image contains no unneeded packages", not unwanted, unwanted)
         self.report.figures["image_mb_above_base"] = sizes
-        print(f"  images add to Python's, in MB: {sizes}", flush=True)
+        print(f"  size of the images above Python's, in MB: {sizes}", flush=True)
 
     def refuse_example_secrets(self) -> None:
         for name in BUILT:
@@ -232,7 +232,7 @@ class Trial:
                 check=False,
             )
             self.report.check(
-                f"{name} refuses to start with an example for a secret",
+                f"{name} refuses to start with an example secret",
                 "MIEN_TOKEN_SECRET looks like an example" in said and "change-me-change-me" not in said,
             )
 
@@ -255,35 +255,38 @@ class Trial:
                 )
             time.sleep(1.0)
 
-    # What a viewer sees
+    # Viewer
 
     def call(self) -> None:
         count = ["iptables", "-A", "INPUT", "-p", "udp", "-s", PUBLIC_IP]
-        there(*count, "--sport", MEDIA_PORTS)
-        there("iptables", "-A", "INPUT", "-p", "udp")
+        in_namespace(*count, "--sport", MEDIA_PORTS)
+        in_namespace("iptables", "-A", "INPUT", "-p", "udp")
         peer = Peer("--avatar", str(AVATAR), "--seconds", "20")
         peer.first_frame()
         view = peer.report()
         figures = view["figures"]
-        in_range, all_udp = (int(line.split()[1]) for line in there("iptables", "-nvxL", "INPUT").splitlines()[2:4])
+        in_range, all_udp = (
+            int(line.split()[1]) for line in in_namespace("iptables", "-nvxL", "INPUT").splitlines()[2:4]
+        )
         self.report.figures["call"] = figures | {"join_s": view["join_s"], "standstill_s": longest_standstill_s(view)}
-        self.report.check("the picture is 1280x720", (figures["width"], figures["height"]) == (1280, 720))
+        self.report.check("the video is 1280x720", (figures["width"], figures["height"]) == (1280, 720))
         self.report.check(
-            f"it comes at {_MIN_FPS} frames a second or more", figures["fps"] > _MIN_FPS, f"{figures['fps']} fps"
+            f"the video has at least {_MIN_FPS} frames per second", figures["fps"] > _MIN_FPS, f"{figures['fps']} fps"
         )
         moving = sum(change > _MOVED for change in view["changes"]) / len(view["changes"])
         self.report.check(
-            "it moves all the time", moving > 0.9, f"{moving:.0%} of the pictures differ from the one before"
+            "the video moves all the time", moving > 0.9, f"{moving:.0%} of the frames differ from the previous one"
         )
         self.report.check(
-            "an avatar that was uploaded through the proxy is what speaks",
+            "the speaker uses an avatar that was uploaded through the proxy",
             view["avatar_id"] != "mien",
             "from a shared volume",
         )
         self.report.check("the uplink stayed connected", view["uplink_reconnects"] == 0)
         self.report.check(
             "all media came from the published UDP range",
-            all_udp > 100_000 and all_udp - in_range < 1000,  # a check or two may come from before the NAT knew us
+            all_udp > 100_000
+            and all_udp - in_range < 1000,  # a few ICE checks may arrive before the NAT has its mapping
             f"{in_range} of {all_udp} bytes",
         )
 
@@ -297,10 +300,10 @@ class Trial:
             self.report.check("the generator was scaled to two", len(generators) == 2)
             owners = [one for one in generators if self._metric(one, 8082, "mien_generator_sessions") >= 1]
             if len(owners) != 1:
-                raise TrialFailed(f"{len(owners)} generators hold the session")
+                raise TrialFailed(f"{len(owners)} generators hold the session, expected 1")
             time.sleep(3.0)
             killed = json.loads(docker("inspect", owners[0]))[0]
-            # The service itself, below the container's init.
+            # The service process itself, a child of the container's init.
             service = run("pgrep", "-P", str(killed["State"]["Pid"])).split()[0]
             killed_unix_s = time.time()
             os.kill(int(service), signal.SIGKILL)
@@ -315,57 +318,59 @@ class Trial:
         self.report.figures["scaling_standstill_s"] = round(longest_standstill_s(before), 3)
         self.report.figures["generator_killed_standstill_s"] = round(gap_s, 3)
         self.report.check(
-            "scaling did not touch the call",
+            "scaling did not interrupt the call",
             longest_standstill_s(before) < 0.5,
             f"{longest_standstill_s(before):.2f} s",
         )
-        self.report.check("the viewer's own connection went on", not view["connection_lost"])
-        self.report.check("a picture moves again within 3 s of kill -9", gap_s < 3.0, f"{gap_s:.2f} s")
+        self.report.check("the viewer's connection was not lost", not view["connection_lost"])
+        self.report.check("the video moves again within 3 s of kill -9", gap_s < 3.0, f"{gap_s:.2f} s")
         self.wait_until_healthy()
         after = json.loads(docker("inspect", owners[0]))[0]
-        self.report.check("the killed one came back by itself", after["RestartCount"] == killed["RestartCount"] + 1)
+        self.report.check(
+            "the killed generator restarted by itself", after["RestartCount"] == killed["RestartCount"] + 1
+        )
 
     def browse(self) -> None:
-        """The watch page in a browser, straight and through TURN."""
+        """The watch page in a browser, directly and through TURN."""
         chromium = os.environ.get("MIEN_CHROMIUM") or shutil.which("chromium")
         if chromium is None:
-            self.report.left_out["browser"] = "there is no Chromium here; MIEN_CHROMIUM names one"
-            print(f"  left out: {self.report.left_out['browser']}", flush=True)
+            self.report.left_out["browser"] = "no Chromium found; set MIEN_CHROMIUM to its path"
+            print(f"  skipped the browser: {self.report.left_out['browser']}", flush=True)
             return
         os.environ["MIEN_CHROMIUM"] = chromium
         peer = Peer("--seconds", "120")
         try:
             address = peer.first_frame()
-            self._browse(address, "a browser plays the page's picture", "browser")
+            self._browse(address, "a browser plays the page's video", "browser")
             for chain, port in (("OUTPUT", "--dport"), ("INPUT", "--sport")):
-                there("iptables", "-I", chain, "-p", "udp", port, MEDIA_PORTS, "-j", "DROP")
-            self._browse(address, "a browser behind a firewall plays it through TURN", "browser_relayed")
+                in_namespace("iptables", "-I", chain, "-p", "udp", port, MEDIA_PORTS, "-j", "DROP")
+            self._browse(address, "a browser behind a firewall plays the video through TURN", "browser_relayed")
         finally:
             for chain, port in (("OUTPUT", "--dport"), ("INPUT", "--sport")):
-                there("iptables", "-D", chain, "-p", "udp", port, MEDIA_PORTS, "-j", "DROP", check=False)
+                in_namespace("iptables", "-D", chain, "-p", "udp", port, MEDIA_PORTS, "-j", "DROP", check=False)
             peer.end()
 
     def _browse(self, address: str, name: str, figure: str) -> None:
         command = ["env", f"PYTHONPATH={HERE.parent}", sys.executable, str(HERE / "trial_browser.py")]
-        seen = json.loads(there(*command, stdin=f"{address}\n"))
+        seen = json.loads(in_namespace(*command, stdin=f"{address}\n"))
         self.report.figures[figure] = seen
         ok = (seen["width"], seen["height"]) == (1280, 720) and seen["fps"] > _MIN_FPS / 2 and not seen["errors"]
         self.report.check(name, ok, seen)
 
     def relay(self) -> None:
-        """A viewer whose network lets media through to nobody but the TURN server."""
-        there("iptables", "-I", "OUTPUT", "-p", "udp", "--dport", MEDIA_PORTS, "-j", "DROP")
-        there("iptables", "-I", "INPUT", "-p", "udp", "--sport", MEDIA_PORTS, "-j", "DROP")
-        for transport, lets_out in (("udp", "nothing but TURN"), ("tcp", "no UDP at all")):
+        """A viewer whose network blocks all media except to the TURN server."""
+        in_namespace("iptables", "-I", "OUTPUT", "-p", "udp", "--dport", MEDIA_PORTS, "-j", "DROP")
+        in_namespace("iptables", "-I", "INPUT", "-p", "udp", "--sport", MEDIA_PORTS, "-j", "DROP")
+        for transport, firewall in (("udp", "allows only TURN"), ("tcp", "blocks all UDP")):
             if transport == "tcp":
-                there("iptables", "-I", "OUTPUT", "-p", "udp", "-j", "DROP")
+                in_namespace("iptables", "-I", "OUTPUT", "-p", "udp", "-j", "DROP")
             peer = Peer("--relay", transport, "--seconds", "8")
             peer.first_frame()
             view = peer.report()
             fps = view["figures"]["fps"]
             self.report.figures[f"relayed_over_{transport}"] = view["figures"] | {"join_s": view["join_s"]}
-            self.report.check(f"a viewer whose firewall lets out {lets_out} sees it", fps > _MIN_FPS, f"{fps} fps")
-        there("iptables", "-D", "OUTPUT", "-p", "udp", "-j", "DROP")
+            self.report.check(f"a viewer whose firewall {firewall} receives the video", fps > _MIN_FPS, f"{fps} fps")
+        in_namespace("iptables", "-D", "OUTPUT", "-p", "udp", "-j", "DROP")
         secret = (ROOT / "deploy/secrets/mien_turn_secret.txt").read_text()
         good, expired = (turn_credentials(secret, "trial", int(time.time()) + after_s) for after_s in (600, -1))
         redis = json.loads(docker("inspect", self._of("redis")[0]))[0]["NetworkSettings"]["Networks"]
@@ -377,17 +382,19 @@ class Trial:
             "allowed": [PUBLIC_IP],
             "denied": [*inside, "127.0.0.1", "10.0.0.1", "169.254.169.254", "192.168.1.1"],
         }
-        answer = json.loads(there(sys.executable, str(HERE / "trial_turn.py"), stdin=json.dumps(asked)))
+        answer = json.loads(in_namespace(sys.executable, str(HERE / "trial_turn.py"), stdin=json.dumps(asked)))
         self.report.check(
-            "TURN takes our credentials, and neither wrong nor expired ones",
+            "TURN accepts our credentials and rejects wrong and expired ones",
             answer["credentials"] == {"right": "allocated", "wrong": "401", "expired": "401"},
             answer["credentials"],
         )
-        self.report.check("TURN relays to where signaling is announced", answer["peers"][PUBLIC_IP] == "allowed")
+        self.report.check(
+            "TURN relays to the address that signaling announces", answer["peers"][PUBLIC_IP] == "allowed"
+        )
         denied = {address: answer["peers"][address] for address in asked["denied"]}
-        self.report.check("TURN relays to nothing private", set(denied.values()) == {"403"}, denied)
+        self.report.check("TURN does not relay to private addresses", set(denied.values()) == {"403"}, denied)
 
-    # What an operator looks at
+    # Operator
 
     def inspect(self) -> None:
         self.report.check("every service and its metrics are scraped", *self._targets())
@@ -395,7 +402,7 @@ class Trial:
         found = {
             one["metric"]["service"] for one in self._prometheus(f"query?query={urllib.parse.quote(query)}")["result"]
         }
-        self.report.check("mien_build_info tells the revision of all three", found == set(BUILT), self.revision)
+        self.report.check("mien_build_info has the revision of all three services", found == set(BUILT), self.revision)
         groups = self._prometheus("rules")["groups"]
         unwell = [rule["name"] for group in groups for rule in group["rules"] if rule["health"] == "err"]
         self.report.check(
@@ -404,11 +411,11 @@ class Trial:
         for one in self._containers():
             self._inspect_container(one)
         outside = {
-            path: there("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", f"{ORIGIN}{path}")
+            path: in_namespace("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", f"{ORIGIN}{path}")
             for path in ("/", "/metrics", "/readyz")
         }
         self.report.check(
-            "outside there is the page, and nothing of the operator's",
+            "the outside can reach the page, but not the operator's endpoints",
             outside == {"/": "200", "/metrics": "404", "/readyz": "404"},
             outside,
         )
@@ -421,18 +428,20 @@ class Trial:
             ("a generator", PUBLIC_IP, 8082),
             ("Prometheus", PUBLIC_IP, 9090),
         ]:
-            self.report.check(f"{name} is closed to the outside", not self._is_open(address, port))
-        self.report.check("the proxy alone is open", self._is_open(PUBLIC_IP, 8080))
+            self.report.check(f"{name} cannot be reached from outside", not self._is_open(address, port))
+        self.report.check("the proxy can be reached from outside", self._is_open(PUBLIC_IP, 8080))
 
     def _is_open(self, address: str, port: int) -> bool:
         attempt = f"timeout 3 bash -c '</dev/tcp/{address}/{port}' 2>/dev/null && echo open || echo closed"
-        return there("bash", "-c", attempt).strip() == "open"
+        return in_namespace("bash", "-c", attempt).strip() == "open"
 
     def _inspect_container(self, one: dict[str, Any]) -> None:
         name = one["Name"].lstrip("/").removeprefix(PROJECT).strip("-_")
         rows = docker("top", one["Id"], "-eo", "uid,pid,comm").splitlines()[1:]
         roots = [row for row in rows if row.split()[0] == "0"]
-        self.report.check(f"{name}: no process of root's", bool(rows) and not roots, roots or f"{len(rows)} processes")
+        self.report.check(
+            f"{name}: no process runs as root", bool(rows) and not roots, roots or f"{len(rows)} processes"
+        )
         wrote = docker("exec", one["Id"], "sh", "-c", "touch /intruder /etc/intruder /usr/intruder", check=False)
         host = one["HostConfig"]
         confined = (
@@ -446,14 +455,14 @@ class Trial:
         self.report.check(f"{name}: read-only root, no capabilities, limits", bool(confined))
 
     def down(self) -> None:
-        """Take it all down, seeing how each ends."""
+        """Stop and remove everything, and check how each service ends."""
         services = [one["Id"] for name in BUILT for one in self._containers() if name in one["Name"]]
         self.compose("stop")
         codes = [json.loads(docker("inspect", one))[0]["State"]["ExitCode"] for one in services]
-        self.report.check("Mien's services end with status 0 when they are told to", set(codes) == {0}, codes)
+        self.report.check("Mien's services exit with status 0 when they are stopped", set(codes) == {0}, codes)
         self.clean()
         left = docker("ps", "-aq", "--filter", f"label=com.docker.compose.project={PROJECT}").split()
-        self.report.check("nothing is left", not left)
+        self.report.check("no container is left", not left)
 
     def clean(self) -> None:
         self.compose("down", "-v", "--remove-orphans", check=False)
@@ -477,7 +486,7 @@ class Trial:
             return json.load(answer)["data"]
 
     def _targets(self) -> tuple[bool, str]:
-        """Prometheus looks for replicas every ten seconds, so it may take it a moment to see the last."""
+        """Whether all targets are up, and their jobs. Waits, since Prometheus looks for replicas only every 10 s."""
         deadline_s = time.monotonic() + 40.0
         while True:
             targets = self._prometheus("targets")["activeTargets"]
@@ -495,8 +504,8 @@ class Trial:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Try docker-compose's deployment for real.")
-    parser.add_argument("--json", type=Path, help="write the report there")
+    parser = argparse.ArgumentParser(description="Test the real docker-compose deployment.")
+    parser.add_argument("--json", type=Path, help="Write the report to this file.")
     given = parser.parse_args()
     if os.geteuid() != 0 or not shutil.which("docker"):
         print("the trial needs root and Docker", file=sys.stderr)
@@ -507,22 +516,22 @@ def main() -> int:
         steps: list[tuple[str, Callable[[], None]]] = [
             ("Preparing", trial.prepare),
             ("Building", trial.build),
-            ("Refusing", trial.refuse_example_secrets),
-            ("Coming up", trial.up),
+            ("Rejecting example secrets", trial.refuse_example_secrets),
+            ("Starting", trial.up),
             ("A call", trial.call),
             ("Two generators, one killed", trial.scale_and_kill),
             ("A browser", trial.browse),
             ("Through TURN", trial.relay),
-            ("Looking round", trial.inspect),
-            ("Going down", trial.down),
+            ("Operator's view", trial.inspect),
+            ("Stopping", trial.down),
         ]
         try:
-            with far_away():
+            with viewer_namespace():
                 for title, step in steps:
                     print(title, flush=True)
                     step()
         except TrialFailed as failed:
-            report.check("the trial came to its end", False, failed)
+            report.check("all steps were completed", False, failed)
         finally:
             trial.clean()
     figures = {"passed": report.passed, "left_out": report.left_out, **report.figures}

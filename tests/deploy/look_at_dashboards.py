@@ -1,8 +1,8 @@
-"""Look at the dashboards: `python tests/deploy/look_at_dashboards.py [--seconds 180] [--out FOLDER]`.
+"""Check the dashboards with real data: `python tests/deploy/look_at_dashboards.py [--seconds 180] [--out FOLDER]`.
 
-Runs all of Mien with speakers that come and go and viewers that join and leave, a real Prometheus
-that scrapes it, asks Prometheus every query of every panel, draws the answers as one picture a dashboard, and says
-which panels stayed empty. Needs the `prometheus` program (Debian's package of that name).
+Runs all of Mien, with speakers and viewers that join and leave, and a real Prometheus that scrapes it. Then it runs the
+queries of all panels, draws the results as one picture per dashboard, and lists the panels that stayed empty. Needs the
+`prometheus` program (Debian package `prometheus`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Series = list[tuple[str, list[tuple[float, float]]]]
 
 
 def configuration(stack: Stack) -> str:
-    """Prometheus' configuration (YAML is a superset of JSON), jobs named as everywhere in deploy/."""
+    """Prometheus' configuration as JSON, a subset of YAML. The job names are those used in deploy/."""
     jobs = [
         {
             "job_name": f"mien-{name}",
@@ -65,10 +65,10 @@ def configuration(stack: Stack) -> str:
 
 @contextlib.asynccontextmanager
 async def prometheus(stack: Stack) -> AsyncIterator[str]:
-    """A Prometheus that scrapes this stack; its URL."""
+    """Run a Prometheus that scrapes this stack; yields its URL."""
     program = shutil.which("prometheus")
     if program is None:
-        sys.exit("there is no `prometheus` on this machine: apt-get install prometheus")
+        sys.exit("the program `prometheus` is not installed: apt-get install prometheus")
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="mien-prometheus-") as folder:
         config = Path(folder, "prometheus.yml")
@@ -88,7 +88,7 @@ async def prometheus(stack: Stack) -> AsyncIterator[str]:
 
 
 async def speak(mien: MienClient, stay_s: float, away_s: float) -> None:
-    """A speaker that comes and goes, with a viewer that stays half as long."""
+    """A speaker that joins and leaves, and a viewer that stays half as long."""
     track = MotionTrack.load(DEMO_TRACK)
     while True:
         async with speaking_session(mien, BUNDLED_AVATAR) as (session, uplink), asyncio.TaskGroup() as group:
@@ -109,7 +109,7 @@ async def watch(url: str, token: str, seconds: float) -> None:
 
 
 async def misbehave(mien: MienClient) -> None:
-    """Packets that are none, and uploads, every few seconds."""
+    """Send invalid packets and upload an avatar every few seconds."""
     while True:
         await mien.upload_avatar(_PICTURE)
         session = await mien.create_session(BUNDLED_AVATAR)
@@ -122,7 +122,7 @@ async def misbehave(mien: MienClient) -> None:
 
 
 async def live(stack: Stack, seconds: float) -> None:
-    """What the dashboards are to show."""
+    """Run the calls that the dashboards shall show."""
     async with MienClient(stack.url) as mien:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
@@ -132,12 +132,12 @@ async def live(stack: Stack, seconds: float) -> None:
 
 
 def filled_in(expr: str, generator: str) -> str:
-    """A panel's query with what Grafana would put in place of its variables."""
+    """A panel's query with its variables replaced, as Grafana replaces them."""
     return expr.replace("$__rate_interval", _RATE_INTERVAL).replace("$instance", generator)
 
 
 async def answers(http: httpx.AsyncClient, expr: str, legend: str, start_s: float, end_s: float) -> Series:
-    """What Prometheus says to one query; series without a single number are left out."""
+    """Prometheus' result for one query, without series that have no number."""
     parameters = {"query": expr, "start": str(start_s), "end": str(end_s), "step": str(_SCRAPE_INTERVAL_S)}
     body = (await http.get("/api/v1/query_range", params=parameters)).json()
     if body["status"] != "success":
@@ -192,7 +192,7 @@ def _draw_heatmap(axes: Axes, series: Series) -> None:
 
 
 async def look(url: str, start_s: float, end_s: float, generator: str, out: Path) -> list[str]:
-    """Draw every dashboard into `out`; the panels whose queries brought nothing, by name."""
+    """Draw every dashboard into `out`. Returns the queries without a result, with their panels."""
     empty: list[str] = []
     async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
         for path in sorted((ROOT / "deploy/grafana/dashboards").glob("*.json")):
@@ -234,7 +234,7 @@ async def main(seconds: float, out: Path) -> int:
         await live(stack, seconds)
         generator = stack.service_url("generator").removeprefix("http://")
         empty = await look(url, start_s, time.time(), generator, out)
-    print(f"drawn into {out}")
+    print(f"pictures written to {out}")
     for line in empty:
         print(f"EMPTY {line}")
     return 1 if empty else 0

@@ -1,4 +1,4 @@
-"""docker-compose's files, read: what an operator's policy asks of them. That they work is `make trial`'s to show."""
+"""Static checks of the docker-compose files against an operator's policy. `make trial` tests that they work."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ OURS: dict[str, type[ServiceSettings]] = {
 DOCKERFILE = (ROOT / "deploy/docker/Dockerfile").read_text()
 TURNSERVER = (ROOT / "deploy/coturn/turnserver.conf").read_text()
 
-#: RFC 6890's registries, as far as one could hear an answer from there, and multicast.
-NOBODYS = """
+#: The special-purpose ranges of RFC 6890 from which an answer could come, and multicast.
+NOT_PUBLIC = """
     0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24
     192.168.0.0/16 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 224.0.0.0/4 240.0.0.0/4
     ::/128 ::1/128 ::ffff:0:0/96 64:ff9b::/96 100::/64 2001::/23 2001:db8::/32 2002::/16 fc00::/7 fe80::/10 ff00::/8
@@ -50,7 +50,7 @@ def test_the_whole_system_is_there() -> None:
 def test_images_are_pinned(service: dict[str, Any]) -> None:
     name, _, tag = service["image"].rpartition(":")
     assert name
-    assert re.search(r"\d", tag), "a tag that names a version"
+    assert re.search(r"\d", tag), "the tag must name a version"
 
 
 @each_service
@@ -70,7 +70,7 @@ def test_one_container_has_one_capability() -> None:
 
 
 @each_service
-def test_nobody_is_root(service: dict[str, Any]) -> None:
+def test_no_service_runs_as_root(service: dict[str, Any]) -> None:
     if "build" in service:
         target = service["build"]["target"]
         assert f"FROM service AS {target}\n" in DOCKERFILE
@@ -78,7 +78,7 @@ def test_nobody_is_root(service: dict[str, Any]) -> None:
         assert int(service["user"].partition(":")[0]) > 0
 
 
-def test_our_images_run_as_a_user_of_a_fixed_number_and_end_on_sigterm() -> None:
+def test_our_images_run_with_a_fixed_user_id_and_end_on_sigterm() -> None:
     service = DOCKERFILE[DOCKERFILE.index("FROM python AS service") : DOCKERFILE.index("FROM service AS gateway")]
     assert "USER 10001:10001\n" in service
     assert "STOPSIGNAL SIGTERM\n" in service
@@ -97,7 +97,7 @@ def test_bases_are_pinned_and_dependencies_constrained() -> None:
     installs = re.findall(r"pip --python \S+ install (.*)", DOCKERFILE)
     assert installs
     assert all("-c constraints.txt" in install or "--no-deps" in install for install in installs)
-    # A local version (2.13.0+cpu) is of one machine; an image of another kind would find none.
+    # A local version such as 2.13.0+cpu exists only for one kind of machine; other images could not install it.
     assert not re.findall(r"^[^#\n]*\+.*$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
 
 
@@ -131,7 +131,7 @@ def test_every_setting_that_is_given_exists(name: str) -> None:
     assert in_image <= every_setting
 
 
-def test_secrets_are_files_that_are_not_ours_to_keep() -> None:
+def test_secrets_are_files_outside_the_repository() -> None:
     assert all(set(secret) == {"file"} for secret in COMPOSE["secrets"].values())
     for service in SERVICES.values():
         assert set(service.get("secrets", [])) <= COMPOSE["secrets"].keys()
@@ -143,11 +143,11 @@ def test_secrets_are_files_that_are_not_ours_to_keep() -> None:
         ["git", "ls-files", "deploy/secrets", ".env"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     if tracked.returncode != 0:
-        pytest.skip("this is no git checkout")
+        pytest.skip("this is not a git checkout")
     assert tracked.stdout.split() in ([], ["deploy/secrets/.gitignore"])
 
 
-def test_the_builder_sees_nothing_but_what_images_are_made_of() -> None:
+def test_the_build_context_holds_only_what_images_need() -> None:
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
     assert lines[0] == "*"
     assert {line for line in lines if line.startswith("!")} == {
@@ -189,7 +189,7 @@ def test_one_range_of_media_ports_in_every_place() -> None:
     first, last = map(int, signaling["sysctls"]["net.ipv4.ip_local_port_range"].split())
     assert signaling["ports"] == [f"{first}-{last}:{first}-{last}/udp"]
     assert int(signaling["environment"]["MIEN_MAX_VIEWERS"]) <= 0.9 * (last - first + 1)
-    assert last < 30000, "above are the host's own ephemeral ports, and Kubernetes' NodePorts"
+    assert last < 30000, "from 30000 on are Kubernetes' NodePorts and the host's ephemeral ports"
     decision = (ROOT / "docs/decisions/0007-media-ports.md").read_text()
     assert f"`{first} {last}`" in decision
     assert f"MIEN_MAX_VIEWERS={signaling['environment']['MIEN_MAX_VIEWERS']}" in decision
@@ -217,7 +217,7 @@ def test_turn_relays_to_nothing_private() -> None:
             int(first) <= int(address) <= int(last) for first, last in ranges if first.version == address.version
         )
 
-    for network in map(ipaddress.ip_network, NOBODYS.split()):
+    for network in map(ipaddress.ip_network, NOT_PUBLIC.split()):
         assert denied(str(network[0])), network
         assert denied(str(network[-1])), network
     assert not any(map(denied, ("1.1.1.1", "9.255.255.255", "172.32.0.1", "2a00::1", "2606:4700::1")))
@@ -232,7 +232,7 @@ def test_the_proxy_takes_what_the_gateway_takes() -> None:
     size = re.search(r"client_max_body_size (\d+)m;", avatars)
     assert size is not None
     assert int(size[1]) * 2**20 > GatewaySettings.model_fields["max_upload_bytes"].default
-    # What an operator would see in a log is which call it was, never whose.
+    # The log may say which kind of call it was, but must not identify the client or the session.
     formats = nginx[nginx.index("log_format") : nginx.index("access_log")]
     assert not re.search(r"\$(request_uri|uri|request|remote_addr|args|http_authorization)\b", formats)
 
@@ -264,7 +264,7 @@ def test_the_gpu_is_reserved_for_an_image_that_can_use_it() -> None:
     (device,) = generator["deploy"]["resources"]["reservations"]["devices"]
     assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
     assert generator["build"]["target"] == "generator-gpu"
-    assert generator["environment"]["MIEN_ENGINE"] == "torch"
+    assert generator["environment"]["MIEN_FACE_BACKEND"] == "torch"
     assert "services/generator/pyproject.toml[torch]" in DOCKERFILE
 
 

@@ -1,4 +1,4 @@
-"""The Kubernetes manifests as a cluster gets them: rendered, valid, and in keeping with the services' own settings."""
+"""The Kubernetes manifests, rendered as for a cluster: they are valid and match the services' own settings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
     "mien-signaling": SignalingSettings,
 }
 
-#: preStop's `sleep` is there from this one on.
+#: The first release with preStop's `sleep`.
 _OLDEST = "1.30"
 _CUSTOM = {
     "ServiceMonitor": "monitoring.coreos.com/v1",
@@ -47,7 +47,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Manifests:
-    """What `kubectl kustomize` makes of a folder."""
+    """The objects that `kubectl kustomize` renders from a folder."""
 
     objects: tuple[Json, ...]
 
@@ -68,7 +68,7 @@ class Manifests:
             yield name, self.named("Deployment", name)["spec"]["template"]["spec"]
 
     def environment(self, pod: Json) -> dict[str, str]:
-        """What a pod's one container finds in its environment; references to fields of the pod as some address."""
+        """The environment of a pod's one container; references to fields of the pod give a fixed address."""
         (container,) = pod["containers"]
         found: dict[str, str] = {}
         for source in container.get("envFrom", []):
@@ -91,7 +91,7 @@ class Manifests:
 
 @cache
 def kustomize() -> list[str]:
-    """The command that renders a folder: kubectl's own kustomize, or the program of that name, version 5 or later."""
+    """The command that renders a folder: `kubectl kustomize` or `kustomize build`, version 5 or later."""
     for command, ask in ((["kubectl", "kustomize"], ["version", "--client"]), (["kustomize", "build"], ["version"])):
         if shutil.which(command[0]):
             told = subprocess.run([command[0], *ask], capture_output=True, text=True, check=False).stdout
@@ -110,7 +110,7 @@ def rendered(folder: Path) -> Manifests:
 
 @pytest.fixture(params=[*OVERLAYS, "+external-redis", "+s3-avatars", "+gpu+hostnetwork"])
 def manifests(request: pytest.FixtureRequest, tmp_path: Path) -> Manifests:
-    """Each overlay, and what an operator may make of base and components."""
+    """Each overlay, and combinations of components that an operator may choose."""
     name: str = request.param
     if not name.startswith("+"):
         return rendered(K8S / "overlays" / name)
@@ -127,7 +127,7 @@ def overlay(request: pytest.FixtureRequest) -> Manifests:
 
 
 def matches(selector: Json, labels: dict[str, str]) -> bool:
-    """Whether a label selector (matchLabels, matchExpressions with In) selects such a pod."""
+    """Whether a label selector (matchLabels, matchExpressions with In) selects a pod with these labels."""
     wanted: bool = selector.get("matchLabels", {}).items() <= labels.items()
     for expression in selector.get("matchExpressions", []):
         assert expression["operator"] == "In"
@@ -180,11 +180,11 @@ def test_no_pod_can_do_more_than_its_work(manifests: Manifests) -> None:
         for volume in pod["volumes"]:
             assert "hostPath" not in volume
             if "emptyDir" in volume:
-                assert "sizeLimit" in volume["emptyDir"], "what a pod writes is bounded"
+                assert "sizeLimit" in volume["emptyDir"], "an emptyDir needs a size limit"
 
 
 def secret_files(pod: Json) -> set[str]:
-    """The files that a pod finds its secrets in."""
+    """The names of the files in which a pod finds its secrets."""
     (volume,) = (volume for volume in pod["volumes"] if "secret" in volume)
     assert volume["secret"]["secretName"] == "mien-secrets"
     assert volume["secret"]["defaultMode"] == 0o440
@@ -253,11 +253,11 @@ def test_alive_ready_and_started_are_three_questions(manifests: Manifests) -> No
     for _, pod in manifests.services:
         (container,) = pod["containers"]
         asked = {kind: container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness", "readiness")}
-        # A start that waited for readiness would be killed for want of Redis, and a restart brings no Redis.
+        # If the startup probe asked for readiness, a missing Redis would restart the pod, and a restart does not help.
         assert asked == {"startup": "/livez", "liveness": "/livez", "readiness": "/readyz"}
 
 
-def test_who_ends_has_time_to_end_well(manifests: Manifests) -> None:
+def test_pods_have_time_to_shut_down_cleanly(manifests: Manifests) -> None:
     for name, pod in manifests.services:
         (container,) = pod["containers"]
         before_s = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
@@ -266,7 +266,7 @@ def test_who_ends_has_time_to_end_well(manifests: Manifests) -> None:
         drain_s = float(manifests.environment(pod).get("MIEN_DRAIN_S", drain_s))
         assert pod["terminationGracePeriodSeconds"] >= before_s + drain_s + 10
         if manifests.named("Service", name)["spec"].get("clusterIP") != "None":
-            assert before_s >= 3, f"requests still come to {name} until its endpoint is forgotten"
+            assert before_s >= 3, f"{name} still gets requests until its endpoint is removed"
 
 
 def test_nodes_can_be_emptied_one_pod_at_a_time(manifests: Manifests) -> None:
@@ -281,7 +281,10 @@ def test_nodes_can_be_emptied_one_pod_at_a_time(manifests: Manifests) -> None:
 
 
 def peers(manifests: Manifests, labels: dict[str, str], direction: str) -> set[tuple[str, str]]:
-    """Who may talk to (ingress) or be talked to by (egress) a pod with these labels: (who, protocol/port)."""
+    """The peers that may connect to a pod with these labels (ingress) or that it may connect to (egress).
+
+    Each is (peer, protocol/port).
+    """
     side = {"ingress": "from", "egress": "to"}[direction]
     found: set[tuple[str, str]] = set()
     for policy in manifests.of("NetworkPolicy"):
@@ -310,7 +313,7 @@ def labels_of(name: str) -> dict[str, str]:
     return {"app.kubernetes.io/name": name, "app.kubernetes.io/part-of": "mien"}
 
 
-def test_nobody_talks_to_anybody_unless_it_is_said(manifests: Manifests) -> None:
+def test_all_traffic_is_denied_unless_it_is_allowed(manifests: Manifests) -> None:
     deny = manifests.named("NetworkPolicy", "mien-default-deny")["spec"]
     assert deny == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     assert "pod-security.kubernetes.io/enforce" in manifests.of("Namespace")[0]["metadata"]["labels"]
@@ -336,14 +339,14 @@ def test_the_cpu_overlay_as_a_table_of_who_talks_to_whom() -> None:
         ("::/0", "UDP/1024"),
     }
     block = cpu.named("NetworkPolicy", "mien-media")["spec"]["egress"][0]["to"][0]["ipBlock"]
-    assert block["except"] == ["169.254.0.0/16"], "clouds' metadata is nobody's viewer"
+    assert block["except"] == ["169.254.0.0/16"], "the cloud's metadata service is not a viewer"
 
 
 def test_media_ports_are_those_that_are_opened(manifests: Manifests) -> None:
     signaling = manifests.named("Deployment", "mien-signaling")["spec"]["template"]["spec"]
     sysctls = {one["name"]: one["value"] for one in signaling["securityContext"].get("sysctls", [])}
     if signaling.get("hostNetwork"):
-        assert not sysctls, "the kubelet refuses network sysctls on the node's network"
+        assert not sysctls, "the kubelet rejects network sysctls on the node's network"
         assert manifests.of("Namespace")[0]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "privileged"
         assert manifests.named("NetworkPolicy", "mien-redis-from-nodes")
         return
@@ -354,7 +357,7 @@ def test_media_ports_are_those_that_are_opened(manifests: Manifests) -> None:
     assert manifests.of("Namespace")[0]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
-def test_gpu_pods_ask_for_a_gpu_and_are_let_onto_its_node() -> None:
+def test_gpu_pods_request_a_gpu_and_tolerate_its_node() -> None:
     pod = dict(rendered(K8S / "overlays/gpu").services)["mien-generator"]
     (container,) = pod["containers"]
     assert container["image"].startswith("mien/generator-gpu:")
@@ -378,7 +381,7 @@ def test_turn_only_lets_no_viewer_in_but_by_turn() -> None:
     for name, pod in turn_only.services:
         assert ("MIEN_TURN_URLS" in turn_only.environment(pod)) == (name != "mien-generator")
         assert ("mien_turn_secret" in secret_files(pod)) == (name != "mien-generator")
-        assert "MIEN_PUBLIC_IP" not in turn_only.environment(pod), "viewers must be told the pod, which relays reach"
+        assert "MIEN_PUBLIC_IP" not in turn_only.environment(pod), "relays reach only the pod's address"
 
 
 def test_coturn_relays_from_the_ports_that_are_opened_to_it() -> None:
@@ -401,7 +404,7 @@ def test_coturn_relays_from_the_ports_that_are_opened_to_it() -> None:
 
 
 def test_coturn_allows_the_peers_it_is_told(tmp_path: Path) -> None:
-    """deploy/coturn/start with everything that stands at fixed places put elsewhere."""
+    """Runs deploy/coturn/start with its fixed paths replaced by temporary ones."""
     (tmp_path / "secret").write_text(_GOOD_SECRET)
     (tmp_path / "turnserver").write_text("#!/bin/sh\n")
     (tmp_path / "turnserver").chmod(0o755)
@@ -476,7 +479,7 @@ def test_scaling_follows_what_fills_up(overlay: Manifests) -> None:
     for name, spec in scaled.items():
         deployment = overlay.named("Deployment", spec["scaleTargetRef"]["name"])
         assert deployment["metadata"]["name"] == name
-        assert "replicas" not in deployment["spec"], "an apply would set KEDA's number back"
+        assert "replicas" not in deployment["spec"], "an apply would reset the number of pods that KEDA has set"
         assert 2 <= spec["minReplicaCount"] < spec["maxReplicaCount"]
         assert spec["minReplicaCount"] <= spec["fallback"]["replicas"] <= spec["maxReplicaCount"]
         (trigger,) = spec["triggers"]
@@ -486,7 +489,7 @@ def test_scaling_follows_what_fills_up(overlay: Manifests) -> None:
     assert scaled["mien-generator"]["triggers"][0]["metadata"]["query"] == (
         "sum(mien_generator_sessions) / avg(mien_generator_capacity_sessions)"
     )
-    assert float(scaled["mien-generator"]["triggers"][0]["metadata"]["threshold"]) < 0.85, "before MienCapacityShort"
+    assert float(scaled["mien-generator"]["triggers"][0]["metadata"]["threshold"]) < 0.85, "MienCapacityShort's limit"
     signaling = dict(overlay.services)["mien-signaling"]
     most = int(overlay.environment(signaling)["MIEN_MAX_VIEWERS"])
     assert float(scaled["mien-signaling"]["triggers"][0]["metadata"]["threshold"]) < most

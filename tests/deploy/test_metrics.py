@@ -1,4 +1,4 @@
-"""Metrics, rules, dashboards and runbooks speak of the same things, and a running system exports all of them."""
+"""Metrics, rules, dashboards and runbooks use the same names, and a running system exports all of them."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ SCALED = ROOT / "deploy/k8s/components/autoscaling/scaledobjects.yaml"
 RULES = sorted((PROMETHEUS / "rules").glob("*.yml"))
 SERVICES = ("gateway", "generator", "signaling")
 
-#: What Prometheus itself adds.
+#: Metrics that Prometheus itself adds.
 _PROMETHEUS_OWN = {"up", "ALERTS"}
 _UNITS = ("_seconds", "_bytes", "_ratio", "_bits_per_second", "_info", "_ready", "_up")
-#: Plain counts of things name the thing.
+#: Gauges that count something end with its name.
 _THINGS = ("_sessions", "_viewers", "_uplinks", "_tasks", "_threads")
 _LABELS = {
     *("result", "reason", "code", "status", "method", "state", "stage", "channel", "tier"),
     *("motion", "direction", "thread"),
-    *("service", "version", "revision", "engine", "encoder", "le"),
+    *("service", "version", "revision", "backend", "h264_encoder", "le"),
 }
-#: More series of one metric on one instance than this grow with something that nobody bounds.
+#: If one metric has more series than this on one instance, a label probably has unbounded values.
 _MOST_SERIES = 60
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A query and where it stands."""
+    """A query and the place where it is used."""
 
     where: str
     expr: str
@@ -60,7 +60,7 @@ def rules(kind: str) -> list[dict[str, str]]:
 
 
 def queries() -> Iterator[Asked]:
-    """Every query of every rule, panel and autoscaler, with something in place of Grafana's variables."""
+    """Every query of every rule, panel and autoscaler, with Grafana's variables replaced."""
     for rule in (*rules("record"), *rules("alert")):
         yield Asked(rule.get("alert") or rule["record"], rule["expr"])
     for scaled in yaml.safe_load_all(SCALED.read_text()):
@@ -82,12 +82,12 @@ def queries() -> Iterator[Asked]:
 
 def with_variables(expr: str) -> str:
     filled = expr.replace("$__rate_interval", "1m").replace("$instance", "generator:8082")
-    assert "$" not in filled, f"a variable that no dashboard defines: {expr}"
+    assert "$" not in filled, f"a variable that this test does not know: {expr}"
     return filled
 
 
 def metric_names(expr: str) -> set[str]:
-    """The metrics that a query names: what is left when strings, matchers, groupings and functions are taken away."""
+    """The metrics in a query: what remains after removing strings, matchers, groupings and functions."""
     bare = re.sub(r'"[^"]*"', "", expr)
     bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]", " ", bare)
     bare = re.sub(r"\b(by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)", " ", bare)
@@ -165,7 +165,7 @@ def test_dashboards_know_no_machine() -> None:
             place = panel["gridPos"]
             cells = {(place["x"] + dx, place["y"] + dy) for dx in range(place["w"]) for dy in range(place["h"])}
             assert max(x for x, _ in cells) < 24
-            assert not cells & taken, f"{panel['title']} lies on another panel"
+            assert not cells & taken, f"{panel['title']} overlaps another panel"
             taken |= cells
 
 
@@ -185,7 +185,7 @@ def test_every_alert_has_its_runbook() -> None:
 
 @pytest.fixture(scope="module")
 def scraped() -> dict[str, list[Metric]]:
-    """What the services of a running system export after a call with a viewer, each service's families."""
+    """The metric families that each service of a running system exports after a call with a viewer."""
 
     async def run() -> dict[str, list[Metric]]:
         from mien_client.launcher import Stack, StackOptions
@@ -219,7 +219,7 @@ def test_every_query_names_what_a_running_system_exports(scraped: dict[str, list
     shown = set().union(*(metric_names(asked.expr) for asked in queries()))
     families = {family.name for found in scraped.values() for family in own(found)}
     unseen = {family for family in families if not any(name.startswith(family) for name in shown)}
-    assert not unseen, "measured, and nobody ever looks at it"
+    assert not unseen, "no rule or dashboard uses these metrics"
 
 
 @pytest.mark.e2e

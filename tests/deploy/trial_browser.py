@@ -1,6 +1,6 @@
-"""The watch page in Chromium, where the compose trial's viewer stands. Prints one JSON object; needs MIEN_CHROMIUM.
+"""Open the watch page in Chromium, in the compose trial's network namespace. Prints one JSON object.
 
-Reads the page's address from standard input, since it holds a watch token.
+Needs MIEN_CHROMIUM. Reads the page's address from standard input, because it contains a watch token.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _PLAYING_S = 6.0
 
 
 async def main(address: str) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     async with browser_page(os.environ["MIEN_CHROMIUM"]) as page, asyncio.timeout(_WITHIN_S + _PLAYING_S):
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("console", lambda message: said.append(message.text) if "Security Policy" in message.text else None)
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("console", lambda message: messages.append(message.text) if "Security Policy" in message.text else None)
         await page.goto(address)
         await reach(page, "ready")
         await page.click("#play")
@@ -32,7 +32,7 @@ async def main(address: str) -> None:
         stats = await page.evaluate("({...window.mien.stats})")
     seen = {name: stats[name] for name in ("width", "height", "codec", "latencyMs")}
     fps = round((stats["framesDecoded"] - before) / _PLAYING_S, 1)
-    sys.stdout.write(json.dumps(seen | {"fps": fps, "errors": said}) + "\n")
+    sys.stdout.write(json.dumps(seen | {"fps": fps, "errors": messages}) + "\n")
 
 
 if __name__ == "__main__":

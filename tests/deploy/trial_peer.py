@@ -1,7 +1,7 @@
-"""A speaker and a viewer as the compose trial wants them: real clients, on their own network, knowing one address.
+"""A speaker and a viewer for the compose trial: real clients in their own network, which know only the origin.
 
-MIEN_API_KEY is an operator's. Prints one JSON object a line: {"event": "first-frame"} with what another viewer needs,
-then, at the end or on SIGTERM, {"event": "report"}.
+MIEN_API_KEY is an operator's API key. Prints one JSON object per line: first {"event": "first-frame"} with the data
+that another viewer needs, then {"event": "report"} at the end or on SIGTERM.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mien_client.viewer import Viewer
 from mien_shared.settings import IceServer
 from mien_shared.wire.track import MotionTrack
 
-#: Pictures are compared this small: what moves is a head, what stands still is noise of the encoder.
+#: Frames are compared at this size: it keeps the movement of a head and removes the encoder's noise.
 _WIDTH, _HEIGHT = 160, 90
 
 
@@ -36,7 +36,7 @@ def say(event: str, **fields: object) -> None:
 
 
 async def watch(viewer: Viewer, session: Session, report: ViewReport, changes: list[float]) -> None:
-    """Count pictures, and by how much (mean absolute difference, of 255) each differs from the one before."""
+    """Record each frame, and its mean absolute difference (of 255) from the previous frame."""
     before: np.ndarray[tuple[int, ...], np.dtype[np.int16]] | None = None
     async for frame in viewer.frames():
         if not changes:
@@ -85,10 +85,10 @@ async def main(origin: str, avatar: str, seconds: float, relay: str | None) -> N
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("origin")
-    parser.add_argument("--avatar", default="mien", help="an avatar's id, or a picture to upload")
+    parser.add_argument("--avatar", default="mien", help="An avatar's id, or a picture file to upload.")
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--relay", choices=["udp", "tcp"], help="use the session's TURN server, reached over this")
+    parser.add_argument("--relay", choices=["udp", "tcp"], help="Use the session's TURN server over this transport.")
     given = parser.parse_args()
     if Path(given.avatar).suffix and not Path(given.avatar).is_file():
-        parser.error(f"there is no picture {given.avatar}")
+        parser.error(f"the picture {given.avatar} does not exist")
     asyncio.run(main(given.origin, given.avatar, given.seconds, given.relay))

@@ -1,7 +1,7 @@
-"""What a TURN server lets a stranger do, asked from outside with a real TURN client. Prints one JSON object.
+"""Test from outside what a TURN server allows, with a real TURN client. Prints one JSON object.
 
-Reads one from standard input: {"server": [host, port], "username", "credential", "expired": {"username", "credential"},
-"allowed": [address, ...], "denied": [address, ...]}.
+Reads one JSON object from standard input: {"server": [host, port], "username", "credential", "expired": {"username",
+"credential"}, "allowed": [address, ...], "denied": [address, ...]}.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ async def client(server: tuple[str, int], username: str, credential: str) -> Asy
 
 
 async def allocated(server: tuple[str, int], username: str, credential: str) -> str:
-    """ "allocated", or why not."""
+    """ "allocated", or the error code of the refusal."""
     async with client(server, username, credential) as protocol:
         try:
             await protocol.connect()

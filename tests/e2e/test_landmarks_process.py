@@ -63,4 +63,4 @@ def test_input_that_stops_within_a_picture_is_named() -> None:
     done = answers_to(HEADER.pack(320, 240, 0) + bytes(10))
     assert done.returncode == 1
     assert done.stdout == b""
-    assert b"mien_landmarks: input stops within a picture of 320x240" in done.stderr
+    assert b"mien_landmarks: the input ends within a picture of 320x240" in done.stderr

@@ -1,4 +1,4 @@
-"""The avatar that ships: a picture and the keypoints that the drawing tool wrote with it."""
+"""The bundled avatar: its picture, and the keypoints that the drawing tool wrote with it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_keypoints_lie_as_their_names_say_with_unit_jacobians() -> None:
 
 
 def test_eyes_are_dark_where_the_keypoints_say() -> None:
-    """The keypoints belong to this picture: at each eye lies a pupil, in a face of skin."""
+    """The keypoints fit the picture: there is a dark pupil at each eye, and skin below it."""
     picture = cv2.imread(str(BUNDLED / "mien.png"), cv2.IMREAD_GRAYSCALE)
     assert picture is not None
     crop = DESCRIBED["crop"]

@@ -1,4 +1,4 @@
-"""The judgement's figures: crops held and followed, jitter and lag, and the plots, on synthetic motion."""
+"""The judgement tool on synthetic motion: fixed and following crops, jitter and lag, and the plots."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FRAMES = 150
 
 
 def talking(sway: float = 0.05, noise: float = 0.001) -> FoundMotion:
-    """Six seconds at 25 fps: a head that sways and then, from 3 to 4 s, is somewhere else altogether."""
+    """Six seconds at 25 fps: a head that sways, and from 3 to 4 s is in a completely different place."""
     times_s = np.arange(FRAMES) / 25
     rows = np.tile(AVATAR.keypoints.rows().astype(np.float64), (FRAMES, 1, 1))
     rows[:, :, 0] += sway * np.clip(times_s - 1, 0, 1)[:, None] * np.sin(2 * np.pi * times_s / 1.5)[:, None]
@@ -29,7 +29,7 @@ def talking(sway: float = 0.05, noise: float = 0.001) -> FoundMotion:
 
 
 def in_pixels(motion: FoundMotion) -> Array:
-    """Where keypoints lie in the picture."""
+    """The keypoints' places in the picture."""
     return np.asarray(motion.boxes[:, None, :2] + (motion.rows[:, :, :2] + 1) / 2 * motion.boxes[:, None, 2:])
 
 

@@ -38,7 +38,7 @@ def rotation(degrees: float) -> Array:
 
 
 def closed(landmarks: Array, openness: float) -> Array:
-    """The face with its left lids that much open, about the line of the lids' centre."""
+    """The face with the opening of its left lids scaled by this factor about the lids' centre."""
     centre = landmarks[EYE_RING, 1].mean()
     landmarks[LEFT_LIDS, 1] = centre + openness * (landmarks[LEFT_LIDS, 1] - centre)
     return landmarks
@@ -72,7 +72,7 @@ class TestWellConditioned:
         np.testing.assert_allclose(well_conditioned(healthy, 0.5, 2), healthy, atol=1e-12)
 
     @pytest.mark.parametrize("raw", [np.zeros((2, 2)), np.diag([1.0, -0.4]), np.diag([9.0, 1e-5])])
-    def test_bounds_singular_values_and_mirrors_nothing(self, raw: Array) -> None:
+    def test_bounds_singular_values_and_removes_reflections(self, raw: Array) -> None:
         bounded = well_conditioned(raw, 0.1, 2)
         values = np.linalg.svd(bounded, compute_uv=False)
         assert values.min() >= 0.1 - 1e-9
@@ -150,7 +150,7 @@ class TestNeutral:
         tilted = face() @ rotation(15).T
         assert most_neutral([open_mouth, blink, face(), tilted, face() + np.array([0.3, 0])]) == 2
 
-    def test_every_departure_strains(self) -> None:
+    def test_every_departure_from_neutral_raises_the_strain(self) -> None:
         rest = strain(face())
         assert rest < 0.05
         assert strain(closed(face(), 0.2)) > rest + 0.3

@@ -1,4 +1,4 @@
-"""The landmark tool's stream: the protocol, and what becomes of one face after another."""
+"""The landmark tool's stream: the protocol, and the packets for successive frames."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mien_landmarks.serve import FORGET_MS, HEADER, NO_FACE, SETTLING_MS, LiveMo
 from mien_shared.keypoints import EYES, Keypoints
 from mien_shared.wire.motion import MotionFlags, MotionPacket, UnknownVersion
 
-#: The mean face as a camera of 640x480 sees it.
+#: The mean face in a camera picture of 640x480.
 FACE: Array = mean_face() * 150 + (320, 240)
 
 
@@ -39,12 +39,12 @@ class TestProtocol:
     @pytest.mark.parametrize(
         ("data", "complaint"),
         [
-            (HEADER.pack(2, 2, 0)[:5], "input stops within a header"),
-            (HEADER.pack(2, 2, 0) + bytes(11), "input stops within a picture of 2x2"),
-            (HEADER.pack(0, 2, 0), "a picture cannot be 0x2"),
+            (HEADER.pack(2, 2, 0)[:5], "the input ends within a header"),
+            (HEADER.pack(2, 2, 0) + bytes(11), "the input ends within a picture of 2x2"),
+            (HEADER.pack(0, 2, 0), "a picture must have pixels; this one is 0x2"),
         ],
     )
-    def test_refuses_what_is_no_question(self, data: bytes, complaint: str) -> None:
+    def test_refuses_an_invalid_question(self, data: bytes, complaint: str) -> None:
         with pytest.raises(ProtocolError, match=complaint):
             read_question(io.BytesIO(data))
 

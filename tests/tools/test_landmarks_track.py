@@ -1,4 +1,4 @@
-"""The landmark tool's tracks: smoothing, resampling, joins, loops, bytes."""
+"""The landmark tool's tracks: smoothing, resampling, joining, looping, packing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mien_shared.wire.motion_v1 import PACKET_BYTES
 
 
 def still(frames: int, x: float = 0.0) -> Motion:
-    """So many frames of a face at rest whose keypoints all lie `x` to the right."""
+    """`frames` frames of a face at rest with all keypoints shifted by `x` to the right."""
     at_rest = Keypoints.at_rest()
     return motion_of([Keypoints(at_rest.points + np.array([x, 0], np.float32), at_rest.jacobians)] * frames)
 
@@ -61,7 +61,7 @@ class TestResampled:
 
     @pytest.mark.parametrize("times_s", [[0.0], [0.0, 0.0]])
     def test_refuses_times_that_do_not_rise(self, times_s: list[float]) -> None:
-        with pytest.raises(TrackError, match="two frames or more, at rising times"):
+        with pytest.raises(TrackError, match="at least two frames, with rising times"):
             resampled(still(len(times_s)), times_s)
 
 
@@ -79,7 +79,7 @@ class TestJoined:
         motion = joined([ramp(60, 0.01)], 9, loop=True)
         assert len(motion) == 51
         around = np.diff(np.concatenate([motion, motion[:1]]), axis=0)
-        # 0.5 lies between the ends: easing over nine frames may take no more than 1.6 ninths of it a frame.
+        # The ends differ by 0.5: easing over nine frames may move at most 1.6 ninths of it per frame.
         assert np.abs(around).max() < 0.51 / 9 * 1.6
 
     def test_no_easing_is_a_plain_cut(self) -> None:

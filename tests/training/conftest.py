@@ -1,4 +1,4 @@
-"""Labelled sets small enough for a test: discs for eyes and mouth on a moving head, with exact keypoints."""
+"""Small labelled sets for tests: discs as eyes and mouth on a moving head, with exact keypoints."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 SIDE = 96
 
-#: Where the parts of the drawn face lie, in the order of FaceKeypoint.
+#: Places of the parts of the drawn face, in the order of FaceKeypoint.
 LAYOUT = np.array(
     [
         (-0.3, -0.4), (0.3, -0.4), (-0.25, -0.25), (0.25, -0.25), (0.0, 0.0),
@@ -24,7 +24,7 @@ LAYOUT = np.array(
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Pictures this small are not worth sharing out among threads."""
+    """Use one thread: pictures this small are slower with several."""
     if find_spec("torch") is None:
         yield
         return
@@ -37,7 +37,7 @@ def one_thread() -> Iterator[None]:
 
 
 def write_set(folder: Path, identity: str, kind: str, frames: int, seed: int) -> None:
-    """One labelled set of a face that turns and shifts from frame to frame."""
+    """Write one labelled set of a face that turns and shifts from frame to frame."""
     random = np.random.default_rng(seed)
     skin, background = random.uniform(80, 230, 3), random.uniform(0, 255, 3)
     pictures, rows = [], []
@@ -64,7 +64,7 @@ def write_set(folder: Path, identity: str, kind: str, frames: int, seed: int) ->
 
 @pytest.fixture(scope="session")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three clips, one of them of the person `held` who is never trained on, and two stills."""
+    """Three clips and two stills. One clip is of the identity `held`, which is never trained on."""
     folder = tmp_path_factory.mktemp("data")
     write_set(folder / "a", "anna", "clip", 6, 1)
     write_set(folder / "b", "ben", "clip", 4, 2)

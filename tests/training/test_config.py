@@ -35,14 +35,14 @@ def test_nested_tables_and_whole_numbers_for_rates() -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"step": 3}, "x.toml: step is not known; known are kind, steps, batch, size, learning_rate, losses"),
+        ({"step": 3}, "x.toml: unknown field step; the fields are kind, steps, batch, size, learning_rate, losses"),
         ({"kind": "all"}, "x.toml: kind must be one of appearance, motion, joint, not 'all'"),
         ({"batch": 2.5}, "x.toml: batch must be of type int, not 2.5"),
         ({"batch": True}, "x.toml: batch must be of type int, not True"),
         ({"batch": 0}, "x.toml: batch must be at least 1, not 0"),
         ({"size": 16}, "x.toml: size must be at least 32, not 16"),
         ({"losses": 3}, "x.toml: losses must be a table, not 3"),
-        ({"losses": {"pixel": 3}}, "x.toml: losses: pixel is not known"),
+        ({"losses": {"pixel": 3}}, "x.toml: losses: unknown field pixel"),
     ],
 )
 def test_names_what_is_wrong(change: dict[str, object], text: str) -> None:
@@ -56,7 +56,7 @@ def test_names_what_is_missing() -> None:
         parsed({name: value for name, value in STAGE.items() if name != "learning_rate"}, Stage, "x.toml")
 
 
-def test_a_file_that_is_no_toml(tmp_path: Path) -> None:
+def test_a_file_that_is_not_toml(tmp_path: Path) -> None:
     (tmp_path / "broken.toml").write_text("a = = 1")
-    with pytest.raises(TrainingConfigError, match=r"broken\.toml is not TOML"):
+    with pytest.raises(TrainingConfigError, match=r"broken\.toml is not valid TOML"):
         read_config(tmp_path / "broken.toml", GeneratorConfig)

@@ -26,7 +26,7 @@ def _sampler(folder: Path, weights: dict[str, float], augmentation: Augmentation
     return PairSampler(open_sets(folder, SPLIT)[0], weights, augmentation, device=CPU, seed=seed)
 
 
-def test_who_is_held_back_is_never_drawn(labelled: Path) -> None:
+def test_validation_identities_are_never_drawn(labelled: Path) -> None:
     training, held = open_sets(labelled, SPLIT)
     assert [each.name for each in training] == ["a", "b", "d", "e"]
     assert [each.name for each in held] == ["c"]
@@ -34,7 +34,7 @@ def test_who_is_held_back_is_never_drawn(labelled: Path) -> None:
 
 
 def _darkness_at_eyes(pairs: PairBatch) -> float:
-    """How bright the driving pictures are under the eyes' keypoints; the drawn eyes are black."""
+    """The brightness of the driving pictures at the eyes' keypoints; the drawn eyes are black."""
     eyes = pairs.driving_keypoints.points[:, [FaceKeypoint.LEFT_EYE, FaceKeypoint.RIGHT_EYE]]
     seen = torch.nn.functional.grid_sample(pairs.driving, eyes[:, None], align_corners=False)
     return float(seen.mean())
@@ -53,11 +53,11 @@ def test_a_still_is_moved_against_itself(labelled: Path) -> None:
     pairs = _sampler(labelled, {"still": 1.0}, EXACT).pairs(8, SIZE)
     assert (pairs.source - pairs.driving).abs().mean(dim=(1, 2, 3)).min() > 1e-3
     border = torch.cat([(pairs.source - pairs.driving)[..., :2, :].flatten(1)], dim=1)
-    assert border.abs().max() < 1e-5  # the background stays
+    assert border.abs().max() < 1e-5  # the background does not move
 
 
 def test_a_moved_stills_jacobians_are_the_derivative_of_its_motion(labelled: Path) -> None:
-    """Two keypoints that lie close together move apart as the Jacobian between them says."""
+    """The distance between two close keypoints changes as the Jacobian between them says."""
     pairs = _sampler(labelled, {"still": 1.0}, EXACT, seed=3).pairs(8, SIZE)
     source, driving = pairs.source_keypoints, pairs.driving_keypoints
     upper, lower = FaceKeypoint.UPPER_LIP, FaceKeypoint.LOWER_LIP
@@ -115,7 +115,7 @@ def test_attention_is_on_eyes_and_mouth(labelled: Path) -> None:
 
 
 def test_a_kind_without_weight(labelled: Path) -> None:
-    with pytest.raises(DatasetError, match="no set is of a kind that has a weight: clip, still"):
+    with pytest.raises(DatasetError, match="no set is of a kind with a weight; the sets' kinds are clip, still"):
         _sampler(labelled, {"ict": 1.0}, STILL)
 
 
@@ -127,14 +127,14 @@ def test_nothing_to_train_on(tmp_path: Path) -> None:
 def test_damaged_sets_are_named(tmp_path: Path, make_set: Callable[[Path, str, str, int, int], None]) -> None:
     make_set(tmp_path / "x", "x", "clip", 3, 0)
     np.save(tmp_path / "x/keypoints.npy", np.zeros((2, 10, 6), np.float32))
-    with pytest.raises(DatasetError, match=r"x: keypoints are \(3, 10, 6\), not \(2, 10, 6\)"):
+    with pytest.raises(DatasetError, match=r"x: keypoints must be \(3, 10, 6\), not \(2, 10, 6\)"):
         LabelledSet.open(tmp_path / "x")
     np.save(tmp_path / "x/keypoints.npy", np.full((3, 10, 6), np.nan, np.float32))
     with pytest.raises(DatasetError, match="x: a keypoint is not finite"):
         LabelledSet.open(tmp_path / "x")
     np.save(tmp_path / "x/frames.npy", np.zeros((3, 8, 9, 3), np.uint8))
-    with pytest.raises(DatasetError, match="x: frames are"):
+    with pytest.raises(DatasetError, match="x: frames must be"):
         LabelledSet.open(tmp_path / "x")
     (tmp_path / "x/meta.json").write_text(json.dumps({"kind": "clip"}))
-    with pytest.raises(DatasetError, match="x is no labelled set: 'identity'"):
+    with pytest.raises(DatasetError, match="x is not a labelled set: 'identity'"):
         LabelledSet.open(tmp_path / "x")

@@ -45,10 +45,10 @@ def test_the_wide_network_fits_the_paper_s_budget_after_four_cuts(tmp_path: Path
     assert costs.size_bytes <= 700_000
 
 
-def test_what_is_exported_says_what_the_network_says(tmp_path: Path) -> None:
+def test_the_exported_encoder_gives_the_network_s_results(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = EncoderNetwork(SMALL).train()
-    network(torch.rand(8, 3, CROP_SIZE, CROP_SIZE) * 2 - 1)  # normalisations that are not the identity
+    network(torch.rand(8, 3, CROP_SIZE, CROP_SIZE) * 2 - 1)  # so that the normalisations are not the identity
     network.eval()
     write_encoder(network, tmp_path / "encoder.onnx")
     crops = np.random.default_rng(1).integers(0, 255, (3, CROP_SIZE, CROP_SIZE, 3), np.uint8)
@@ -85,7 +85,9 @@ def test_heat_is_least_where_the_keypoint_is() -> None:
 
     right, beside = heat_loss(heat_at(0.3, -0.2), points), heat_loss(heat_at(0.5, -0.2), points)
     assert float(right) < float(beside)
-    assert float(heat_loss(heat_at(0.3, -0.2), torch.tensor([[[1.5, 0.0]]]))) == 0, "a keypoint outside has no cell"
+    assert float(heat_loss(heat_at(0.3, -0.2), torch.tensor([[[1.5, 0.0]]]))) == 0, (
+        "a keypoint outside the crop has no cell"
+    )
 
 
 def test_distillation_learns_leaves_curves_and_goes_on(labelled: Path, tmp_path: Path) -> None:
@@ -98,14 +100,14 @@ def test_distillation_learns_leaves_curves_and_goes_on(labelled: Path, tmp_path:
     assert list((tmp_path / "run").glob("sheet-distil-*.png"))
     errors = EncoderData(labelled, config, CPU).errors(network)
     assert set(errors) == {"held", "all"}
-    with pytest.raises(RunError, match="run holds a run already: resume it, or name another folder"):
+    with pytest.raises(RunError, match="run already holds a run: resume it, or name another folder"):
         Run(tmp_path / "run", resume=False)
     distil(replace(config, steps=44), labelled, Run(tmp_path / "run", resume=True), device=CPU)
     rows = list(csv.DictReader((tmp_path / "run/curves-distil.csv").open()))
     assert [int(row["step"]) for row in rows] == [10, 20, 30, 40, 44]
 
 
-def test_a_run_that_was_broken_off_ends_as_one_that_was_not(labelled: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(labelled: Path, tmp_path: Path) -> None:
     whole = distil(TOY, labelled, Run(tmp_path / "whole", resume=False), device=CPU, network=SMALL)
     distil_until(2, labelled, tmp_path / "broken")
     resumed = distil(TOY, labelled, Run(tmp_path / "broken", resume=True), device=CPU)
@@ -114,7 +116,7 @@ def test_a_run_that_was_broken_off_ends_as_one_that_was_not(labelled: Path, tmp_
 
 
 def distil_until(step: int, data: Path, folder: Path) -> None:
-    """As if the machine had gone away after `step`: the schedule is the whole run's."""
+    """Simulates a crash after `step` in a run with the full schedule."""
 
     class Broken(RuntimeError):
         pass
@@ -143,11 +145,11 @@ def test_pruning_cuts_to_the_end_keeps_the_best_and_writes_an_encoder(labelled: 
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in network.state_dict().items())
 
 
-def test_pruning_wants_a_distillation_and_a_budget_that_can_be_kept(labelled: Path, tmp_path: Path) -> None:
+def test_pruning_needs_a_distillation_and_a_feasible_budget(labelled: Path, tmp_path: Path) -> None:
     config = PruneConfig(TOY, steps_a_cut=1, final_steps=1, macs=1000)
-    with pytest.raises(RunError, match=r"nowhere holds no checkpoint\.pt of a distillation"):
+    with pytest.raises(RunError, match=r"nowhere has no checkpoint\.pt of a distillation"):
         prune(config, labelled, Run(tmp_path / "prune", resume=False), tmp_path / "nowhere", device=CPU)
     trade = Trade(1, 2000, 10, 100, 0.1, 0.1, 0.1)
-    with pytest.raises(RunError, match="no cut has 1000 multiply-accumulates and 160000 parameters or less"):
+    with pytest.raises(RunError, match="no cut is within 1000 multiply-accumulates and 160000 parameters"):
         best([trade], config)
     assert best([trade, replace(trade, macs=900, points=0.3), replace(trade, macs=800, points=0.2)], config).macs == 800

@@ -20,7 +20,7 @@ from mien_training.run import Run, RunError
 
 CPU = torch.device("cpu")
 
-#: The whole architecture at a few channels, with the flags of ours.
+#: The whole architecture with few channels and with the flags of MIEN_HALF.
 SMALL = FommConfig(
     keypoint_detector=None,
     generator=GeneratorConfig(
@@ -86,7 +86,7 @@ def test_training_lowers_the_loss(tmp_path: Path, labelled: Path) -> None:
     assert last < 0.9 * first
 
 
-def test_a_run_that_was_interrupted_ends_as_one_that_was_not(tmp_path: Path, labelled: Path) -> None:
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path: Path, labelled: Path) -> None:
     whole = _trainer(tmp_path / "whole", labelled).train()
 
     class Interrupted(Exception):
@@ -110,7 +110,7 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(tmp_path: Path, lab
 
 def test_the_adversarial_losses_train_their_critic_too(tmp_path: Path, labelled: Path) -> None:
     losses = Losses(adversarial=1.0, feature_matching=2.0)
-    stage = Stage("joint", 4, 1, 128, 1e-3, losses)  # the critic looks at half the size, too
+    stage = Stage("joint", 4, 1, 128, 1e-3, losses)  # the critic also works at half size
     _trainer(tmp_path / "run", labelled, (stage,)).train()
     header = (tmp_path / "run/curves-1-joint.csv").read_text().splitlines()[0]
     assert header == "step,moved,occlusion,known,pixels,edges,features,painted,adversarial,matching,critic"
@@ -128,7 +128,7 @@ def test_a_window_trains_everything_on_part_of_the_picture(tmp_path: Path, label
 
 
 def test_a_windows_features_are_those_of_the_whole_picture(tmp_path: Path, labelled: Path) -> None:
-    """As large as the picture, a window is judged as the picture is, but for the source's residual."""
+    """A window as large as the picture has the same losses as the picture, except for the source's residual."""
     trainer = _trainer(tmp_path / "run", labelled, (STAGES[2],))
     trainer._set_modes("joint")
     pairs = trainer._sampler.pairs(2, 64)
@@ -145,7 +145,7 @@ def test_what_no_motion_explains_counts_more(tmp_path: Path, labelled: Path) -> 
     trainer = _trainer(tmp_path / "run", labelled, (STAGES[2],))
     pairs = trainer._sampler.pairs(2, 64)
     driving = pairs.source.clone()
-    driving[..., 20:36, 20:36] = 1 - driving[..., 20:36, 20:36].round()  # the far end of every channel
+    driving[..., 20:36, 20:36] = 1 - driving[..., 20:36, 20:36].round()  # invert the channels as far as possible
     still = replace(pairs, driving=driving, driving_keypoints=pairs.source_keypoints)
     trainer._set_modes("joint")
     motion = trainer._made(still.source, still.source_keypoints, still.driving_keypoints).motion
@@ -156,8 +156,10 @@ def test_what_no_motion_explains_counts_more(tmp_path: Path, labelled: Path) -> 
 
 
 @pytest.mark.parametrize(("kind", "window"), [("motion", 32), ("joint", 30), ("joint", 68), ("joint", -4)])
-def test_windows_that_cannot_be(kind: Any, window: int) -> None:
-    with pytest.raises(TrainingConfigError, match="window is a joint stage's, a multiple of 4 up to its size"):
+def test_invalid_windows_are_refused(kind: Any, window: int) -> None:
+    with pytest.raises(
+        TrainingConfigError, match="window must be 0, or in a joint stage a multiple of 4 up to its size"
+    ):
         Stage(kind, 1, 1, 64, 1e-3, window=window)
 
 
@@ -177,7 +179,7 @@ def test_normalisations_keep_their_statistics_in_a_joint_stage(tmp_path: Path, l
     assert all(torch.equal(trainer.network.state_dict()[name], value) for name, value in before.items())
 
 
-def test_a_keypoint_that_no_pixel_follows_gets_another_chance(tmp_path: Path, labelled: Path) -> None:
+def test_a_dead_keypoint_is_revived(tmp_path: Path, labelled: Path) -> None:
     trainer = _trainer(tmp_path / "run", labelled, (STAGES[1],))
     mask = trainer.network.dense_motion_network.mask
     with torch.no_grad():
@@ -190,15 +192,15 @@ def test_a_keypoint_that_no_pixel_follows_gets_another_chance(tmp_path: Path, la
     assert revive(trainer.network, pairs) == []
 
 
-def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path: Path, labelled: Path) -> None:
+def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path, labelled: Path) -> None:
     stage = (STAGES[1],)
     _trainer(tmp_path / "run", labelled, stage).train()
-    with pytest.raises(RunError, match="run holds a run already: resume it, or name another folder"):
+    with pytest.raises(RunError, match="run already holds a run: resume it, or name another folder"):
         _trainer(tmp_path / "run", labelled, stage)
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path, labelled: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/checkpoint.pt").write_bytes(b"not one")
-    with pytest.raises(RunError, match=r"checkpoint\.pt in run is no checkpoint"):
+    with pytest.raises(RunError, match=r"checkpoint\.pt in run is not a checkpoint"):
         _trainer(tmp_path / "run", labelled, resume=True).train()

@@ -1,4 +1,4 @@
-"""What is known of a pair's motion follows its pictures through every augmentation, and is what training asks for."""
+"""The known motion of a pair is transformed as its pictures are, and the loss measures the distance from it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _pairs(labelled: LabelledSet, count: int, size: int = SIZE) -> PairBatch:
 
 @pytest.fixture(scope="module")
 def moved_set(tmp_path_factory: pytest.TempPathFactory, labelled: Path) -> LabelledSet:
-    """One of the stills, moved along the clips."""
+    """One of the stills, moved with the clips' motions."""
     still = LabelledSet.open(labelled / "d")
     clips = [LabelledSet.open(labelled / name) for name in "ab"]
     folder = tmp_path_factory.mktemp("moved") / "moved_d"
@@ -108,7 +108,7 @@ def test_motions_start_at_rest_and_some_open_the_mouth_or_shut_the_eyes(labelled
     assert len({each.rows().tobytes() for each in drawn}) == 5
 
 
-def test_the_command_moves_stills_but_nobody_held_back(
+def test_the_command_moves_stills_but_no_validation_identity(
     tmp_path: Path, labelled: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(labelled, tmp_path / "data")
@@ -120,9 +120,9 @@ def test_the_command_moves_stills_but_nobody_held_back(
     assert not list((tmp_path / "data").glob(".*"))
 
 
-def test_a_motion_that_warp_holds_back_is_no_example(labelled: Path) -> None:
+def test_a_motion_that_warp_reduces_is_left_out(labelled: Path) -> None:
     rows = np.tile(np.concatenate([np.zeros((10, 2)), np.tile(np.eye(2).ravel(), (10, 1))], axis=1), (2, 1, 1))
-    rows[1, :, 0] = 0.9  # the whole head, out of its crop
+    rows[1, :, 0] = 0.9  # the whole head moves out of its crop
     still = LabelledSet.open(labelled / "d")
     none = np.array([1])
     far, near = (Motions(rows[[each]].astype(np.float32), none * 0, none * 0) for each in (1, 0))
@@ -130,7 +130,7 @@ def test_a_motion_that_warp_holds_back_is_no_example(labelled: Path) -> None:
     assert len(moved(still, near, 3, np.random.default_rng(0)).frames) == 4
 
 
-def test_lips_that_are_apart_are_left_out(tmp_path: Path, make_set: MakeSet, labelled: Path) -> None:
+def test_stills_with_parted_lips_are_left_out(tmp_path: Path, make_set: MakeSet, labelled: Path) -> None:
     stills = []
     for name, apart in (("closed", 0.1), ("wide", 0.6)):
         make_set(tmp_path / name, name, "still", 1, 1)
@@ -151,8 +151,8 @@ def _clips(labelled: Path) -> list[LabelledSet]:
 def test_damaged_arrays_are_named(tmp_path: Path, make_set: MakeSet) -> None:
     make_set(tmp_path / "x", "x", "clip", 3, 0)
     np.save(tmp_path / "x/lookups.npy", np.zeros((3, 8, 8, 3), np.float16))
-    with pytest.raises(DatasetError, match=r"x: lookups are \(3, 96, 96, 3\), not \(3, 8, 8, 3\)"):
+    with pytest.raises(DatasetError, match=r"x: lookups must be \(3, 96, 96, 3\), not \(3, 8, 8, 3\)"):
         LabelledSet.open(tmp_path / "x")
     np.save(tmp_path / "x/landmarks.npy", np.zeros((3, 68, 2), np.float32))
-    with pytest.raises(DatasetError, match=r"x: landmarks are \(3, 478, 2\), not \(3, 68, 2\)"):
+    with pytest.raises(DatasetError, match=r"x: landmarks must be \(3, 478, 2\), not \(3, 68, 2\)"):
         LabelledSet.open(tmp_path / "x")

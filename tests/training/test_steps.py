@@ -1,4 +1,4 @@
-"""All four steps by their commands, at toy size: what a full run does, in two minutes instead of a night."""
+"""All four commands at toy size: they do what a full run does, in two minutes instead of a night."""
 
 from __future__ import annotations
 
@@ -115,4 +115,4 @@ def test_finetuning_wants_an_encoders_run(tmp_path: Path, labelled: Path, capsys
     arguments = ["finetune", "--config", str(tmp_path / "f.toml"), "--data", str(labelled), "--device", "cpu"]
     paths = ["--encoder", str(tmp_path / "empty"), "--generator", str(tmp_path / "g.safetensors")]
     assert main([*arguments, "--out", str(tmp_path / "run"), *paths]) == 1
-    assert capsys.readouterr().err == "mien_training: empty holds no run of an encoder\n"
+    assert capsys.readouterr().err == "mien_training: empty holds no encoder run (step 1 or 2)\n"

@@ -1,4 +1,4 @@
-"""Synthetic heads: the same from the same seed, labelled inside their crops, and moving as they are told to."""
+"""Synthetic heads: they are reproducible from the seed, labelled inside their crops, and move as commanded."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def model() -> HeadModel:
 
 
 def seen_from_the_front(model: HeadModel, state: State) -> np.ndarray:
-    """(478, 2) landmarks of the mean person, orthographic, about as large as in a crop."""
+    """(478, 2) landmarks of the mean person in orthographic projection, about as large as in a crop."""
     shape = model.expressed(model.neutral, state.weights)
     world = model.turned(shape, rotation_of(state.yaw, state.pitch, state.roll), np.zeros(3, np.float32))
     return landmarks_of(world[:, :2] * (1 / 15, -1 / 15))
@@ -42,7 +42,7 @@ def test_an_opening_jaw_lowers_the_chin_and_the_lower_lip_alone(model: HeadModel
 
 
 def test_a_blink_flattens_the_eyes_it_closes(model: HeadModel) -> None:
-    # The model's left is the face's own left: the picture's right.
+    # The model's left is the face's own left, which is the picture's right.
     winking = keypoints_of(seen_from_the_front(model, State(weights={"eyeBlink_L": 1.0}))).jacobians
     assert winking[FaceKeypoint.RIGHT_EYE, 1, 1] < 0.25
     assert winking[FaceKeypoint.LEFT_EYE, 1, 1] > 0.8
@@ -83,7 +83,7 @@ def test_rendered_people_follow_from_the_seed_with_labels_on_their_faces(model: 
     try:
         with Renderer(8):
             pass
-    except Exception as problem:  # noqa: BLE001 - moderngl raises whatever its loader meets
+    except Exception as problem:  # noqa: BLE001 - moderngl passes on any error of its loader
         pytest.skip(f"no OpenGL here: {problem}")
     first, again, other = (next(ict_sequences(model, 1, 2, SIZE, seed)) for seed in (3, 3, 4))
     frames, keypoints = first.frames, first.keypoints
@@ -94,7 +94,7 @@ def test_rendered_people_follow_from_the_seed_with_labels_on_their_faces(model: 
     np.testing.assert_array_equal(keypoints, again.keypoints)
     assert not np.array_equal(frames, other.frames)
     assert np.abs(keypoints[..., :2]).max() < 1
-    # An eye's keypoint lies on an eye: no patch of a face holds more contrast than the whites beside the pupil.
+    # An eye's keypoint must lie on an eye: the contrast of white and pupil is the highest in a face.
     at = ((keypoints[0, FaceKeypoint.LEFT_EYE, :2] + 1) / 2 * SIZE).astype(int)
     cheek = ((keypoints[0, FaceKeypoint.LEFT_CHEEK, :2] + 1) / 2 * SIZE).astype(int) + np.array((6, -6))
     eye_patch, cheek_patch = (frames[0, y - 3 : y + 4, x - 3 : x + 4].mean(axis=2).std() for x, y in (at, cheek))

@@ -1,4 +1,4 @@
-"""Views of labelled crops: labels pass through the same map as the picture, exactly."""
+"""Views of labelled crops: labels pass exactly through the same map as the picture."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_mirrored_face_changes_sides_and_keeps_its_handedness() -> None:
     assert (torch.linalg.det(seen.jacobians) > 0).all()
 
 
-def test_the_coarse_grid_says_what_the_map_says() -> None:
+def test_the_coarse_grid_matches_the_exact_map() -> None:
     maps = ThinPlateSpline.random(2, generator=torch.Generator().manual_seed(4), device=CPU)
     fine = everywhere(maps, 128)
     centres = (torch.arange(128) * 2 + 1) / 128 - 1
@@ -79,10 +79,10 @@ def test_without_any_change_a_view_is_the_stored_frame(labelled: Path) -> None:
     assert torch.allclose(torch.linalg.det(turned), torch.ones(16), atol=1e-4)
     assert upright.any()
     left_eye, right_eye = batch.keypoints.points[:, 2], batch.keypoints.points[:, 3]
-    assert (left_eye[:, 0] < right_eye[:, 0]).all(), "mirrored or not, left is the picture's left"
+    assert (left_eye[:, 0] < right_eye[:, 0]).all(), "left is the picture's left, also in mirrored views"
 
 
-def test_the_same_seed_draws_the_same_and_goes_on_where_it_was(labelled: Path) -> None:
+def test_the_same_seed_draws_the_same_and_continues_from_a_state(labelled: Path) -> None:
     one, other = sampler(labelled), sampler(labelled)
     one.draw(2, 1)
     other.draw(2, 1)
@@ -94,5 +94,5 @@ def test_the_same_seed_draws_the_same_and_goes_on_where_it_was(labelled: Path) -
 
 
 def test_kinds_without_a_weight_are_an_error(labelled: Path) -> None:
-    with pytest.raises(DatasetError, match="no set is of a kind that has a weight: clip, still"):
+    with pytest.raises(DatasetError, match="no set is of a kind with a weight; the sets' kinds are clip, still"):
         ViewSampler(sets(labelled), {"ict": 1.0}, ViewAmount(), device=CPU, seed=0, size=64, stored=72)

@@ -1,1 +1,1 @@
-"""How Mien's weights are made: data sets, losses, and the paper's four steps."""
+"""Training of Mien's weights: data sets, losses, and the paper's four steps."""

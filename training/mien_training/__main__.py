@@ -24,14 +24,14 @@ class _Step:
 
 
 _STEPS = {
-    "distil": _Step(steps.distil, "1: an encoder learns the teacher's keypoints (eq. 1)"),
-    "prune": _Step(steps.prune, "2: its last layers are cut off, one by one, and it is distilled again", ("encoder",)),
-    "generator": _Step(steps.generator, "3: the half-width generator, with the teacher's keypoints"),
-    "finetune": _Step(steps.finetune, "4: both together, without supervision", ("encoder", "generator")),
+    "distil": _Step(steps.distil, "step 1: train an encoder on the teacher's keypoints (eq. 1)"),
+    "prune": _Step(steps.prune, "step 2: cut off the encoder's last layers one by one and distil again", ("encoder",)),
+    "generator": _Step(steps.generator, "step 3: train the half-width generator with the teacher's keypoints"),
+    "finetune": _Step(steps.finetune, "step 4: train both together, without supervision", ("encoder", "generator")),
 }
 _NEEDS_HELP = {
-    "encoder": "the run of the step before: `distil` for prune, `prune` for finetune",
-    "generator": "the weights that step 3 wrote (safetensors)",
+    "encoder": "The folder of the previous run: of `distil` for prune, of `prune` for finetune.",
+    "generator": "The weights file that step 3 wrote (safetensors).",
 }
 
 
@@ -40,13 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="step", required=True)
     for name, step in _STEPS.items():
         command = commands.add_parser(name, help=step.help)
-        command.add_argument("--config", type=Path, required=True, help="a TOML file; configs/ has ours")
-        command.add_argument("--data", type=Path, required=True, help="the folder of labelled sets")
-        command.add_argument("--out", type=Path, required=True, help="the run's folder")
-        command.add_argument("--resume", action="store_true", help="go on where the run's checkpoint ended")
+        command.add_argument("--config", type=Path, required=True, help="TOML file; configs/ has Mien's.")
+        command.add_argument("--data", type=Path, required=True, help="Folder of labelled sets.")
+        command.add_argument("--out", type=Path, required=True, help="The run's folder.")
+        command.add_argument("--resume", action="store_true", help="Continue from the run's checkpoint.")
         command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
         command.add_argument("--precision", choices=["bf16", "float32"], default="bf16")
-        command.add_argument("--threads", type=int, help="of torch on a CPU; all cores unless given")
+        command.add_argument("--threads", type=int, help="Number of torch's CPU threads. Default: all cores.")
         for need in step.needs:
             command.add_argument(f"--{need}", type=Path, required=True, help=_NEEDS_HELP[need])
     chosen = parser.parse_args(arguments)

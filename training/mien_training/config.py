@@ -1,4 +1,4 @@
-"""Configuration files: TOML into frozen dataclasses, strictly; a training machine may have torch alone."""
+"""Strict reading of TOML configuration files into frozen dataclasses. Needs only the standard library."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class TrainingConfigError(ValueError):
-    """A configuration with a field that is unknown, missing or of a wrong type; the text names it."""
+    """A configuration has an unknown or missing field, or one of a wrong type; the text names the field."""
 
 
 def read_config(path: Path, kind: type[T]) -> T:
@@ -21,17 +21,17 @@ def read_config(path: Path, kind: type[T]) -> T:
     try:
         tree = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TrainingConfigError(f"{path.name} is not TOML: {error}") from error
+        raise TrainingConfigError(f"{path.name} is not valid TOML: {error}") from error
     return parsed(tree, kind, path.name)
 
 
 def parsed(tree: Mapping[str, object], kind: type[T], where: str) -> T:
     """A table as an instance of a dataclass; nested tables and lists of tables become nested dataclasses."""
     hints = get_type_hints(kind)
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # a dataclass it is
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # `kind` is a dataclass
     for name in tree:
         if name not in fields:
-            raise TrainingConfigError(f"{where}: {name} is not known; known are {', '.join(fields)}")
+            raise TrainingConfigError(f"{where}: unknown field {name}; the fields are {', '.join(fields)}")
     values: dict[str, Any] = {}
     for name, field in fields.items():
         if name in tree:
@@ -40,7 +40,7 @@ def parsed(tree: Mapping[str, object], kind: type[T], where: str) -> T:
             raise TrainingConfigError(f"{where}: {name} is missing")
     try:
         return kind(**values)
-    except TrainingConfigError as error:  # a dataclass's own judgement of its values
+    except TrainingConfigError as error:  # raised by the dataclass's own check of its values
         raise TrainingConfigError(f"{where}: {error}") from error
 
 
@@ -56,7 +56,7 @@ def _value(value: object, hint: Any, where: str) -> Any:
     if origin in (Union, UnionType):
         return _value(value, next(each for each in arguments if each is not type(None)), where)
     if dataclasses.is_dataclass(hint):
-        return parsed(_table(value, where), hint, where)  # type: ignore[arg-type]  # a hint is a class, no instance
+        return parsed(_table(value, where), hint, where)  # type: ignore[arg-type]  # a hint is a class, not an instance
     if origin is tuple and isinstance(value, list):
         return tuple(_value(each, arguments[0], f"{where}[{i}]") for i, each in enumerate(value))
     if origin is dict:

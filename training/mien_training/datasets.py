@@ -1,10 +1,9 @@
-"""Pairs of labelled crops, with keypoints and whatever else is known of their motion moved along exactly.
+"""Pairs of labelled crops. Keypoints and all known motion are transformed exactly as their pictures are.
 
-Every set lies on the training device from the start; a batch is one sampling of it, so no worker processes feed
-anything.
+All frames are on the training device from the start, and a batch is sampled there, so no worker processes are needed.
 
-A picture and its keypoints pass through the same map. Maps are written backward, from the picture that is made to the
-one it is taken from: z -> M z + b, and for stills a displacement of the head on top. Keypoints take the inverse.
+A picture and its keypoints pass through the same map. Maps are backward: they go from the picture that is made to the
+picture it is taken from, z -> M z + b, with a displacement of the head added for stills. Keypoints take the inverse.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from mien_generator.face.fomm.first_order import KeypointTensors, coordinate_gri
 from mien_shared.keypoints import FaceKeypoint
 from mien_training.labelled import LOOKUP_SIDE, NUM_LANDMARKS, DatasetError, LabelledSet
 
-#: Who changes places in a mirror.
+#: The keypoint whose place each keypoint takes in a mirrored picture.
 MIRRORED = torch.tensor(
     [
         FaceKeypoint.RIGHT_BROW,
@@ -41,10 +40,10 @@ _FEATURES = [FaceKeypoint.LEFT_EYE, FaceKeypoint.RIGHT_EYE, FaceKeypoint.UPPER_L
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KnownMotion:
-    """Where parts of the driving pictures are in their sources, crop coordinates.
+    """Where parts of the driving pictures lie in their source pictures, in crop coordinates.
 
     landmarks: (B, 478, 2) in the driving picture, source_landmarks: the same in the source; NaN where unknown.
-    lookup: (B, h, w, 2), where each place was taken from; shown: (B, h, w), how much of it was, 0 where unknown.
+    lookup: (B, h, w, 2), the place that each place was taken from; shown: (B, h, w), the share taken, 0 where unknown.
     """
 
     landmarks: torch.Tensor
@@ -55,9 +54,9 @@ class KnownMotion:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairBatch:
-    """Two pictures of each face. source, driving: (B, 3, S, S) float32 in [0, 1].
+    """Pairs of pictures, both of one face. source, driving: (B, 3, S, S) float32 in [0, 1].
 
-    attention: (B, 1, S, S), 1 everywhere and more around the driving picture's eyes and mouth.
+    attention: (B, 1, S, S), weights: at least 1, higher around the driving picture's eyes and mouth.
     """
 
     source: torch.Tensor
@@ -70,7 +69,7 @@ class PairBatch:
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """How far pictures are moved and recoloured, both of a pair alike; fractions of the crop's half side, radians."""
+    """How far both pictures of a pair are moved and recoloured alike. Lengths in crop half sides, angles in radians."""
 
     shift: float = 0.12
     log_scale: float = 0.16
@@ -85,9 +84,10 @@ class Augmentation:
 
 
 class PairSampler:
-    """Draws pairs: an identity by the weight of its kind, a set of it, two frames; a still is moved against itself.
+    """Draws an identity by the weight of its kind, then one of its sets, then two frames.
 
-    The same seed draws the same pairs, on whatever device.
+    A still has one frame: its driving picture is the same frame with the head moved. The same seed draws the same pairs
+    on every device.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class PairSampler:
         self._points, self._jacobians = rows[..., :2], rows[..., 2:].unflatten(-1, (2, 2))
         self._expressions = expressions(self._points, self._jacobians)
         self._landmarks = torch.from_numpy(np.concatenate([_landmarks(each) for each in sets]))
-        # Few sets have lookups: a frame's row in them, -1 where it has none.
+        # Few sets have lookups: each frame's row in self._lookups, -1 if it has none.
         known = [each.lookups for each in sets if each.lookups is not None]
         empty = np.zeros((1, LOOKUP_SIDE, LOOKUP_SIDE, 3), np.float16)
         self._lookups = torch.from_numpy(np.concatenate([*known, empty]))
@@ -120,8 +120,10 @@ class PairSampler:
         kinds = [sets[members[0]].kind for members in self._groups]
         share = torch.tensor([weights.get(kind, 0.0) / kinds.count(kind) for kind in kinds])
         if not share.sum() > 0:
-            raise DatasetError(f"no set is of a kind that has a weight: {', '.join(sorted(set(kinds)))}")
-        # People with hours of clips beside one with seconds: by the root of the length, neither drowns the other.
+            raise DatasetError(
+                f"no set is of a kind with a weight; the sets' kinds are {', '.join(sorted(set(kinds)))}"
+            )
+        # Some identities have hours of clips, others seconds: weigh each by the square root of its length.
         lengths = torch.tensor([float(sum(len(sets[i].frames) for i in members)) for members in self._groups])
         self._share = share * lengths.sqrt()
         for kind in set(kinds):
@@ -130,11 +132,11 @@ class PairSampler:
 
     @property
     def frames(self) -> int:
-        """How many frames there are to draw from."""
+        """The number of frames to draw from."""
         return len(self._frames)
 
     def state(self) -> torch.Tensor:
-        """What `restore` goes on from."""
+        """The state of the random generator, for `restore`."""
         return self._random.get_state()
 
     def restore(self, state: torch.Tensor) -> None:
@@ -152,8 +154,8 @@ class PairSampler:
         if still.any():
             driving_map, driving_kp = self._move_heads(source_map, driving_kp, matrix, offset, still)
         known = self._known(first, second, matrix, offset, still, size // 4)
-        source = _taken(self._pictures(first), source_map.to(self._device))
-        driving = _taken(self._pictures(second), driving_map.to(self._device))
+        source = _sampled(self._pictures(first), source_map.to(self._device))
+        driving = _sampled(self._pictures(second), driving_map.to(self._device))
         both = self._recoloured(torch.stack([source, driving]))
         noisy = KeypointTensors(
             driving_kp.points + amount.keypoint_noise * self._normal(count, 10, 2),
@@ -162,9 +164,9 @@ class PairSampler:
         return PairBatch(
             both[0],
             both[1],
-            self._there(source_kp),
-            self._there(noisy),
-            attention(self._there(driving_kp), size),
+            self._on_device(source_kp),
+            self._on_device(noisy),
+            attention(self._on_device(driving_kp), size),
             known,
         )
 
@@ -177,17 +179,18 @@ class PairSampler:
         still: torch.Tensor,
         side: int,
     ) -> KnownMotion:
-        """What is known of the pairs' motion, moved as their pictures are; nothing of a still moved against itself."""
+        """The known motion of the pairs, transformed as their pictures are; NaN for stills with one frame."""
         back = inverse_2x2(matrix)
 
         def along(places: torch.Tensor) -> torch.Tensor:
             return (places - offset[:, None]) @ back.mT
 
         of_source, of_driving = self._landmarks[first], self._landmarks[second]
-        # Mirrored, a landmark is its twin's; which twin does not matter here, as long as both pictures agree.
+        # In a mirrored picture a landmark has its twin's number. That is harmless, because both pictures of a pair
+        # agree.
         nothing = torch.where(still[:, None, None], torch.nan, 0.0)
         rows = self._lookup_rows[second]
-        lookups = self._lookups[rows].float()  # row -1 is the empty one
+        lookups = self._lookups[rows].float()  # row -1 is the empty lookup
         grid = _affine_map(matrix, offset, side)
         there = nn.functional.grid_sample(
             lookups.permute(0, 3, 1, 2), grid, mode="bilinear", padding_mode="border", align_corners=False
@@ -202,27 +205,27 @@ class PairSampler:
         )
 
     def patches(self, count: int, size: int, scale: float = 1.0) -> torch.Tensor:
-        """(count, 3, size, size) random cut-outs of single frames; scale: crop pixels of a patch pixel."""
+        """(count, 3, size, size) random cut-outs of single frames; scale: crop pixels per patch pixel."""
         first, _, _ = self._choose(count)
         side = self._frames.shape[1]
         reach = size * scale / side
         centre = (self._uniform(count, 2) * 2 - 1) * max(0.0, 1 - reach)
         grid = coordinate_grid(size, size, torch.device("cpu"), pixel_centres=True)
         places = grid * reach + centre[:, None, None]
-        patches = _taken(self._pictures(first), places.to(self._device))
+        patches = _sampled(self._pictures(first), places.to(self._device))
         return self._recoloured(patches[None])[0]
 
     def window(self, side: int, part: int) -> tuple[int, int]:
-        """Top and left of a square of `part` within one of `side`: two of three times about where faces are."""
+        """Top and left of a random square of side `part` within one of `side`; in two of three cases near the face."""
         top, left = (self._uniform(2) * (side - part + 1)).long().tolist()
         if float(self._uniform(1)) < 1 / 3:
             return top, left
-        centre = torch.tensor([0.53, 0.5]) + 0.06 * self._normal(2)  # the crop's framing; rows first
+        centre = torch.tensor([0.53, 0.5]) + 0.06 * self._normal(2)  # where the framing puts the face; row first
         near = (centre * side - part / 2).round().long().clamp(0, side - part)
         return int(near[0]), int(near[1])
 
     def _choose(self, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Indices of two frames each, and whether the second is the first."""
+        """For each pair the indices of its two frames, and whether its set is a still, which has one frame."""
         groups = torch.multinomial(self._share, count, replacement=True, generator=self._random).tolist()
         first, second, still = [], [], []
         for group in groups:
@@ -231,10 +234,11 @@ class PairSampler:
             start, end = int(self._offsets[chosen]), int(self._offsets[chosen + 1])
             a = start + int(self._uniform(1) * (end - start))
             if self._lookup_rows[start] >= 0:
-                a = start  # what was moved, since its motion is known from there
+                a = start  # lookups refer to the set's first frame
             others = start + (self._uniform(4) * (end - start)).long()
-            # Of three pairs one is the widest of four in motion and one in expression: speech is mostly small motion,
-            # and where a head moves, that a lid shuts hardly counts.
+            # Speech is mostly small motion. So in a third of the pairs the second frame is the one of four with the
+            # largest motion, and in a third the one with the largest change of expression, because a shutting lid
+            # hardly counts in the motion of a whole head.
             moved = (self._points[others] - self._points[a]).norm(dim=-1).sum(dim=-1)
             changed = (self._expressions[others] - self._expressions[a]).abs().sum(dim=-1)
             wish = float(self._uniform(1))
@@ -253,9 +257,9 @@ class PairSampler:
     def _affine(
         self, count: int, shift: float, log_scale: float, rotation: float, *, mirror: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(B, 2, 2) matrices, (B, 2) offsets, and (B,) which of them mirror."""
+        """(B, 2, 2) matrices, (B, 2) offsets, and (B,) whether the matrix mirrors."""
         angle = self._spread(count) * rotation
-        scale = torch.exp((self._spread(count) - (0.5 if mirror else 0)) * log_scale)  # rather nearer than farther
+        scale = torch.exp((self._spread(count) - (0.5 if mirror else 0)) * log_scale)  # more often nearer than farther
         mirrored = (self._uniform(count) < 0.5) & mirror
         cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
         matrix = torch.stack([cos, -sin, sin, cos], dim=-1).unflatten(-1, (2, 2))
@@ -270,7 +274,7 @@ class PairSampler:
         offset: torch.Tensor,
         still: torch.Tensor,
     ) -> tuple[torch.Tensor, KeypointTensors]:
-        """The stills' heads moved over their backgrounds: a map that fades to nothing around the head."""
+        """Move the heads of stills over their backgrounds, by a map whose displacement fades out around the head."""
         amount = self._augmentation
         count, size = source_map.shape[:2]
         turn, shift, _ = self._affine(count, amount.head_shift, amount.head_log_scale, amount.head_rotation)
@@ -286,7 +290,9 @@ class PairSampler:
             along = torch.stack([local[..., 0], local[..., 1] * torch.where(local[..., 1] < 0, 0.62, 0.95)], dim=-1)
             beyond = (along.norm(dim=-1) / reach[:, None] - 1.15) / 1.1
             fade = 1 - beyond.clamp(0, 1)
-            edge = ((1 - z.abs()) / 0.25).clamp(0, 1)  # nothing moves at the crop's border: the picture goes on there
+            edge = ((1 - z.abs()) / 0.25).clamp(
+                0, 1
+            )  # no displacement at the crop's border, where the picture continues
             window = (fade * fade * (3 - 2 * fade))[..., None] * (edge * edge * (3 - 2 * edge)).prod(-1, keepdim=True)
             bent = strength[:, None] * torch.sin(z @ frequency.mT + phase[:, None])
             moved = (local @ turn.mT) + centre[:, None] + shift[:, None] + bent
@@ -298,7 +304,7 @@ class PairSampler:
         taken = places @ matrix.mT + offset[:, None]
         driving_map = torch.where(chosen, taken, source_map.flatten(1, 2)).unflatten(1, (size, size))
         points = keypoints.points
-        for _ in range(12):  # a fixed point of p = displaced(z): the displacement is a contraction of slope below 1
+        for _ in range(12):  # fixed-point iteration for p = displaced(z): the displacement is a contraction
             points = points - (displaced(points) - keypoints.points)
         step = 1e-3
         along_x, along_y = (
@@ -312,7 +318,7 @@ class PairSampler:
         return driving_map, moved
 
     def _recoloured(self, pictures: torch.Tensor) -> torch.Tensor:
-        """(P, B, 3, H, W): brightness, contrast, saturation and a tint, the same for all P of one B."""
+        """Change brightness, contrast, saturation and tint of (P, B, 3, H, W), alike for all P pictures of one B."""
         count, amount = pictures.shape[1], self._augmentation.colour
 
         def factor(*shape: int) -> torch.Tensor:
@@ -324,7 +330,7 @@ class PairSampler:
         grey = pictures.mean(dim=2, keepdim=True)
         return ((grey + saturation * (pictures - grey)) * gain + lift).clamp(0, 1)
 
-    def _there(self, keypoints: KeypointTensors) -> KeypointTensors:
+    def _on_device(self, keypoints: KeypointTensors) -> KeypointTensors:
         return KeypointTensors(keypoints.points.to(self._device), keypoints.jacobians.to(self._device))
 
     def _uniform(self, *shape: int) -> torch.Tensor:
@@ -334,12 +340,12 @@ class PairSampler:
         return torch.randn(*shape, generator=self._random)
 
     def _spread(self, *shape: int) -> torch.Tensor:
-        """Within [-1, 1], the middle likelier than the ends."""
+        """Random values in [-1, 1], triangularly distributed about 0."""
         return self._uniform(*shape) + self._uniform(*shape) - 1
 
 
 def expressions(points: torch.Tensor, jacobians: torch.Tensor) -> torch.Tensor:
-    """(N, 10, 2) and (N, 10, 2, 2) -> (N, 3): how open mouth and eyes are, parts of the eyes' distance."""
+    """(N, 10, 2) and (N, 10, 2, 2) -> (N, 3): the mouth's opening over the eyes' distance, and both eyes' opening."""
     left, right = FaceKeypoint.LEFT_EYE, FaceKeypoint.RIGHT_EYE
     between_eyes = (points[:, right] - points[:, left]).norm(dim=-1)
     lips = (points[:, FaceKeypoint.LOWER_LIP] - points[:, FaceKeypoint.UPPER_LIP]).norm(dim=-1)
@@ -348,7 +354,7 @@ def expressions(points: torch.Tensor, jacobians: torch.Tensor) -> torch.Tensor:
 
 
 def attention(keypoints: KeypointTensors, size: int, gain: float = 8.0) -> torch.Tensor:
-    """(B, 1, size, size): 1, and up to 1 + gain around eyes and mouth, where viewers look."""
+    """(B, 1, size, size) weights: 1, rising to 1 + gain around eyes and mouth, where viewers look."""
     grid = coordinate_grid(size, size, keypoints.points.device, pixel_centres=True)
     offset = grid - keypoints.points[:, _FEATURES, None, None, :]
     bells = torch.exp(-0.5 * (offset / torch.tensor([0.13, 0.09], device=grid.device)).square().sum(dim=-1))
@@ -356,7 +362,7 @@ def attention(keypoints: KeypointTensors, size: int, gain: float = 8.0) -> torch
 
 
 def _landmarks(labelled: LabelledSet) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """(N, 478, 2), NaN where the set knows of none."""
+    """(N, 478, 2), NaN if the set has no landmarks."""
     if labelled.landmarks is None:
         return np.full((len(labelled.frames), NUM_LANDMARKS, 2), np.nan, np.float32)
     return labelled.landmarks.astype(np.float32)
@@ -369,13 +375,13 @@ def _by_identity(sets: Iterable[LabelledSet]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _taken(pictures: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """(B, 3, S, S) at (B, h, w, 2); what lies beyond a picture repeats its border, as a crop's surroundings do."""
+def _sampled(pictures: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Sample (B, 3, S, S) at (B, h, w, 2). Outside a picture its border is repeated, as in crops."""
     return nn.functional.grid_sample(pictures, places, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def _affine_map(matrix: torch.Tensor, offset: torch.Tensor, size: int) -> torch.Tensor:
-    """(B, size, size, 2): where each pixel is taken from."""
+    """(B, size, size, 2): the place that each pixel is taken from."""
     grid = coordinate_grid(size, size, torch.device("cpu"), pixel_centres=True)
     return (grid.flatten(0, 1) @ matrix.mT + offset[:, None]).unflatten(1, (size, size))
 
@@ -383,7 +389,7 @@ def _affine_map(matrix: torch.Tensor, offset: torch.Tensor, size: int) -> torch.
 def _moved(
     keypoints: KeypointTensors, matrix: torch.Tensor, offset: torch.Tensor, mirrored: torch.Tensor
 ) -> KeypointTensors:
-    """Keypoints of the picture that the backward map z -> matrix z + offset makes."""
+    """The keypoints in the picture made by the backward map z -> matrix z + offset."""
     back = inverse_2x2(matrix)
     points = (keypoints.points - offset[:, None]) @ back.mT
     jacobians = back[:, None] @ keypoints.jacobians

@@ -1,7 +1,7 @@
-"""Random thin-plate-spline deformations with exact derivatives: what equivariance is asked under (FOMM, section 3.1).
+"""Random thin-plate-spline deformations with exact derivatives, for the equivariance losses (FOMM, section 3.3).
 
 T(z) = A z + b + sum_i w_i U(|z - c_i|), U(r) = r^2 log r over a grid of control points c_i (Bookstein 1989). T is a
-backward map: the deformed picture shows at z what the picture shows at T(z).
+backward map: the deformed picture shows at z what the original shows at T(z).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import nn
 
 from mien_generator.face.fomm.first_order import coordinate_grid
 
-#: Below this distance, squared, U and its derivative are taken to be 0, which they tend to.
+#: Below this squared distance, U and its derivative are set to 0, their limit.
 _NEAR = 1e-12
 
 
@@ -37,7 +37,8 @@ class ThinPlateSpline:
         sigma_spline: float = 0.005,
         grid: int = 5,
     ) -> ThinPlateSpline:
-        """The published spreads: 0.05 of an affine map's entries, 0.005 of 25 control points' weights."""
+        """`count` random deformations. The defaults are the published standard deviations: 0.05 for an affine map's
+        entries, 0.005 for the weights of 25 control points."""
 
         def normal(*shape: int) -> torch.Tensor:
             return torch.randn(*shape, generator=generator)
@@ -64,7 +65,7 @@ class ThinPlateSpline:
         return self.matrix[:, None] + torch.einsum("bpi,bnpj->bnij", self.weights, gradient)
 
     def deformed(self, pictures: torch.Tensor) -> torch.Tensor:
-        """(B, C, H, W) -> (B, C, H, W); beyond the picture's border the border is repeated."""
+        """(B, C, H, W) -> (B, C, H, W); outside the picture its border is repeated."""
         height, width = pictures.shape[2:]
         grid = coordinate_grid(height, width, pictures.device, pixel_centres=True).flatten(0, 1)
         places = self.at(grid.expand(len(pictures), -1, 2)).unflatten(1, (height, width))

@@ -1,9 +1,10 @@
 """Step one: the encoder learns the teacher's keypoints (the ultra-lightweight paper, section 3.2, eq. 1).
 
-L = L_dis + L_eq: the distance to the teacher's keypoints and Jacobians, and equivariance, that two views of a face
-under random thin-plate splines have the same keypoints once both are taken back. The teacher's answer to a stored crop
-passes through a view's map exactly, so it is asked once, before training (`python -m mien_landmarks label`). Beside
-the paper's two stand a loss that draws each heatmap to its keypoint and one for whether there is a face at all.
+L = L_dis + L_eq. L_dis is the distance to the teacher's keypoints and Jacobians. L_eq is equivariance: two views of a
+face under random thin-plate splines must have the same keypoints after both are mapped back. The teacher's keypoints of
+a stored crop pass through a view's map exactly, so the teacher runs only once, before training (`python -m
+mien_landmarks label`). Two losses are added to the paper's: one pulls each heatmap to its keypoint, and one is for the
+presence of a face.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from mien_training.labelled import LabelledSet, Split, open_sets
 from mien_training.run import Average, Meter, Progress, Run
 from mien_training.views import ViewAmount, ViewBatch, ViewSampler
 
-#: Spread of a keypoint's wanted heatmap in cells.
+#: Standard deviation of a keypoint's target heatmap, in cells.
 _HEAT_SPREAD = 0.8
 _EYES = list(EYES)
 
 
 @dataclass(frozen=True, slots=True)
 class DistilLosses:
-    """What each loss counts. eyes: how much more an eye's Jacobian counts, whose height is the blink."""
+    """The weight of each loss. eyes: the factor for the entry of an eye's Jacobian that shows a blink (its height)."""
 
     points: float = 10.0
     jacobians: float = 2.0
@@ -53,8 +54,9 @@ class DistilConfig:
     """One run.
 
     validation: identities that are never trained on; left_out: sets that are not used at all; weights: how often each
-    kind of set is drawn. A step takes `pairs` faces, two views of each, and `nothing` pictures without one, at `size`
-    pixels from frames stored at `stored`. learning_rate falls along a cosine to final_rate of itself.
+    kind of set is drawn. A step takes two views of each of `pairs` faces and `nothing` pictures without a face, at
+    `size` pixels, from frames stored at `stored` pixels. learning_rate falls along a cosine to final_rate times its
+    value.
     """
 
     validation: tuple[str, ...]
@@ -82,7 +84,7 @@ class DistilConfig:
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """Mean distances to the teacher on faces never trained on, crop units (the crop spans 2) and Jacobian entries."""
+    """Mean errors against the teacher on validation faces, in crop units (the crop spans 2) and Jacobian entries."""
 
     points: float
     jacobians: float
@@ -90,7 +92,7 @@ class Errors:
 
 
 class EncoderData:
-    """What training draws from and what it is judged on, both on the device."""
+    """The training data and the validation data, both on the device."""
 
     def __init__(self, folder: Path, config: DistilConfig, device: torch.device) -> None:
         training, validation = open_sets(folder, Split(config.validation, config.left_out))
@@ -107,17 +109,17 @@ class EncoderData:
         self._validation = [_Held.of(labelled, config.size, device) for labelled in validation]
 
     def errors(self, network: EncoderNetwork) -> dict[str, Errors]:
-        """By validation identity, and `all`: the mean over identities. Empty where none is held back."""
+        """Errors by validation identity, and as `all` their mean. Empty if there is no validation set."""
         by_identity: dict[str, list[tuple[float, float, float]]] = {}
         for held in self._validation:
             by_identity.setdefault(held.identity, []).append(held.errors(network))
         means = {name: np.mean(rows, axis=0).tolist() for name, rows in by_identity.items()}
-        if means:  # where none is held back there is nothing to say
+        if means:
             means["all"] = np.mean(list(means.values()), axis=0).tolist()
         return {name: Errors(*row) for name, row in means.items()}
 
     def shown(self) -> torch.Tensor | None:
-        """A picture of each validation set, (N, 3, S, S); None where none is held back."""
+        """A picture of each of the first 8 validation sets, (N, 3, S, S); None if there is no validation set."""
         if not self._validation:
             return None
         return torch.stack([held.pictures[len(held.pictures) // 2] for held in self._validation[:8]])
@@ -148,7 +150,7 @@ class _Held:
 
 
 class Distiller:
-    """Trains a network on views; what `distil` and `prune` share."""
+    """Trains a network on views, for both `distil` and `prune`."""
 
     def __init__(
         self, network: EncoderNetwork, data: EncoderData, config: DistilConfig, *, steps: int, bf16: bool
@@ -163,7 +165,7 @@ class Distiller:
         )
 
     def train(self, run: Run, stage: str, *, extra: dict[str, Any] | None = None) -> None:
-        """Every step that is left, reporting to the run and saving itself there with `extra`."""
+        """Run the remaining steps; report to the run and save the state there, with `extra`."""
         config = self._config
         meter, progress = Meter(), Progress(stage, self.steps)
         self.network.train()
@@ -191,7 +193,7 @@ class Distiller:
                 self.sheet(run, f"{stage}-{self.step:06d}", batch)
 
     def losses(self, batch: ViewBatch) -> dict[str, torch.Tensor]:
-        """Eq. 1 and what stands beside it, each with its weight."""
+        """The losses of eq. 1 and the two added ones, each with its weight."""
         amount, device = self._config.losses, batch.pictures.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self._bf16):
             everything = torch.cat([batch.pictures, batch.nothing]) * 2 - 1
@@ -208,7 +210,7 @@ class Distiller:
             "points": amount.points * _distance(points - batch.keypoints.points),
             "jacobians": amount.jacobians * (weight * (jacobians - batch.keypoints.jacobians).abs()).mean(),
             "eq_points": amount.equivariance_points * _distance(p1 - p2),
-            # A Jacobian that has no inverse yet must not decide where training goes.
+            # Limits the influence of Jacobians that are almost singular at the start of training.
             "eq_jacobians": amount.equivariance_jacobians * change.abs().clamp_max(1.0).mean(),
             "heat": amount.heat * heat_loss(encoded.heat[:faces], batch.keypoints.points),
             "presence": amount.presence
@@ -222,7 +224,7 @@ class Distiller:
         return network.eval().requires_grad_(False)
 
     def state(self) -> dict[str, Any]:
-        """All that `restore` needs."""
+        """Everything that `restore` needs."""
         return {
             "network_config": self.network.config.as_json(),
             "network": self.network.state_dict(),
@@ -233,7 +235,7 @@ class Distiller:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where a checkpoint of the same network ended."""
+        """Continue from a checkpoint of the same network."""
         self.network.load_state_dict(state["network"])
         self.average.restore(state["average"])
         self._optimizer.load_state_dict(state["optimizer"])
@@ -241,7 +243,7 @@ class Distiller:
         self.step = int(state["step"])
 
     def sheet(self, run: Run, name: str, batch: ViewBatch) -> None:
-        """Views with the teacher's keypoints, the same with the network's, and faces never trained on."""
+        """Write a sheet: views with the teacher's keypoints, with the network's, and faces never trained on."""
         network = self.averaged()
         pictures = batch.pictures[:8]
         teacher = KeypointTensors(batch.keypoints.points[:8], batch.keypoints.jacobians[:8])
@@ -262,7 +264,7 @@ def distil(
     bf16: bool = False,
     network: EncoderConfig = WIDE,
 ) -> EncoderNetwork:
-    """The whole step; goes on from the run's checkpoint. The averaged network, in eval mode."""
+    """Run the whole step, from the run's checkpoint if there is one. Returns the averaged network in eval mode."""
     torch.manual_seed(config.seed)
     state = run.checkpoint(device)
     if state is not None:
@@ -281,14 +283,14 @@ def distil(
 
 
 def taken_back(found: KeypointTensors, maps: ThinPlateSpline) -> tuple[torch.Tensor, torch.Tensor]:
-    """The keypoints of views as they lie in the stored crops: (B, K, 2) points and (B, K, 2, 2) Jacobians."""
+    """Map the keypoints of views back to the stored crops: (B, K, 2) points and (B, K, 2, 2) Jacobians."""
     return maps.at(found.points), maps.slope_at(found.points) @ found.jacobians
 
 
 def heat_loss(heat: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of heatmaps, (B, K, H, W) log-probabilities, with Gaussians at the points (B, K, 2).
 
-    Keypoints outside the crop are left out: no cell is theirs.
+    Keypoints outside the crop are left out, because they have no cell.
     """
     height, width = heat.shape[2:]
     grid = coordinate_grid(height, width, heat.device, pixel_centres=True).flatten(0, 1)
@@ -300,7 +302,7 @@ def heat_loss(heat: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
 
 
 def drawn(pictures: torch.Tensor, keypoints: KeypointTensors) -> torch.Tensor:
-    """(B, 3, S, S) with each keypoint's axes: red to where local x goes, green to where y does."""
+    """(B, 3, S, S) pictures with each keypoint's axes drawn: its x axis in red, its y axis in green."""
     scale = pictures.shape[2] / 2
     made = []
     for picture, points, jacobians in zip(
@@ -332,7 +334,7 @@ def _distance(difference: torch.Tensor) -> torch.Tensor:
 
 
 def _schedule(step: int, steps: int, final: float) -> float:
-    """A tenth of the steps up to 1, then down along a cosine to `final`."""
+    """Learning rate factor: rises to 1 over a tenth of the steps, at most 500, then falls to `final` (cosine)."""
     warm = max(1, min(500, steps // 10))
     if step < warm:
         return (step + 1) / warm

@@ -1,8 +1,9 @@
 """The encoder K in torch: a greatly reduced MobileNetV2 (Sandler et al. 2018) over 256x256 crops.
 
-Inverted residuals bring the crop to 16x16 and on to 4x4, where the whole face is in sight of every cell; two light
-steps up carry that back to 16x16. There, ten heatmaps say where each keypoint lies, and the refinement of its place
-and its Jacobian are read under its heatmap, as FOMM reads its Jacobians (Siarohin et al. 2019, section 3.1).
+Inverted residuals reduce the crop to 16x16 and then to 4x4, where every cell sees the whole face. Two light steps bring
+this information back up to 16x16. There, each of ten heatmaps gives the place of a keypoint. The refinement of that
+place and the Jacobian are averages weighted by the heatmap, as FOMM's Jacobians are (Siarohin et al. 2019, section
+3.1).
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from mien_encoder.model_file import Manifest, manifest_path
 from mien_generator.face.fomm.first_order import KeypointTensors, coordinate_grid
 from mien_shared.keypoints import NUM_KEYPOINTS
 
-#: A heatmap cell is an eighth of the crop's half side; what the mean over it leaves is refined within this much.
+#: Scale of the refinement of a place, in crop half sides. A heatmap cell is an eighth of the crop's half side.
 _REFINEMENT = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One inverted residual: widened to `hidden` channels, filtered there, narrowed to `out`. stride: 1 or 2."""
+    """One inverted residual: expands to `hidden` channels, filters, and projects to `out`. stride: 1 or 2."""
 
     hidden: int
     out: int
@@ -40,8 +41,8 @@ class Block:
 class EncoderConfig:
     """The layers. stem: channels of the first convolution, at half size.
 
-    to_16, to_8: blocks down to 16x16 and 8x8; tail: blocks down to 4x4 and there, the ones that pruning cuts off.
-    head: channels of the 16x16 map that the heads read.
+    to_16, to_8: blocks down to 16x16 and 8x8; tail: the block down to 4x4 and the blocks at 4x4, which pruning cuts
+    off. head: channels of the 16x16 map that the heads read.
     """
 
     stem: int
@@ -51,7 +52,7 @@ class EncoderConfig:
     head: int
 
     def cut(self) -> EncoderConfig:
-        """Without the last block of the tail; ValueError if only the step down to 4x4 is left."""
+        """The configuration without the tail's last block. Raises ValueError if only the step down to 4x4 is left."""
         if len(self.tail) < 2:
             raise ValueError("the tail has no block left to cut")
         return replace(self, tail=self.tail[:-1])
@@ -62,12 +63,12 @@ class EncoderConfig:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> EncoderConfig:
-        """Back from plain values."""
+        """The inverse of as_json."""
         blocks = {name: tuple(Block(**block) for block in values[name]) for name in ("to_16", "to_8", "tail")}
         return cls(stem=values["stem"], head=values["head"], **blocks)
 
 
-#: Where distillation starts: too large by three blocks.
+#: The network that distillation starts with, three blocks larger than the budget.
 WIDE = EncoderConfig(
     stem=8,
     to_16=(Block(8, 12, 2), Block(36, 20, 2), Block(60, 32, 2), Block(64, 32)),
@@ -98,7 +99,7 @@ class InvertedResidual(nn.Module):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoded:
-    """What the network says of a batch. presence: (B,) logits. heat: (B, K, 16, 16) log-probabilities."""
+    """The network's output for a batch. presence: (B,) logits. heat: (B, K, 16, 16) log-probabilities."""
 
     keypoints: KeypointTensors
     presence: torch.Tensor
@@ -131,7 +132,7 @@ class EncoderNetwork(nn.Module):
         nn.init.zeros_(self.readings.bias)
 
     def features(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the heads read: (B, head, 16, 16), and (B, C, 4, 4) for presence."""
+        """The inputs of the heads: (B, head, 16, 16), and (B, C, 4, 4) for presence."""
         at_16 = self.to_16(self.stem(picture))
         at_8 = self.to_8(at_16)
         at_4 = self.tail(at_8)
@@ -152,7 +153,7 @@ class EncoderNetwork(nn.Module):
         return Encoded(KeypointTensors(points, jacobians), presence, heat.unflatten(2, (height, width)))
 
     def cut(self) -> EncoderNetwork:
-        """The same network without the tail's last block; the rest of the weights as they are."""
+        """The same network without the tail's last block; all other weights are kept."""
         smaller = EncoderNetwork(self.config.cut())
         kept = smaller.state_dict()
         smaller.load_state_dict({name: value for name, value in self.state_dict().items() if name in kept})
@@ -160,10 +161,11 @@ class EncoderNetwork(nn.Module):
 
 
 class DeployedEncoder(nn.Module):
-    """What is exported: pixels as they are, (B, 256, 256, 3) uint8 -> points, jacobians, presence in [0, 1].
+    """The exported network: raw pixels (B, 256, 256, 3) uint8 -> points, jacobians, presence in [0, 1].
 
-    The same sums in fewer steps: pixels are only centred, their scale is in the first convolution; a heatmap sums to 1,
-    so the identity that a Jacobian starts from is in the bias of what is read under it.
+    It computes the same with fewer operations. The pixels are only centred, because their scale is folded into the
+    first convolution. A heatmap sums to 1, so the identity that is added to a Jacobian is folded into the readings'
+    bias.
     """
 
     grid: torch.Tensor
@@ -197,7 +199,7 @@ class DeployedEncoder(nn.Module):
 
 
 def fused(network: EncoderNetwork) -> EncoderNetwork:
-    """A copy for inference: every normalisation folded into the convolution before it."""
+    """A copy for inference, with every normalisation folded into the convolution before it."""
     network = copy.deepcopy(network).eval()
     for module in network.modules():
         for name, child in module.named_children():
@@ -208,12 +210,12 @@ def fused(network: EncoderNetwork) -> EncoderNetwork:
 
 
 def write_encoder(network: EncoderNetwork, path: Path) -> Manifest:
-    """Export as ONNX with its manifest beside it; what mien_encoder.KeypointEncoder loads. Needs the onnx package."""
+    """Export as ONNX, with a manifest, for mien_encoder.KeypointEncoder. Needs the onnx package."""
     deployed = DeployedEncoder(network).eval()
     crops = torch.zeros(1, CROP_SIZE, CROP_SIZE, 3, dtype=torch.uint8)
     names = ("points", "jacobians", "presence")
     with warnings.catch_warnings():
-        # The exporter that is meant to follow this one needs two packages more.
+        # torch's newer exporter needs two more packages.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             deployed,

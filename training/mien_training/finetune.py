@@ -1,9 +1,9 @@
 """Step four: encoder and generator together, without supervision (the ultra-lightweight paper, section 3.2).
 
-The encoder finds the keypoints of both pictures of a pair and the generator makes one from the other: what the losses
-ask is only that the picture comes out, and that keypoints move as the picture does (L_eq). No teacher is asked any
-more. A small pull towards what the encoder said before (`anchor`) keeps its keypoints on the parts of the face that
-FaceKeypoint names, which `warp` and avatars prepared earlier rely on.
+The encoder finds the keypoints of both pictures of a pair, and the generator makes one picture from the other. The
+losses compare only the pictures and require that keypoints move as the picture does (L_eq); there is no teacher. A
+small loss (`anchor`) pulls the keypoints to the encoder's earlier output. This keeps them on the parts of the face that
+FaceKeypoint names, which `warp` and already prepared avatars rely on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mien_training.run import Average, Meter, Progress, Run
 
 @dataclass(frozen=True, slots=True)
 class FinetuneLosses:
-    """What each loss counts. painted: as in step three, or the source's residual would excuse what is painted."""
+    """The weight of each loss. painted: of the picture before the source's residual is added, as in step three."""
 
     pixels: float = 10.0
     painted: float = 8.0
@@ -43,7 +43,7 @@ class FinetuneLosses:
 
 @dataclass(frozen=True, slots=True)
 class FinetuneStage:
-    """steps batches of `batch` pairs at `size` pixels; the encoder learns at `encoder_rate` of the generator's rate."""
+    """`steps` batches of `batch` pairs at `size` pixels. encoder_rate: the encoder's rate over the generator's."""
 
     steps: int
     batch: int
@@ -59,14 +59,14 @@ class FinetuneStage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Finetuned:
-    """Both networks' averages, in eval mode."""
+    """Both averaged networks, in eval mode."""
 
     encoder: EncoderNetwork
     generator: OcclusionAwareGenerator
 
 
 class Finetuner:
-    """Trains both networks, normalisations on the statistics they have; goes on where its run's checkpoint ended."""
+    """Trains both networks with fixed normalisation statistics; continues from the run's checkpoint if there is one."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Finetuner:
         )
 
     def train(self) -> Finetuned:
-        """Every step that is left."""
+        """Run the remaining steps; returns the averaged networks."""
         stage, first = self._stage, 0
         state = self._run.checkpoint(self._device)
         if state is not None:
@@ -129,7 +129,7 @@ class Finetuner:
         return self.averaged()
 
     def losses(self, pairs: PairBatch) -> dict[str, torch.Tensor]:
-        """Each loss with its weight. Labels that the pairs come with are not looked at."""
+        """Each loss with its weight. The labels of the pairs are not used."""
         amount, count = self._stage.losses, len(pairs.source)
         both = torch.cat([pairs.source, pairs.driving])
         spline = ThinPlateSpline.random(count, generator=self._random, device=self._device)
@@ -141,7 +141,7 @@ class Finetuner:
         made = face.prediction.float()
         weight = attention(KeypointTensors(driving.points.detach(), driving.jacobians.detach()), made.shape[2])
         with torch.no_grad():
-            before = self._look(self._before, both)
+            before = self._keypoints_of(self._before, both)
         points, jacobians = equivariance(
             driving, deformed, spline.at(deformed.points), spline.slope_at(deformed.points)
         )
@@ -169,9 +169,9 @@ class Finetuner:
         return Finetuned(encoder, generator)
 
     def _found(self, pictures: torch.Tensor) -> KeypointTensors:
-        return self._look(self.encoder, pictures)
+        return self._keypoints_of(self.encoder, pictures)
 
-    def _look(self, encoder: EncoderNetwork, pictures: torch.Tensor) -> KeypointTensors:
+    def _keypoints_of(self, encoder: EncoderNetwork, pictures: torch.Tensor) -> KeypointTensors:
         found = encoder(resized(pictures, CROP_SIZE, CROP_SIZE) * 2 - 1).keypoints
         return KeypointTensors(found.points.float(), found.jacobians.float())
 
@@ -200,9 +200,9 @@ class Finetuner:
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def _sheet(self, name: str) -> None:
-        """Source, driving, and the face made of them, by both averages."""
+        """Write a sheet with source, driving, and the face that the averaged networks make from them."""
         pairs, both = self._sampler.pairs(4, self._stage.size), self.averaged()
-        at_rest, driving = (self._look(both.encoder, each) for each in (pairs.source, pairs.driving))
+        at_rest, driving = (self._keypoints_of(both.encoder, each) for each in (pairs.source, pairs.driving))
         made = both.generator(both.generator.prepare(pairs.source, at_rest), driving).prediction
         self._run.sheet(name, torch.stack([pairs.source, pairs.driving, made], dim=1))
 

@@ -1,14 +1,14 @@
 """Step three: the half-width generator, with the teacher's keypoints (the ultra-lightweight paper, section 3.2).
 
-Three kinds of stages, in the order that the configuration names:
+There are three kinds of stages, in the order given by the configuration:
 
-- `appearance`: encoder, bottleneck and decoder reproduce patches under small known motions, so that a feature that is
-  moved by a fraction of a pixel is decoded as a picture moved by that fraction;
-- `motion`: dense motion and occlusion alone, by what the source picture itself looks like when moved;
+- `appearance`: encoder, bottleneck and decoder reproduce patches under small known motions, so that features moved by a
+  fraction of a pixel are decoded as a picture moved by that fraction;
+- `motion`: dense motion and occlusion alone, judged by the moved source picture and by the known motion;
 - `joint`: everything, on pairs, with the losses of losses.py.
 
-The first two cost a tenth of the third and leave it little to find out. In `joint` the normalisations keep the
-statistics they have: batches are small, and what is measured is what will run.
+The first two cost a tenth of the third and leave it little to learn. In `joint` the normalisations keep their
+statistics: batches are small, and the network is trained exactly as it will run.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ from mien_training.losses import (
 )
 from mien_training.run import Average, Meter, Progress, Run
 
-#: The paper's generator; its coordinates on pixel centres, and what it loses moved along (docs/decisions/0010).
+#: The paper's generator with coordinates on pixel centres and with the source's residual (docs/decisions/0010).
 MIEN_HALF = replace(HALF_WIDTH, pixel_centres=True, source_residual=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """What each loss of a joint stage counts. 0 leaves it out, and its cost.
+    """The weight of each loss of a joint stage. With 0 a loss is not computed.
 
-    painted: on the network's own part of the picture, which the source's residual would otherwise excuse.
-    known: on the deformation, where it is known. unexplained: how much more a pixel counts that no motion explains, an
-    opened mouth's inside or a lid that was not there: they are few, and they are what the network is for.
+    painted: of the picture before the source's residual is added, which would otherwise hide its errors.
+    known: of the deformation, where the motion is known. unexplained: the additional weight of pixels that no motion
+    explains, such as the inside of an opened mouth: they are few, and only the network can paint them.
     """
 
     pixels: float = 10.0
@@ -69,8 +69,8 @@ class Losses:
 class Stage:
     """One stage: `steps` batches of `batch` at `size` pixels; the learning rate falls to a tenth along a cosine.
 
-    window: side of the part of the picture that a joint stage decodes, pixels, rather often where eyes and mouth are;
-    0 decodes all of it. The source's residual takes whole pictures, so of a window only what is painted is judged.
+    window: side in pixels of the part of the picture that a joint stage decodes, mostly near eyes and mouth; 0 decodes
+    the whole picture. The source's residual needs whole pictures, so a window is judged without it.
     """
 
     kind: Literal["appearance", "motion", "joint"]
@@ -85,12 +85,14 @@ class Stage:
         at_least(1, steps=self.steps, batch=self.batch)
         at_least(32, size=self.size)
         if self.window % 4 or not 0 <= self.window <= self.size or (self.window and self.kind != "joint"):
-            raise TrainingConfigError(f"window is a joint stage's, a multiple of 4 up to its size, not {self.window}")
+            raise TrainingConfigError(
+                f"window must be 0, or in a joint stage a multiple of 4 up to its size, not {self.window}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How often a run reports, saves and paints, in steps."""
+    """How often a run reports, saves and writes a sample sheet, in steps."""
 
     report: int = 20
     save: int = 200
@@ -98,7 +100,7 @@ class Schedule:
 
 
 class GeneratorTrainer:
-    """Trains through the stages; `run` goes on where the checkpoint of its folder ended."""
+    """Trains all stages; continues from the run's checkpoint if there is one."""
 
     def __init__(
         self,
@@ -125,7 +127,7 @@ class GeneratorTrainer:
         self._shown = validation.pairs(4, stages[-1].size) if validation else None
 
     def train(self) -> OcclusionAwareGenerator:
-        """Run every stage that is left; the averaged network, in eval mode."""
+        """Run the remaining stages; returns the averaged network in eval mode."""
         state = self._run.checkpoint(self._device)
         first_stage, first_step = 0, 0
         if state is not None:
@@ -227,7 +229,7 @@ class GeneratorTrainer:
         }
 
     def _window(self, pairs: PairBatch, stage: Stage) -> dict[str, torch.Tensor]:
-        """A joint step that decodes part of the picture: a third of the work where it matters."""
+        """A joint step that decodes only part of the picture, for a third of the work."""
         amount, side = stage.losses, stage.window // 4
         source = pairs.source.contiguous(memory_format=torch.channels_last)
         dense = self.network.dense_motion_network
@@ -274,7 +276,7 @@ class GeneratorTrainer:
     def _judged_motion(
         self, pairs: PairBatch, motion: DenseMotion, amount: Losses
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """The losses of a joint step's motion, and the attention that the picture's are weighted with."""
+        """The losses of a joint step's motion, and the attention for the losses of its picture."""
         moved = _moved(pairs.source, motion.deformation, pairs.source.shape[2] // 2)
         small = nn.functional.avg_pool2d(pairs.driving, 2)
         weight = nn.functional.avg_pool2d(pairs.attention, 2)
@@ -304,7 +306,7 @@ class GeneratorTrainer:
         return made
 
     def _feature_loss(self, state: dict[str, Any] | None) -> FeatureLoss:
-        """A frozen copy of the encoder as the first joint stage found it."""
+        """A frozen copy of the encoder from the start of the first joint stage."""
         if self._features is not None:
             return self._features
         frozen = OcclusionAwareGenerator(self.config)
@@ -337,7 +339,7 @@ class GeneratorTrainer:
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def _sheet(self, name: str, stage: Stage) -> None:
-        """Validation faces: source, driving, the source as moved, what is visible, and the averaged network's face."""
+        """Validation faces in columns: source, driving, moved source, occlusion map, and the network's face."""
         if self._shown is None:
             return
         pairs = self._shown
@@ -354,7 +356,7 @@ class GeneratorTrainer:
 
 
 def initialised(network: OcclusionAwareGenerator) -> OcclusionAwareGenerator:
-    """Weights to start from: residual blocks that change nothing, and everything taken to be visible."""
+    """Initial weights: the residual blocks are identities, and the occlusion map says that everything is visible."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
@@ -371,11 +373,12 @@ def initialised(network: OcclusionAwareGenerator) -> OcclusionAwareGenerator:
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def revive(network: OcclusionAwareGenerator, pairs: PairBatch, least: float = 0.01) -> list[int]:
-    """Give keypoints that no pixel follows another chance; which they were.
+    """Reset the masks of dead keypoints, which no pixel follows. Returns their indices.
 
-    Where motion is learnt a neighbour's mask may win a keypoint's place for good, a brow the eye's, whose softmax
-    then passes no gradient back. Such a keypoint gets the mask of whoever won its own place, and both share it until
-    they differ. least: of a mask's greatest value over all pixels of all pairs.
+    While motion is learnt, a neighbour's mask may win a keypoint's place for good, for example a brow's mask the place
+    of an eye. The softmax then passes no gradient to the losing mask. Such a keypoint gets a copy of the winner's mask
+    weights with some noise, and both share the place until they differ.
+    least: a keypoint is dead if its mask's greatest value over all pixels of all pairs is below this.
     """
     dense = network.dense_motion_network
     was_training = dense.training
@@ -408,25 +411,25 @@ def _trained(network: OcclusionAwareGenerator, kind: str) -> Iterator[nn.Paramet
 def _occlusion(
     occlusion_map: torch.Tensor, moved: torch.Tensor, wanted: torch.Tensor, attention: torch.Tensor
 ) -> torch.Tensor:
-    """What moving cannot explain must be made up: how far the map is from saying so (cross-entropy, weighted).
+    """Weighted cross-entropy of the occlusion map: it should be 0 where the moved source cannot explain the picture.
 
-    An absolute difference would not do: most of a picture is visible, and its median is all that would be learnt.
+    With an absolute difference the map would only learn its median, because most of a picture is visible.
     """
     height, width = occlusion_map.shape[2:]
     visible = resized(_explained(moved, wanted), height, width)
     weight = resized(attention / attention.mean(dim=(2, 3), keepdim=True), height, width)
-    said = occlusion_map.float().clamp(1e-4, 1 - 1e-4)
-    return nn.functional.binary_cross_entropy(said, visible, weight)
+    predicted = occlusion_map.float().clamp(1e-4, 1 - 1e-4)
+    return nn.functional.binary_cross_entropy(predicted, visible, weight)
 
 
 def _explained(moved: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """(B, 1, H, W): 1 where the moved source (B, 3, H, W) looks as it should, falling to 0 where it does not."""
+    """(B, 1, H, W): 1 where the moved source (B, 3, H, W) matches the wanted picture, 0 where it differs strongly."""
     off = nn.functional.avg_pool2d((moved.detach() - wanted).abs().mean(dim=1, keepdim=True), 5, 1, 2)
     return torch.exp(-12 * (off - 0.04).clamp_min(0))
 
 
 def _moved(source: torch.Tensor, deformation: torch.Tensor, size: int) -> torch.Tensor:
-    """The source picture itself along the deformation, (B, 3, size, size)."""
+    """The source picture moved by the deformation, (B, 3, size, size)."""
     places = enlarged(deformation, size, size)
     picture = (
         resized(source, size, size)

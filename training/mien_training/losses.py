@@ -1,8 +1,8 @@
 """Losses of FOMM (Siarohin et al. 2019, section 3.3), on pictures (B, 3, H, W) in [0, 1].
 
-The published reconstruction loss compares features of a VGG that was trained on ImageNet, whose weights cannot be
-taken for granted where Mien is trained. In its place stand the features of this model's own encoder, frozen after it
-has learnt to reproduce pictures (`FeatureLoss`); README.md has the figures of training with and without.
+The published reconstruction loss compares features of a VGG trained on ImageNet, whose weights may not be available
+where Mien is trained. `FeatureLoss` replaces them by the features of this model's own encoder, frozen after it has
+learnt to reproduce pictures. README.md has the results of training with and without it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def pyramid_l1(made: torch.Tensor, wanted: torch.Tensor, attention: torch.Tensor
 
 
 def edges(made: torch.Tensor, wanted: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
-    """Mean absolute difference of the horizontal and vertical gradients: a blur pays here, where L1 hardly sees it."""
+    """Mean absolute difference of the horizontal and vertical gradients. It penalises blur, which L1 hardly does."""
     difference = made - wanted
     weight = attention / attention.mean(dim=(2, 3), keepdim=True)
     across = (weight[..., 1:] * difference.diff(dim=3).abs()).mean()
@@ -41,20 +41,20 @@ def edges(made: torch.Tensor, wanted: torch.Tensor, attention: torch.Tensor) -> 
 
 
 def known_motion(deformation: torch.Tensor, known: KnownMotion, attention: torch.Tensor) -> torch.Tensor:
-    """Mean distance of a deformation (B, h, w, 2) from what is known of it: at landmarks, and wherever it was recorded.
+    """Mean distance of a deformation (B, h, w, 2) from the known motion: at landmarks, and where lookups exist.
 
-    What a picture looks like when moved says nothing of skin on skin, and leaves a keypoint whose part looks alike
-    everywhere without a place: a lid, the line between closed lips. This says where they come from.
-    attention: (B, 1, H, W), as for the pictures. 0 of a batch of which nothing is known.
+    A comparison of pictures cannot place parts that look like their surroundings, such as a lid or the line between
+    closed lips. This loss gives them their origin.
+    attention: (B, 1, H, W), as for the pictures. The loss is 0 for a batch without known motion.
     """
     fields = deformation.permute(0, 3, 1, 2)
     there = known.landmarks.isfinite().all(dim=-1) & known.source_landmarks.isfinite().all(dim=-1)
     there = there & (known.landmarks.abs().amax(dim=-1) < 1)
     places = torch.where(there[..., None], known.landmarks, 0.0)[:, None]
-    said = nn.functional.grid_sample(fields, places, mode="bilinear", padding_mode="border", align_corners=False)[
+    predicted = nn.functional.grid_sample(fields, places, mode="bilinear", padding_mode="border", align_corners=False)[
         :, :, 0
     ].mT  # (B, L, 2)
-    off = (said - torch.where(there[..., None], known.source_landmarks, 0.0)).norm(dim=-1)
+    off = (predicted - torch.where(there[..., None], known.source_landmarks, 0.0)).norm(dim=-1)
     of_landmark = nn.functional.grid_sample(attention, places, padding_mode="border", align_corners=False)[:, 0, 0]
     at_landmarks = _weighted_mean(off, of_landmark * there)
     weight = nn.functional.adaptive_avg_pool2d(attention, known.shown.shape[1:])[:, 0] * known.shown
@@ -68,7 +68,7 @@ def _weighted_mean(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 class FeatureLoss(nn.Module):
     """L1 between features of a frozen copy of the generator's encoder: first block and down blocks, three scales.
 
-    Each channel is divided by its own spread over the wanted picture, so that no scale and no channel drowns another.
+    Each channel is divided by its standard deviation over the wanted pictures, so that all scales and channels count.
     """
 
     def __init__(self, network: OcclusionAwareGenerator) -> None:
@@ -90,7 +90,7 @@ class FeatureLoss(nn.Module):
 def equivariance(
     found: KeypointTensors, found_deformed: KeypointTensors, points_back: torch.Tensor, slope_back: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """FOMM, eqs. 8 to 11: keypoints of a deformed picture, taken back, are those of the picture.
+    """FOMM, eqs. 8 to 11: keypoints of a deformed picture, mapped back, must equal those of the picture.
 
     points_back: (B, K, 2), the deformation's backward map at found_deformed's points; slope_back: (B, K, 2, 2), its
     derivative there. Returns the losses of points and of Jacobians: |p - T(p')| and |1 - J^-1 T'(p') J'|.
@@ -102,9 +102,9 @@ def equivariance(
 
 
 class Discriminator(nn.Module):
-    """FOMM's patch discriminator, on the picture and its half, conditioned on nothing (its `use_kp: False`).
+    """FOMM's patch discriminator, at full and half size, without conditioning (FOMM's `use_kp: False`).
 
-    forward: (B, 3, H, W) -> for each scale the features of every block, the map of scores last.
+    forward: (B, 3, H, W) -> for each scale a list of the features of every block, with the map of scores last.
     """
 
     def __init__(self, width: int = 32, blocks: int = 4, scales: Sequence[int] = (1, 2)) -> None:
@@ -143,18 +143,18 @@ class _PatchDiscriminator(nn.Module):
 
 
 def discriminator_loss(real: list[list[torch.Tensor]], made: list[list[torch.Tensor]]) -> torch.Tensor:
-    """Least squares: real scores towards 1, made ones towards 0."""
+    """Least squares: pulls real scores to 1 and scores of made pictures to 0."""
     losses = [(1 - r[-1]).square().mean() + m[-1].square().mean() for r, m in zip(real, made, strict=True)]
     return torch.stack(losses).sum()
 
 
 def adversarial(made: list[list[torch.Tensor]]) -> torch.Tensor:
-    """Least squares: the generator wants its scores at 1."""
+    """Least squares: pulls the scores of made pictures to 1."""
     return torch.stack([(1 - maps[-1]).square().mean() for maps in made]).sum()
 
 
 def feature_matching(real: list[list[torch.Tensor]], made: list[list[torch.Tensor]]) -> torch.Tensor:
-    """Mean absolute difference of the discriminator's features, all blocks and scales, the scores left out."""
+    """Mean absolute difference of the discriminator's features over all blocks and scales, without the scores."""
     differences = [
         (r.detach() - m).abs().mean()
         for of_real, of_made in zip(real, made, strict=True)

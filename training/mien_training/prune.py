@@ -1,7 +1,7 @@
-"""Step two: the last layers are cut one after another, with distillation after each cut (the paper, section 3.2).
+"""Step two: cut the last layers one after another, with distillation after each cut (the paper, section 3.2).
 
-The tail's blocks all have the same width, so what is left fits together after a cut and goes on learning. Of the
-networks within the budget the one with the least error on faces never trained on is kept and distilled further.
+The tail's blocks all have the same width, so the remaining network works after a cut and can be trained further. Of the
+networks within the budget, the one with the smallest error on faces never trained on is kept and distilled further.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ BUDGET_MACS, BUDGET_PARAMETERS = 14_620_000, 160_000
 
 @dataclass(frozen=True, slots=True)
 class PruneConfig:
-    """distil: as the first step had it; its steps and rates are not used.
+    """distil: the first step's configuration; its steps and rates are not used.
 
-    steps_a_cut: of distillation after each cut; final_steps: of the network that is kept; learning_rate: where each of
-    these begins. macs, parameters: the budget, one crop's multiply-accumulates and the layers' values.
+    steps_a_cut: distillation steps after each cut; final_steps: those of the network that is kept; learning_rate: the
+    rate at the start of each of these. macs, parameters: the budget, in multiply-accumulates for one crop and in the
+    number of values in the layers.
     """
 
     distil: DistilConfig
@@ -47,7 +48,7 @@ class PruneConfig:
 
 @dataclass(frozen=True, slots=True)
 class Trade:
-    """One row of the report: how many blocks the tail has, what the network costs, how far it is off (crop units)."""
+    """One row of the report: the number of blocks in the tail, the network's cost, and its distil.Errors."""
 
     tail: int
     macs: int
@@ -64,9 +65,10 @@ class Trade:
 def prune(
     config: PruneConfig, data: Path, run: Run, distilled: Path, *, device: torch.device, bf16: bool = False
 ) -> EncoderNetwork:
-    """Cut the network of a distillation's checkpoint; goes on from the run's own. Writes encoder.onnx and prune.csv.
+    """Prune the network of a distillation's checkpoint. Writes encoder.onnx and prune.csv.
 
-    The final network, in eval mode. Raises RunError if there is no such checkpoint, or if no cut fits the budget.
+    Continues from the run's own checkpoint if there is one. Returns the final network in eval mode. Raises RunError if
+    `distilled` has no checkpoint, or if no cut fits the budget.
     """
     torch.manual_seed(config.distil.seed)
     source = EncoderData(data, config.distil, device)
@@ -74,15 +76,15 @@ def prune(
     trades = _read(run.folder)
     if state is None:
         whole = _distilled(distilled, device)
-        trades = [_judged(whole, source, run.folder)]
+        trades = [_measured(whole, source, run.folder)]
         phase, network = "cut", whole.cut()
     else:
         phase = str(state["phase"])
         network = EncoderNetwork(EncoderConfig.from_json(state["network_config"])).to(device)
     while phase == "cut":
-        made = _go_on(network, source, config, run, phase, config.steps_a_cut, state, bf16=bf16)
+        made = _distilled_further(network, source, config, run, phase, config.steps_a_cut, state, bf16=bf16)
         state = None
-        trade = _judged(made, source, run.folder)
+        trade = _measured(made, source, run.folder)
         trades = [*(each for each in trades if each.tail != trade.tail), trade]
         _write(run.folder, trades)
         torch.save(_saved(made), run.folder / f"tail-{trade.tail}.pt")
@@ -90,20 +92,20 @@ def prune(
             phase, network = "final", _loaded(run.folder / f"tail-{best(trades, config).tail}.pt", device)
         else:
             network = made.cut()
-    final = _go_on(network, source, config, run, phase, config.final_steps, state, bf16=bf16)
+    final = _distilled_further(network, source, config, run, phase, config.final_steps, state, bf16=bf16)
     write_encoder(final, run.folder / ENCODER)
     return final
 
 
 def best(trades: Sequence[Trade], config: PruneConfig) -> Trade:
-    """Of those within the budget, the one that is least off; RunError if none is."""
+    """The trade within the budget with the smallest error. Raises RunError if there is none."""
     fitting = [trade for trade in trades if trade.within(config)]
     if not fitting:
-        raise RunError(f"no cut has {config.macs} multiply-accumulates and {config.parameters} parameters or less")
+        raise RunError(f"no cut is within {config.macs} multiply-accumulates and {config.parameters} parameters")
     return min(fitting, key=lambda trade: trade.points)
 
 
-def _go_on(
+def _distilled_further(
     network: EncoderNetwork,
     source: EncoderData,
     config: PruneConfig,
@@ -123,8 +125,8 @@ def _go_on(
     return distiller.averaged()
 
 
-def _judged(network: EncoderNetwork, source: EncoderData, folder: Path) -> Trade:
-    """Its cost as deployed, its error on faces never trained on ."""
+def _measured(network: EncoderNetwork, source: EncoderData, folder: Path) -> Trade:
+    """The cost of the deployed network, and its error on faces never trained on."""
     path = folder / f"tail-{len(network.config.tail)}.onnx"
     write_encoder(network.eval(), path)
     costs, errors = count(path), source.errors(network)["all"]
@@ -142,7 +144,7 @@ def _judged(network: EncoderNetwork, source: EncoderData, folder: Path) -> Trade
 def _distilled(folder: Path, device: torch.device) -> EncoderNetwork:
     state = Run(folder, resume=True).checkpoint(device)
     if state is None:
-        raise RunError(f"{folder.name} holds no {CHECKPOINT} of a distillation")
+        raise RunError(f"{folder.name} has no {CHECKPOINT} of a distillation")
     network = EncoderNetwork(EncoderConfig.from_json(state["network_config"])).to(device)
     network.load_state_dict(state["average"]["weights"])
     return network

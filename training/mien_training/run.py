@@ -1,4 +1,4 @@
-"""What every training step shares: a run's folder with its checkpoint, curves and sample sheets, and its average."""
+"""Shared by all training steps: a run's folder with checkpoint, curves and sample sheets, and the weights' average."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ CURVES = "curves.csv"
 
 
 class RunError(RuntimeError):
-    """A run's folder that cannot be gone on with; the text says why."""
+    """A run's folder cannot be used; the text says why."""
 
 
 class Run:
-    """A folder: checkpoint.pt (all that resuming needs), curves.csv (one row a report), sheet-*.png (what it makes)."""
+    """A folder: checkpoint.pt (all that resuming needs), curves-STAGE.csv (a row per report), sheet-*.png (samples)."""
 
     def __init__(self, folder: Path, *, resume: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         if not resume and (folder / CHECKPOINT).exists():
-            raise RunError(f"{folder.name} holds a run already: resume it, or name another folder")
+            raise RunError(f"{folder.name} already holds a run: resume it, or name another folder")
         self._resume = resume
 
     def checkpoint(self, device: torch.device) -> dict[str, Any] | None:
-        """What was saved last, None in a new run. Read without running code; raises RunError if it is no checkpoint."""
+        """The last saved state; None in a new run. Loads no code. Raises RunError if the file is not a checkpoint."""
         path = self.folder / CHECKPOINT
         if not (self._resume and path.exists()):
             return None
         try:
             state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        except Exception as error:  # torch names no common base for what a damaged file raises
-            raise RunError(f"{path.name} in {self.folder.name} is no checkpoint: {error}") from error
+        except Exception as error:  # torch documents no common base class for the errors of a damaged file
+            raise RunError(f"{path.name} in {self.folder.name} is not a checkpoint: {error}") from error
         return state
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Replace the checkpoint once the new one is whole."""
+        """Write the checkpoint; it replaces the old one atomically."""
         partial = self.folder / f"{CHECKPOINT}.partial"
         torch.save(dict(state), partial)
         os.replace(partial, self.folder / CHECKPOINT)
 
     def report(self, stage: str, step: int, values: Mapping[str, float]) -> None:
-        """One row of curves.csv; a stage of other values gets a file of its own: curves-STAGE.csv."""
+        """Append one row to curves-STAGE.csv."""
         path = self.folder / f"curves-{stage}.csv"
         new = not path.exists()
         with path.open("a", newline="") as file:
@@ -61,7 +61,7 @@ class Run:
             rows.writerow([step, *(f"{value:.6g}" for value in values.values())])
 
     def sheet(self, name: str, rows: torch.Tensor) -> None:
-        """(R, C, 3, H, W) pictures in [0, 1] as one PNG of R rows and C columns."""
+        """Write (R, C, 3, H, W) pictures in [0, 1] as one PNG of R rows and C columns."""
         pixels: NDArray[np.uint8] = (
             (
                 rows.detach()
@@ -81,7 +81,7 @@ class Run:
 
 
 class Progress:
-    """A bar on standard error; where that is no terminal, a line for each report."""
+    """A progress bar on standard error; if that is not a terminal, a line for each report."""
 
     def __init__(self, title: str, steps: int) -> None:
         self._title, self._steps = title, steps
@@ -96,7 +96,7 @@ class Progress:
 
 
 class Average:
-    """The exponential moving average of a network's weights; its buffers are the newest ones."""
+    """The exponential moving average of a network's weights. Buffers are not averaged: the newest are kept."""
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self._decay = decay
@@ -106,7 +106,7 @@ class Average:
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def update(self, network: nn.Module) -> None:
         self._updates += 1
-        # A young average forgets faster, or it would be what the network began as.
+        # A new average forgets faster. Otherwise it would stay close to the initial weights.
         keep = min(self._decay, (1 + self._updates) / (10 + self._updates))
         parameters = dict(network.named_parameters())
         for name, value in network.state_dict().items():
@@ -125,7 +125,7 @@ class Average:
 
 
 class Meter:
-    """Means of what was measured since the last look."""
+    """Means of the values added since the last take()."""
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = {}

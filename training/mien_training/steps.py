@@ -1,4 +1,4 @@
-"""The four steps as commands run them: what each reads, makes and leaves behind."""
+"""The four steps as the commands run them: each reads its configuration, trains and writes its results."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from mien_training.generator import GeneratorTrainer, Schedule, Stage
 from mien_training.labelled import DatasetError, LabelledSet, Split, open_sets
 from mien_training.run import Run, RunError
 
-#: What steps three and four leave in their run's folder: float16, the generator alone.
+#: Steps three and four write the generator to this file in their run's folder, as float16.
 GENERATOR_FILE = "fomm-half.safetensors"
-#: And step four the encoder that goes with it.
+#: Step four also writes the matching encoder.
 ENCODER_FILE = "encoder.onnx"
 
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """One command. encoder: a run of the step before; generator: weights of step three."""
+    """One command's arguments. encoder: the folder of the previous run; generator: the weights of step three."""
 
     config: Path
     data: Path
@@ -42,7 +42,7 @@ class Arguments:
 
 @dataclass(frozen=True, slots=True)
 class PairConfig:
-    """Which pairs are drawn. validation: identities never trained on; weights: how often each kind of set is drawn."""
+    """The choice of pairs. validation: identities never trained on; weights: how often each kind of set is drawn."""
 
     validation: tuple[str, ...]
     left_out: tuple[str, ...] = ()
@@ -53,7 +53,7 @@ class PairConfig:
     seed: int = 0
 
     def samplers(self, data: Path, device: torch.device) -> tuple[PairSampler, PairSampler | None]:
-        """Of training pairs, and of validation pairs as they are, None where nobody is held back."""
+        """Samplers of training pairs and of hardly augmented validation pairs; None if there is no validation set."""
         training, held = open_sets(data, Split(self.validation, self.left_out))
         of_training = PairSampler(
             _weighted(training, self.weights), self.weights, self.augmentation, device=device, seed=self.seed
@@ -92,13 +92,13 @@ class FinetuneConfig:
 
 
 def distil(arguments: Arguments) -> None:
-    """Leaves the encoder's checkpoint."""
+    """Run step one; writes the encoder's checkpoint."""
     config = read_config(arguments.config, distillation.DistilConfig)
     distillation.distil(config, arguments.data, arguments.run, device=arguments.device, bf16=arguments.bf16)
 
 
 def prune(arguments: Arguments) -> None:
-    """Leaves every cut's figures and the best encoder."""
+    """Run step two; writes the figures of every cut and the best encoder."""
     assert arguments.encoder is not None
     config = read_config(arguments.config, pruning.PruneConfig)
     pruning.prune(
@@ -107,7 +107,7 @@ def prune(arguments: Arguments) -> None:
 
 
 def generator(arguments: Arguments) -> None:
-    """Leaves GENERATOR_FILE."""
+    """Run step three; writes GENERATOR_FILE."""
     config = read_config(arguments.config, GeneratorConfig)
     sampler, held = config.pairs.samplers(arguments.data, arguments.device)
     trainer = GeneratorTrainer(
@@ -125,7 +125,7 @@ def generator(arguments: Arguments) -> None:
 
 
 def finetune(arguments: Arguments) -> None:
-    """Leaves GENERATOR_FILE and ENCODER_FILE."""
+    """Run step four; writes GENERATOR_FILE and ENCODER_FILE."""
     assert arguments.encoder is not None and arguments.generator is not None
     config = read_config(arguments.config, FinetuneConfig)
     sampler, _ = config.pairs.samplers(arguments.data, arguments.device)
@@ -148,15 +148,15 @@ def finetune(arguments: Arguments) -> None:
 
 
 def write_generator(network: OcclusionAwareGenerator, config: FommConfig, path: Path) -> None:
-    """The network as services read it: float16, without a keypoint detector."""
+    """Write the network as services read it: float16, without a keypoint detector."""
     write_weights(FommWeights.of_generator(config, network.state_dict()).half(), path)
 
 
 def trained_encoder(folder: Path, device: torch.device) -> EncoderNetwork:
-    """The averaged encoder of a run of step one or two. Raises RunError where there is none."""
+    """The averaged encoder of a run of step one or two. Raises RunError if the folder has none."""
     state = Run(folder, resume=True).checkpoint(device)
     if state is None or "network_config" not in state:
-        raise RunError(f"{folder.name} holds no run of an encoder")
+        raise RunError(f"{folder.name} holds no encoder run (step 1 or 2)")
     network = EncoderNetwork(EncoderConfig.from_json(state["network_config"])).to(device)
     network.load_state_dict(state["average"]["weights"])
     return network.eval().requires_grad_(False)
@@ -165,5 +165,5 @@ def trained_encoder(folder: Path, device: torch.device) -> EncoderNetwork:
 def _weighted(sets: Sequence[LabelledSet], weights: dict[str, float]) -> list[LabelledSet]:
     kept = [labelled for labelled in sets if weights.get(labelled.kind, 0.0) > 0]
     if not kept:
-        raise DatasetError(f"no set is of a kind that has a weight: {', '.join(sorted(weights))}")
+        raise DatasetError(f"no set is of a kind with a weight; the weighted kinds are {', '.join(sorted(weights))}")
     return kept

@@ -1,8 +1,9 @@
-"""Views of labelled crops for the encoder: bent, moved, recoloured, covered, and pictures of no face.
+"""Views of labelled crops for the encoder: bent, moved, recoloured, covered; and pictures without a face.
 
-Every view is written as a backward map from its coordinates to those of the stored crop, z -> A (z + bend(z)) + b with
-a thin-plate spline for the bend, as FOMM deforms pictures (Siarohin et al. 2019, section 3.3). Labels pass through the
-same map exactly: a point p lies where the map is p, its Jacobian is taken by the map's inverse derivative there.
+Every view has a backward map from its coordinates to those of the stored crop, z -> A (z + bend(z)) + b, with a
+thin-plate spline as the bend, as FOMM deforms pictures (Siarohin et al. 2019, section 3.3). Labels pass through the
+same map exactly: a stored point p moves to the z that maps to p, and its Jacobian is multiplied by the map's inverse
+derivative at z.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ from mien_training.datasets import MIRRORED
 from mien_training.deformation import ThinPlateSpline
 from mien_training.labelled import DatasetError, LabelledSet
 
-#: Control points of the spline, on a grid of this many by this many over the crop.
+#: The spline's control points are a grid of this side over the crop.
 _CONTROL = 5
-#: The spline bends by a thousandth of the crop between the points of a grid this fine.
+#: Side of the coarse grid of exact map values. Between its points the spline deviates by a thousandth of the crop.
 _COARSE = 33
 _NEWTON_STEPS = 6
-#: The kinds of pictures without a face: a corner of one, a bit of one from near, a shuffled one, a cut-off one.
+#: The kinds of pictures without a face: the edge of a crop, a close-up of a detail, a shuffled face, a cut-off face.
 _NOTHING_KINDS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class ViewAmount:
-    """How far views go. Fractions of the crop's half side, radians; shares are of all views."""
+    """How much views are changed. Lengths in crop half sides, angles in radians; *_share are shares of all views."""
 
     shift: float = 0.35
     log_scale: float = 0.28
@@ -52,10 +53,10 @@ class ViewAmount:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ViewBatch:
-    """P pairs of views of one face each, the first views of all pairs before the second ones.
+    """P pairs of views, both of one face. The first views of all pairs stand before the second views.
 
-    pictures: (2P, 3, S, S) float32 in [0, 1]; keypoints: what they show; maps: back to the stored crops.
-    nothing: (Q, 3, S, S), pictures of no face.
+    pictures: (2P, 3, S, S) float32 in [0, 1]; keypoints: their labels; maps: from the views to the stored crops.
+    nothing: (Q, 3, S, S), pictures without a face.
     """
 
     pictures: torch.Tensor
@@ -65,10 +66,10 @@ class ViewBatch:
 
 
 class ViewSampler:
-    """Draws views, of each kind of set as often as its weight says; every other one of unusual eyes or mouth.
+    """Draws views, of each kind of set by its weight. Half of them prefer frames with unusual eyes or mouth.
 
-    Frames lie on the device at `stored` pixels, hardly more than a view has, so that nothing aliases. The same seed
-    draws the same views.
+    Frames are on the device at `stored` pixels, hardly more than a view has, so that there is no aliasing. The same
+    seed draws the same views.
     """
 
     def __init__(
@@ -95,37 +96,37 @@ class ViewSampler:
 
     @property
     def frames(self) -> int:
-        """How many frames there are to draw from."""
+        """The number of frames to draw from."""
         return len(self._frames)
 
     def state(self) -> torch.Tensor:
-        """What `restore` goes on from."""
+        """The state of the random generator, for `restore`."""
         return self._random.get_state()
 
     def restore(self, state: torch.Tensor) -> None:
         self._random.set_state(state.cpu())
 
     def draw(self, pairs: int, nothing: int) -> ViewBatch:
-        """`pairs` faces, two views of each, and `nothing` pictures of none."""
+        """Two views of each of `pairs` faces, and `nothing` pictures without a face."""
         chosen = self._chosen(pairs)
         frames = torch.cat([chosen, chosen])
         mirrored = self._uniform(pairs) < 0.5
         maps = self._maps(2 * pairs, torch.cat([mirrored, mirrored]))
         stored = KeypointTensors(self._points[frames], self._jacobians[frames])
         keypoints = shown(stored, maps, torch.cat([mirrored, mirrored]))
-        pictures = self._taken(frames, maps)
+        pictures = self._sampled(frames, maps)
         return ViewBatch(
-            self._covered(self._degraded(pictures)), keypoints, maps, self._degraded(self._of_nothing(nothing))
+            self._covered(self._degraded(pictures)), keypoints, maps, self._degraded(self._without_face(nothing))
         )
 
     def plain(self, indices: torch.Tensor) -> tuple[torch.Tensor, KeypointTensors]:
-        """Frames as they are, resized, with their labels: for evaluation."""
+        """Frames resized but otherwise unchanged, with their labels, for evaluation."""
         pictures = self._frames[indices].permute(0, 3, 1, 2).float() / 255
         pictures = functional.interpolate(pictures, self._size, mode="bilinear", align_corners=False, antialias=True)
         return pictures, KeypointTensors(self._points[indices], self._jacobians[indices])
 
     def _chosen(self, count: int) -> torch.Tensor:
-        """Every other draw is the most unusual of six: one frame in forty has closed eyes, and must not be missed."""
+        """Half of the draws take the most unusual of six frames, because only one frame in forty has closed eyes."""
         six = torch.multinomial(self._share, 6 * count, replacement=True, generator=self._random).view(count, 6)
         most = six.gather(1, self._unusual[six].argmax(dim=1, keepdim=True))[:, 0]
         return torch.where(self._uniform(count) < 0.5, most, six[:, 0])
@@ -139,22 +140,22 @@ class ViewSampler:
         matrix = torch.stack([cos, -sin, sin, cos], dim=-1).unflatten(-1, (2, 2)) * stretch[:, None]
         flip = torch.diag(torch.tensor([-1.0, 1.0], device=self._device))
         matrix = torch.where(mirrored[:, None, None], flip @ matrix, matrix)
-        # Triangular: mostly where a followed face is, at times at the edge of what a tracker lets happen.
+        # Triangular distribution: mostly where a tracked face is, sometimes at the limit that a tracker allows.
         offset = (self._spread(count, 2) + self._spread(count, 2)) / 2 * amount.shift * 1.4
         bend = amount.bend * torch.randn(count, _CONTROL**2, 2, generator=self._random, device=self._device)
         return ThinPlateSpline(matrix, offset, self._control, bend * self._uniform(count, 1, 1) @ matrix.mT)
 
-    def _taken(self, frames: torch.Tensor, maps: ThinPlateSpline) -> torch.Tensor:
+    def _sampled(self, frames: torch.Tensor, maps: ThinPlateSpline) -> torch.Tensor:
         places = everywhere(maps, self._size)
         pictures = self._frames[frames].float().div_(255).permute(0, 3, 1, 2)
         padding = "border" if float(self._uniform(1)) < 0.6 else "zeros"
         taken = functional.grid_sample(pictures, places, padding_mode=padding, align_corners=False)
-        if padding == "zeros":  # beyond the stored crop there is something: any colour
+        if padding == "zeros":  # fill the outside of the stored crop with a random colour
             outside = (places.abs().amax(dim=-1) > 1)[:, None]
             taken = torch.where(outside, self._uniform(len(taken), 3, 1, 1), taken)
         return taken
 
-    def _of_nothing(self, count: int) -> torch.Tensor:
+    def _without_face(self, count: int) -> torch.Tensor:
         if not count:
             return torch.empty(0, 3, self._size, self._size, device=self._device)
         frames = torch.multinomial(self._share, count, replacement=True, generator=self._random)
@@ -163,7 +164,7 @@ class ViewSampler:
         along = self._spread(count)
         edge = torch.stack([side[:, 0], along], dim=1)
         edge = torch.where((side[:, 1] > 0)[:, None], edge, edge.flip(1))
-        # The face fills the middle of a stored crop: its corners and edges show hair, shoulders and rooms.
+        # The face fills the middle of a stored crop; the corners and edges show hair, shoulders and rooms.
         reach = torch.where(kind == 0, 0.1 + 0.14 * self._uniform(count), 0.06 + 0.14 * self._uniform(count))
         offset = torch.where((kind == 0)[:, None], edge * 0.8, 0.5 * self._spread(count, 2))
         whole, cut_off = kind == 2, kind == 3
@@ -173,7 +174,7 @@ class ViewSampler:
         matrix = torch.eye(2, device=self._device) * reach[:, None, None]
         flat = torch.zeros(count, _CONTROL**2, 2, device=self._device)
         maps = ThinPlateSpline(matrix, offset, self._control, flat)
-        pictures = self._taken(frames, maps)
+        pictures = self._sampled(frames, maps)
         pieces = 4
         cells = pictures.unflatten(3, (pieces, -1)).unflatten(2, (pieces, -1)).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
         order = torch.rand(count, pieces**2, generator=self._random, device=self._device).argsort(dim=1)
@@ -182,7 +183,7 @@ class ViewSampler:
         return torch.where(whole[:, None, None, None], shuffled, pictures)
 
     def _degraded(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Light, colour, coarse pixels, blocks and noise."""
+        """Change light and colour, and add coarse pixels, blocks and noise."""
         amount, count = self._amount, len(pictures)
         if not count:
             return pictures
@@ -205,7 +206,7 @@ class ViewSampler:
         return pictures.clamp_(0, 1)
 
     def _coarse(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Some as from a distant face or a small camera, some with the blocks of a hard compression."""
+        """Make some pictures coarse, as from a small camera, and some blocky, as after strong compression."""
         amount, count = self._amount, len(pictures)
         order = torch.randperm(count, generator=self._random, device=self._device)
         coarse, blocky = round(amount.coarse_share * count), round(amount.blocky_share * count)
@@ -223,7 +224,7 @@ class ViewSampler:
         return pictures
 
     def _covered(self, pictures: torch.Tensor) -> torch.Tensor:
-        """A box of a colour, or of another picture, over some: a hand, a cup, a microphone."""
+        """Cover part of some pictures with a box of one colour or of another picture, like a hand or a cup would."""
         count = len(pictures)
         which = torch.nonzero(self._uniform(count) < self._amount.covered_share)[:, 0].tolist()
         for index in which:
@@ -245,7 +246,7 @@ class ViewSampler:
 
 
 def shown(stored: KeypointTensors, maps: ThinPlateSpline, mirrored: torch.Tensor) -> KeypointTensors:
-    """The keypoints of stored crops as their views show them. mirrored: (B,), whose map mirrors."""
+    """The keypoints of stored crops in their views. mirrored: (B,), whether a view's map mirrors."""
     z = (stored.points - maps.offset[:, None]) @ inverse_2x2(maps.matrix).mT
     for _ in range(_NEWTON_STEPS):
         missing = (stored.points - maps.at(z))[..., None]
@@ -259,7 +260,7 @@ def shown(stored: KeypointTensors, maps: ThinPlateSpline, mirrored: torch.Tensor
 
 
 def everywhere(maps: ThinPlateSpline, size: int) -> torch.Tensor:
-    """(B, size, size, 2), a map at every pixel's centre: exact on a coarse grid, linear in between."""
+    """(B, size, size, 2), the maps at every pixel's centre: exact on a coarse grid, linear in between."""
     coarse = coordinate_grid(_COARSE, _COARSE, maps.offset.device) * (1 - 1 / size)
     places = maps.at(coarse.flatten(0, 1).expand(len(maps.offset), -1, 2)).unflatten(1, (_COARSE, _COARSE))
     fine = functional.interpolate(places.permute(0, 3, 1, 2), size, mode="bilinear", align_corners=True)
@@ -267,7 +268,7 @@ def everywhere(maps: ThinPlateSpline, size: int) -> torch.Tensor:
 
 
 def _shares(sets: Sequence[LabelledSet], weights: dict[str, float]) -> NDArray[np.float64]:
-    """How likely each frame is drawn; raises DatasetError if no set's kind has a weight.
+    """The relative probability of each frame. Raises DatasetError if no set's kind has a weight.
 
     A minute of one person teaches more than a still of another, but not a thousand times as much.
     """
@@ -277,7 +278,9 @@ def _shares(sets: Sequence[LabelledSet], weights: dict[str, float]) -> NDArray[n
     raw = [np.full(len(each.frames), per_identity[each.identity] ** -0.6) for each in sets]
     of_kind = {kind: sum(r.sum() for r, each in zip(raw, sets, strict=True) if each.kind == kind) for kind in weights}
     if not any(of_kind[kind] * weights[kind] > 0 for kind in weights):
-        raise DatasetError(f"no set is of a kind that has a weight: {', '.join(sorted({s.kind for s in sets}))}")
+        raise DatasetError(
+            f"no set is of a kind with a weight; the sets' kinds are {', '.join(sorted({s.kind for s in sets}))}"
+        )
     return np.concatenate(
         [
             r * weights.get(each.kind, 0.0) / max(of_kind.get(each.kind, 1.0), 1e-9)
@@ -287,7 +290,7 @@ def _shares(sets: Sequence[LabelledSet], weights: dict[str, float]) -> NDArray[n
 
 
 def _unusual(keypoints: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How far each frame's eyes and mouth are from the set's usual ones: a closed eye is about 0.9."""
+    """How far each frame's eyes and mouth are from the set's median; a closed eye gives about 0.9."""
     lids = keypoints[:, list(EYES), 5]
     gap = keypoints[:, FaceKeypoint.LOWER_LIP, 1] - keypoints[:, FaceKeypoint.UPPER_LIP, 1]
     closing = np.abs(lids / np.median(lids, axis=0).clip(0.1) - 1).max(axis=1)

@@ -1,1 +1,1 @@
-"""Draws the bundled avatar: sculpted from signed distances, groomed, lit, and set before a room out of focus."""
+"""Draws the bundled avatar: a sculpture of signed distances with hair and lights, in front of a blurred room."""

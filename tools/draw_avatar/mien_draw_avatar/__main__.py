@@ -1,7 +1,7 @@
 """The command: `python -m mien_draw_avatar -o FOLDER` writes mien.png and mien.json, in any pose.
 
-The keypoints in the JSON are the sculpture's own points seen by the same camera, so a picture in another pose comes
-with their exact places. Their Jacobians are written for the pose at rest, which they are relative to: unit matrices.
+The keypoints in the JSON are points of the sculpture, projected by the same camera, so they are exact in every pose.
+Their Jacobians are relative to the pose at rest and always written as unit matrices.
 """
 
 from __future__ import annotations
@@ -33,19 +33,21 @@ from mien_draw_avatar.sculpture import (
     lid_edges,
 )
 
-#: Where the face is cut out: side 1.75 times the face from hairline to chin, the face a little above its middle.
+#: The face crop: its side is 1.75 times the height from hairline to chin, and the face lies a little above its middle.
 CROP_X, CROP_Y, CROP_SIZE = 448, 94, 384
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="mien_draw_avatar", description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="a folder")
-    parser.add_argument("--name", default="mien", help="of the two files")
-    parser.add_argument("--samples", type=int, default=3, help="rays a pixel in each direction")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="Output folder.")
+    parser.add_argument("--name", default="mien", help="Base name of the two files.")
+    parser.add_argument("--samples", type=int, default=3, help="Rays per pixel in each direction.")
     for angle in ("yaw", "pitch", "roll"):
-        parser.add_argument(f"--{angle}", type=float, default=0.0, help="degrees")
+        parser.add_argument(f"--{angle}", type=float, default=0.0, help="Angle in degrees.")
     for share in ("mouth", "left-eye", "right-eye"):
-        parser.add_argument(f"--{share}", type=float, default=0.0, help="0 at rest to 1: open mouth, closed eye")
+        parser.add_argument(
+            f"--{share}", type=float, default=0.0, help="From 0, at rest, to 1: open mouth or closed eye."
+        )
     chosen = parser.parse_args(arguments)
     pose = Pose(
         math.radians(chosen.yaw),
@@ -73,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def keypoints(pose: Pose, groom: Groom) -> Array:
-    """(10, 2) in the crop's [-1, 1], in FaceKeypoint order, where the landmark tool would find them."""
+    """(10, 2) in the crop's [-1, 1], in FaceKeypoint order, at the places where the landmark tool would find them."""
     brow = groom.brow[:, :3]
     drop = 0.12 * pose.mouth
     mouth_gap = half_gap(0.0, pose.mouth)
@@ -96,7 +98,7 @@ def keypoints(pose: Pose, groom: Groom) -> Array:
 
 
 def _lids(pose: Pose, side: float) -> Array:
-    """Points along both edges of an eye's lids, head axes. side: -1 the picture's left, 1 its right."""
+    """Points along both lid edges of an eye, in head axes. side: -1 for the picture's left, 1 for its right."""
     radius = EYE_RADIUS + LID_THICKNESS
     c, s = math.cos(EYE_TILT), math.sin(EYE_TILT)
     points = []

@@ -1,4 +1,4 @@
-"""The room behind the character: drawn sharp in linear light, then blurred as a lens does, with a disc."""
+"""The room behind the character: drawn sharp in linear light, then blurred with a disc, as by a lens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Picture = NDArray[np.float32]
 Colour = tuple[float, float, float]
 
 WIDTH, HEIGHT = 1280, 720
-_MARGIN = 80  # drawn beyond the edges, so that the blur has something to take in
+_MARGIN = 80  # drawn beyond the edges, for the blur to sample
 _DISC_RADIUS = 21
 
 _BOOKS: tuple[Colour, ...] = (
@@ -86,7 +86,7 @@ def _darker(colour: Colour, by: float) -> Colour:
 
 
 def _wall(x: Picture, y: Picture) -> Picture:
-    """A warm wall; light falls on it from the window at the left."""
+    """A warm wall, lit from the window at the left."""
     light = np.exp(-(((x - 60) / 620) ** 2) - ((y - 240) / 520) ** 2)
     floorwards = 1 - 0.25 * np.clip((y - 420) / 300, 0, 1)
     return np.asarray(

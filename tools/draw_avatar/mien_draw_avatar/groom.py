@@ -1,4 +1,4 @@
-"""Lays out hair and brows: chains of cones along curves that keep out of the skull."""
+"""Lays out hair and brows: chains of cones along curves that stay outside the skull."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ _LINKS = 16
 _SKULL_CENTRE = np.array([0.0, 0.36, -0.16])
 _SKULL_RADII = np.array([0.80, 0.765, 0.865])
 
-# Curves from the parting (right of the middle) to the ends at the jaw: the foremost of each side, and the rearmost.
+# Curves from the parting, right of the middle, to the ends at the jaw. Each pair has the front and the rear curve of a
+# side.
 _LEFT = (
     [
         (0.26, 1.02, 0.52),
@@ -128,7 +129,7 @@ _NAPE = (
     [(0.80, 0.10, -0.55), (0.82, -0.40, -0.50), (0.62, -0.84, -0.35)],
 )
 
-#: The right brow, from the nose outwards: x, y, radius; it lies on the skin.
+#: The right brow on the skin, from the nose outwards: x, y, radius.
 _BROW = ((0.13, 0.355, 0.015), (0.20, 0.380, 0.022), (0.31, 0.398, 0.022), (0.42, 0.378, 0.016), (0.525, 0.320, 0.006))
 
 
@@ -153,7 +154,7 @@ def make_groom(seed: int = 5) -> Groom:
 
 
 def skin_depth(x: float, y: float) -> float:
-    """z of the head's skin at rest, seen from the front."""
+    """z of the front of the head's skin at rest."""
     z = 1.4
     for _ in range(200):
         z -= 0.5 * head(x, y, z, Pose())
@@ -169,7 +170,7 @@ def _clumps(
     radii: tuple[float, float],
     jitter: float,
 ) -> list[Array]:
-    """`count` clumps from one guide curve to the other. lift: how far from the skull. radii: at root and end."""
+    """`count` clumps between two guide curves. lift: distance from the skull. radii: at root and end."""
     first, last = (np.array(guide) for guide in between)
     along = np.linspace(0, 1, _LINKS)
     fullness = np.clip(np.sin(np.pi * np.clip(along * 0.86 + 0.14, 0, 1)) ** 0.45, 0.10, 1)
@@ -185,7 +186,7 @@ def _clumps(
 
 
 def _outside(point: Array, lift: float) -> Array:
-    """On the skull: an ellipsoid above the ears, a wall beneath them that lets go towards the chin."""
+    """Move a point onto the skull: an ellipsoid above the ears, and below them a vertical wall down to the chin."""
     radii = _SKULL_RADII + lift
     q = (point - _SKULL_CENTRE) / radii
     if q[1] > 0:

@@ -1,4 +1,4 @@
-"""What each material looks like at a point: colour, gloss and grain. Colours are linear light."""
+"""The appearance of each material at a point: colour, gloss and grain. Colours are linear light."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ Vector = tuple[float, float, float]
 
 
 class Surface(NamedTuple):
-    """The look of one point.
+    """The appearance of one point.
 
-    colour: diffuse. roughness, gloss: of the highlight. skin: how far light seeps in, 0..1. sheen: of cloth.
-    glow: light of its own (a catchlight). along: direction of the hair, zero elsewhere. grain: a strand's own shade.
+    colour: diffuse. roughness, gloss: of the highlight. skin: strength of subsurface scattering, 0..1. sheen: of cloth.
+    glow: emitted light (a catchlight). along: direction of the hair, zero elsewhere. grain: shade of a single strand.
     """
 
     colour: Vector
@@ -93,7 +93,7 @@ def _random(x: float, y: float, z: float) -> float:
 
 @compiled
 def noise(x: float, y: float, z: float) -> float:
-    """Smooth noise in [0, 1] with one lump per unit."""
+    """Smooth noise in [0, 1] with one lump per unit length."""
     i, j, k = math.floor(x), math.floor(y), math.floor(z)
     u, v, w = x - i, y - j, z - k
     u, v, w = u * u * (3 - 2 * u), v * v * (3 - 2 * v), w * w * (3 - 2 * w)
@@ -140,7 +140,7 @@ def eye_at(p: Vector, normal: Vector) -> Surface:
     x, y = (p[0] - side * EYE_X) / EYE_RADIUS, (p[1] - EYE_Y) / EYE_RADIUS
     reddish = smooth_step(0.55, 1.0, abs(x))
     colour = (0.80, 0.765 - 0.13 * reddish, 0.74 - 0.12 * reddish)
-    ix, iy = x + side * 0.035, y - 0.02  # the eyes meet a little before infinity
+    ix, iy = x + side * 0.035, y - 0.02  # the eyes converge at a finite distance
     q = math.sqrt(ix * ix + iy * iy) / 0.60
     angle = math.atan2(iy, ix)
     fibres = 0.6 * noise(angle * 9 + 40, q * 1.2, 3.0) + 0.4 * noise(angle * 23 + 90, q * 1.8, 7.0)
@@ -157,7 +157,7 @@ def eye_at(p: Vector, normal: Vector) -> Surface:
 
 @compiled
 def on_clump(p: Vector, clump: Array) -> tuple[Vector, Vector, float]:
-    """Where a point lies on a clump: the hair's direction, the offset from its core, the share of its length."""
+    """A point's place on a clump: the hair's direction, the offset from the clump's core, the share of its length."""
     nearest, at, part = 1e9, 0, 0.0
     for j in range(clump.shape[0] - 1):
         u = (clump[j + 1, 0] - clump[j, 0], clump[j + 1, 1] - clump[j, 1], clump[j + 1, 2] - clump[j, 2])
@@ -166,7 +166,7 @@ def on_clump(p: Vector, clump: Array) -> tuple[Vector, Vector, float]:
         away = plus(v, scaled(u, -h))
         if dot(away, away) < nearest:
             nearest, at, part = dot(away, away), j, h
-    # The direction blends into the next link's, or highlights would break at the joints.
+    # Blend the direction with the next link's. Otherwise highlights break at the joints.
     following = min(at + 1, clump.shape[0] - 2) if part > 0.5 else max(at - 1, 0)
     u = (clump[at + 1, 0] - clump[at, 0], clump[at + 1, 1] - clump[at, 1], clump[at + 1, 2] - clump[at, 2])
     w = (
@@ -181,7 +181,7 @@ def on_clump(p: Vector, clump: Array) -> tuple[Vector, Vector, float]:
 
 @compiled
 def hair_at(p: Vector, normal: Vector, clump: int, groom: Groom) -> Surface:
-    near = smooth_step(-0.45, 0.05, p[2])  # at the nape hair is dark and without detail
+    near = smooth_step(-0.45, 0.05, p[2])  # hair at the nape is dark and has no detail
     colour = scaled((0.120, 0.050, 0.025), 0.40 + 0.60 * near)
     if clump < 0:
         return Surface(scaled(colour, 0.6), normal, 0.5, 0.0, 0.0, 0.0, 0.0, (0.0, -1.0, 0.0), 0.0)
@@ -190,7 +190,7 @@ def hair_at(p: Vector, normal: Vector, clump: int, groom: Groom) -> Surface:
     outward = unit(plus(outward, scaled(along, -dot(outward, along))))
     aside = cross(along, outward)
     across = dot(offset, aside)
-    # Two sizes of strands run along the clump: they tint it, and tip its surface to either side.
+    # Strands of two sizes run along the clump. They change its tint and tilt its surface sideways.
     coarse = noise(across * 70 + clump * 13.7, share * 2.6, clump * 3.1)
     fine = noise(across * 115 + clump * 7.7, share * 4.0, clump * 5.3)
     step = 0.003
@@ -230,7 +230,7 @@ def tooth_or_brow_at(p: Vector, normal: Vector, material: int) -> Surface:
 def surface_at(
     world: Vector, p: Vector, normal: Vector, material: int, clump: int, pose: Pose, groom: Groom
 ) -> Surface:
-    """The look of a point given in the world's and (p) the head's axes."""
+    """The appearance of a point, given in world axes (world) and in head axes (p)."""
     if material == SKIN:
         return skin_at(p, normal, pose, groom)
     if material == EYE:

@@ -1,7 +1,7 @@
 """Traces and lights the character: a window as key light, a fill, the room, and two lights from behind.
 
-A real renderer would follow light paths; this one takes the usual short cuts of distance fields (penumbra from the
-nearest miss, occlusion from distances along the normal), which are quick and as soft as the style wants.
+This renderer does not trace light paths. It uses the usual approximations for distance fields: penumbra from the
+nearest miss of a ray, and occlusion from distances along the normal. They are fast and give the soft look of the style.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from mien_draw_avatar.sculpture import (
     to_world,
 )
 
-#: The camera: pixels per unit at the focused depth, the pixel it looks through, its height and distance.
+#: The camera: pixels per unit at the focused depth, the pixel of its axis, its height, distance and focused depth.
 PIXELS_PER_UNIT, CENTRE_X, CENTRE_Y = 124.0, 640.0, 276.0
 LOOK_Y, DISTANCE, FOCUS_Z = -0.10, 13.0, 0.5
 
@@ -47,7 +47,7 @@ Picture = NDArray[np.float32]
 
 
 def project(x: float, y: float, z: float, pose: Pose) -> tuple[float, float]:
-    """Head axes to the picture's pixels."""
+    """Projects a point in head axes to the picture's pixels."""
     wx, wy, wz = to_world(x, y, z, pose)
     scale = PIXELS_PER_UNIT * (DISTANCE - FOCUS_Z) / (DISTANCE - wz)
     return CENTRE_X + wx * scale, CENTRE_Y - (wy - LOOK_Y) * scale
@@ -70,7 +70,7 @@ def normal_at(p: Vector, e: float, pose: Pose, groom: Groom) -> Vector:
 
 @compiled
 def key_reaching(p: Vector, pose: Pose, groom: Groom) -> float:
-    """How much of the key light reaches p: 0 to 1, soft."""
+    """The share of the key light that reaches p, with soft shadows: 0 to 1."""
     reaching, t = 1.0, 0.03
     for _ in range(34):
         d = distance(plus(p, scaled(KEY, t)), pose, groom)
@@ -83,7 +83,7 @@ def key_reaching(p: Vector, pose: Pose, groom: Groom) -> float:
 
 @compiled
 def openness(p: Vector, normal: Vector, pose: Pose, groom: Groom) -> float:
-    """How much of the room p sees: 1 in the open, 0 in a corner."""
+    """The share of the room that p sees: 1 without obstacles, 0 in a corner."""
     hidden, weight = 0.0, 1.0
     for i in range(6):
         t = 0.012 + 0.075 * i
@@ -94,7 +94,7 @@ def openness(p: Vector, normal: Vector, pose: Pose, groom: Groom) -> float:
 
 @compiled
 def highlight(normal: Vector, light: Vector, view: Vector, roughness: float) -> float:
-    """GGX with Schlick's Fresnel for skin, cloth and enamel."""
+    """GGX with Schlick's Fresnel term, for skin, cloth and enamel."""
     half = unit(plus(light, view))
     nh, vh = max(dot(normal, half), 0.0), max(dot(view, half), 0.0)
     nl, nv = max(dot(normal, light), 0.0), max(dot(normal, view), 0.02)
@@ -107,7 +107,7 @@ def highlight(normal: Vector, light: Vector, view: Vector, roughness: float) -> 
 
 @compiled
 def strand_highlight(surface: Surface, view: Vector, light: float) -> Vector:
-    """Kajiya and Kay's two lobes, shifted along the hair strand by strand."""
+    """Kajiya and Kay's two lobes, shifted along the hair differently for each strand."""
     half = unit(plus(plus(KEY, (0.0, 0.25, 0.0)), view))
     shine = (0.0, 0.0, 0.0)
     for lobe in range(2):
@@ -121,7 +121,7 @@ def strand_highlight(surface: Surface, view: Vector, light: float) -> Vector:
 
 @compiled
 def diffuse_light(surface: Surface, facing: float, reaching: float, seen: float) -> Vector:
-    """Light that falls in: key with red seeping round the edge of shadows (skin), fill, and the room."""
+    """Incoming light: the key light, whose shadows have red edges on skin, the fill light, and the room."""
     s = surface.skin
     red, green, blue = 0.42 * s, 0.20 * s, 0.12 * s
     light = (
@@ -148,7 +148,7 @@ def light_from_behind(surface: Surface, view: Vector, seen: float, amount: float
 
 @compiled
 def beneath_lids(p: Vector, pose: Pose) -> float:
-    """What the lids leave of the light on an eye."""
+    """The share of light that the lids let through to an eye."""
     upper, lower = lid_edges(p[0], pose)
     _, ey, ez = eye_axes(p[0], p[1], p[2])
     shade = 0.45 + 0.55 * smooth_step(0.0, 0.10, -above(ey, ez, upper))
@@ -167,7 +167,7 @@ def shade(world: Vector, ray: Vector, material: int, clump: int, pose: Pose, gro
     reaching = 1.0
     if facing > -0.4:
         reaching = key_reaching(plus(world, scaled(surface.normal, 0.02)), pose, groom)
-    if material == EYE:  # lit like the flat it seems, or its white goes grey at the side
+    if material == EYE:  # light the eye as if it were flat; otherwise its white is grey at the side
         facing, reaching = 0.45 + 0.5 * facing, 0.35 + 0.65 * reaching
     light = times(surface.colour, diffuse_light(surface, facing, reaching, seen))
     behind = 0.1 if material in (EYE, TEETH, LASH) else 1.0
@@ -189,7 +189,7 @@ def shade(world: Vector, ray: Vector, material: int, clump: int, pose: Pose, gro
 
 @compiled
 def follow(ray: Vector, pose: Pose, groom: Groom) -> tuple[float, int, int]:
-    """Along a ray from the camera: distance to the surface (negative: none), its material, the clump of hair."""
+    """Follows a ray from the camera: distance to the surface (negative: none), its material, the clump of hair."""
     t = (DISTANCE - 1.35) / -ray[2]
     d, material, clump = 1.0, 0, -1
     for _ in range(90):
@@ -205,9 +205,9 @@ def follow(ray: Vector, pose: Pose, groom: Groom) -> tuple[float, int, int]:
 
 @compiled_parallel
 def trace(left: int, top: int, width: int, height: int, samples: int, pose: Pose, groom: Groom) -> Picture:
-    """A rectangle of the picture, (height, width, 4): linear RGB times coverage, and coverage.
+    """Renders a rectangle of the picture, (height, width, 4): linear RGB times coverage, and coverage.
 
-    samples: rays a pixel in each direction.
+    samples: rays per pixel in each direction.
     """
     picture = np.zeros((height, width, 4), np.float32)
     for row in prange(height):
@@ -228,7 +228,7 @@ def trace(left: int, top: int, width: int, height: int, samples: int, pose: Pose
 
 
 def developed(light: Picture) -> NDArray[np.uint8]:
-    """Linear light to 8-bit sRGB through a filmic curve (Narkowicz's fit of ACES)."""
+    """Converts linear light to 8-bit sRGB with a filmic curve (Narkowicz's fit of ACES)."""
     x = np.maximum(light, 0) * 0.78
     y = np.clip((x * (2.51 * x + 0.03)) / (x * (2.43 * x + 0.59) + 0.14), 0, 1)
     luma = y @ np.array([0.2126, 0.7152, 0.0722], np.float32)

@@ -1,8 +1,8 @@
-"""The character's shape as signed distances, and which material is nearest.
+"""The character's shape as signed distances, with the nearest material.
 
-Units are about half a head. x right, y up, z to the viewer; the head's own axes turn about a pivot in the neck. A
-distance is negative inside; where shapes are bent or joined it is a lower bound, so the tracer takes shortened steps.
-The building blocks (smooth minimum, ellipsoid, cone) are Inigo Quilez's published distance functions.
+A unit is about half a head. x points right, y up, z to the viewer; the head's axes turn about a pivot in the neck. A
+distance is negative inside. Where shapes are bent or joined it is inexact, so the tracer shortens its steps. The
+building blocks (smooth minimum, ellipsoid, cone) are Inigo Quilez's published distance functions.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def compiled(function: F) -> F:
-    """The same function as machine code; it may call only others of its kind.
+    """Compiles a function to machine code; it may call only other compiled functions.
 
-    Compiled anew at each run: a cache on disk would not notice a change in a function that this one calls.
+    It is compiled again in each run, because numba's cache on disk does not notice a change in a called function.
     """
     return cast(F, njit(fastmath=True, error_model="numpy")(function))
 
 
 def compiled_parallel(function: F) -> F:
-    """The same, its prange loops on all cores."""
+    """Like compiled, with its prange loops on all cores."""
     return cast(F, njit(parallel=True, fastmath=True, error_model="numpy")(function))
 
 
 class Material(IntEnum):
-    """What a point of the surface is made of."""
+    """The material of a point of the surface."""
 
     NONE = 0
     SKIN = 1
@@ -48,16 +48,16 @@ class Material(IntEnum):
     SHIRT = 8
 
 
-# The compiler takes plain numbers as constants.
+# The compiler treats plain integers as constants.
 SKIN, EYE, LASH, BROW = int(Material.SKIN), int(Material.EYE), int(Material.LASH), int(Material.BROW)
 TEETH, HAIR, JACKET, SHIRT = int(Material.TEETH), int(Material.HAIR), int(Material.JACKET), int(Material.SHIRT)
 
 
 class Pose(NamedTuple):
-    """What of the character moves. Angles in radians; shares from 0 (at rest) to 1 (all the way).
+    """The character's pose. Angles are in radians; shares go from 0 (at rest) to 1 (fully).
 
-    yaw: to the picture's right. pitch: upwards negative. roll: towards the picture's left. mouth: how open.
-    left_eye, right_eye: how closed; left is the picture's.
+    yaw: positive to the picture's right. pitch: negative upwards. roll: positive to the picture's left. mouth: share of
+    opening. left_eye, right_eye: share of closing; left is the picture's left.
     """
 
     yaw: float = 0.0
@@ -69,10 +69,10 @@ class Pose(NamedTuple):
 
 
 class Groom(NamedTuple):
-    """Hair and brows, laid out once.
+    """The layout of hair and brows.
 
-    strands: (n, m, 4) clumps of hair as chains of x, y, z, radius. bounds: (n, 4) a ball round each clump.
-    brow: (b, 4) the chain of the right brow; the left one mirrors it.
+    strands: (n, m, 4) clumps of hair as chains of x, y, z, radius. bounds: (n, 4) a bounding
+    sphere of each clump. brow: (b, 4) the chain of the right brow; the left one is its mirror image.
     """
 
     strands: Array
@@ -84,7 +84,7 @@ PIVOT_Y, PIVOT_Z = -0.95, -0.15
 
 EYE_X, EYE_Y, EYE_Z, EYE_RADIUS = 0.330, 0.050, 0.505, 0.228
 LID_THICKNESS = 0.022
-#: Elevation of the lids' edges, radians, open and shut.
+#: Elevation of the edges of open and shut lids, radians.
 UPPER_LID_OPEN, UPPER_LID_SHUT = 0.60, -0.30
 LOWER_LID_OPEN, LOWER_LID_SHUT = -0.36, -0.36
 #: The outer corner of an eye lies higher by this angle.
@@ -144,7 +144,7 @@ def cone(
     bz: float,
     rb: float,
 ) -> float:
-    """A capsule from a to b whose radius goes from ra to rb."""
+    """A capsule from a to b whose radius changes from ra to rb."""
     ux, uy, uz = bx - ax, by - ay, bz - az
     px, py, pz = x - ax, y - ay, z - az
     h = clamp((px * ux + py * uy + pz * uz) / (ux * ux + uy * uy + uz * uz), 0.0, 1.0)
@@ -154,7 +154,7 @@ def cone(
 
 @compiled
 def chain(x: float, y: float, z: float, links: Array) -> float:
-    """Distance to cones one after the other; links: (n, 4) x, y, z, radius."""
+    """Distance to a chain of cones; links: (n, 4) x, y, z, radius."""
     nearest = 1e9
     for j in range(links.shape[0] - 1):
         a, b = links[j], links[j + 1]
@@ -164,7 +164,7 @@ def chain(x: float, y: float, z: float, links: Array) -> float:
 
 @compiled
 def to_head(x: float, y: float, z: float, pose: Pose) -> tuple[float, float, float]:
-    """World to the head's own axes."""
+    """Converts world axes to head axes."""
     y, z = y - PIVOT_Y, z - PIVOT_Z
     c, s = math.cos(pose.roll), math.sin(pose.roll)
     x, y = c * x + s * y, -s * x + c * y
@@ -176,7 +176,7 @@ def to_head(x: float, y: float, z: float, pose: Pose) -> tuple[float, float, flo
 
 
 def to_world(x: float, y: float, z: float, pose: Pose) -> tuple[float, float, float]:
-    """The head's own axes to the world: the inverse of to_head."""
+    """Converts head axes to world axes; the inverse of to_head."""
     y, z = y - PIVOT_Y, z - PIVOT_Z
     c, s = math.cos(pose.pitch), math.sin(pose.pitch)
     y, z = c * y - s * z, s * y + c * z
@@ -189,13 +189,13 @@ def to_world(x: float, y: float, z: float, pose: Pose) -> tuple[float, float, fl
 
 @compiled
 def mouth_axes(x: float, y: float, z: float) -> tuple[float, float, float]:
-    """Bent axes of the mouth: across, height above the line where the lips meet (a smile), depth before the lips."""
+    """Curved axes of the mouth: across, height above the line between the lips, depth in front of the lips."""
     return x, y - (-0.500 + 0.85 * x * x), z - (0.775 - 1.0 * x * x)
 
 
 @compiled
 def half_gap(across: float, mouth: float) -> float:
-    """Half the height between the lips."""
+    """Half of the gap between the lips."""
     return (LIPS_APART + mouth * MOUTH_OPENING) * clamp(1.0 - (across / MOUTH_HALF_WIDTH) ** 2, 0.0, 1.0)
 
 
@@ -220,7 +220,7 @@ def lips(x: float, y: float, z: float, mouth: float) -> float:
 
 @compiled
 def lid_edges(x: float, pose: Pose) -> tuple[float, float]:
-    """Elevation of the upper and lower lid's edge of the eye on x's side."""
+    """Elevations of the edges of the upper and lower lid, for the eye on x's side."""
     shut = pose.right_eye if x > 0 else pose.left_eye
     return (
         UPPER_LID_OPEN + (UPPER_LID_SHUT - UPPER_LID_OPEN) * shut,
@@ -230,7 +230,7 @@ def lid_edges(x: float, pose: Pose) -> tuple[float, float]:
 
 @compiled
 def eye_axes(x: float, y: float, z: float) -> tuple[float, float, float]:
-    """Axes of the nearer eye from its centre, x outwards, tilted as its corners are."""
+    """Axes of the nearer eye from its centre, with x outwards, tilted by EYE_TILT."""
     ex, ey, ez = abs(x) - EYE_X, y - EYE_Y, z - EYE_Z
     c, s = math.cos(EYE_TILT), math.sin(EYE_TILT)
     return c * ex + s * ey, -s * ex + c * ey, ez
@@ -238,27 +238,27 @@ def eye_axes(x: float, y: float, z: float) -> tuple[float, float, float]:
 
 @compiled
 def above(ey: float, ez: float, elevation: float) -> float:
-    """How far a point lies above the plane through the eye's axis at that elevation."""
+    """Height of a point above the plane through the eye's axis at this elevation."""
     return ey * math.cos(elevation) - ez * math.sin(elevation)
 
 
 @compiled
 def bare_head(x: float, y: float, z: float, mouth: float) -> float:
-    """Skull, cheeks and jaw, before eyes, nose and mouth."""
-    ax = math.sqrt(x * x + 0.0004)  # abs() with a soft middle: no crease down the face
+    """Skull, cheeks and jaw, without eyes, nose and mouth."""
+    ax = math.sqrt(x * x + 0.0004)  # a smooth abs(), which leaves no crease down the face
     d = ellipsoid(ax, y, z, 0, 0.34, -0.12, 0.77, 0.74, 0.85)
     d = smooth_min(d, ellipsoid(ax, y, z, 0, -0.10, 0.12, 0.615, 0.76, 0.64), 0.30)
     d = smooth_min(d, ellipsoid(ax, y, z, 0, -0.735 - 0.12 * mouth, 0.38, 0.205, 0.20, 0.23), 0.28)
     d = smooth_min(d, ellipsoid(ax, y, z, 0.365, -0.225, 0.44, 0.25, 0.19, 0.25), 0.22)  # cheeks
-    d = smooth_min(d, ellipsoid(ax, y, z, 0, -0.49, 0.55, 0.27, 0.19, 0.19), 0.18)  # what bears the mouth
+    d = smooth_min(d, ellipsoid(ax, y, z, 0, -0.49, 0.55, 0.27, 0.19, 0.19), 0.18)  # the base of the mouth
     d = smooth_min(d, ellipsoid(ax, y, z, 0.27, 0.30, 0.58, 0.27, 0.07, 0.12), 0.18)  # brow
     d = smooth_max(d, -ellipsoid(ax, y, z, 0.37, 0.06, 0.90, 0.21, 0.15, 0.14), 0.18)  # sockets
-    return smooth_max(d, -ellipsoid(ax, y, z, 0.32, -0.425, 0.74, 0.03, 0.04, 0.06), 0.09)  # where a smile ends
+    return smooth_max(d, -ellipsoid(ax, y, z, 0.32, -0.425, 0.74, 0.03, 0.04, 0.06), 0.09)  # the ends of the smile
 
 
 @compiled
 def with_lids(d: float, x: float, y: float, z: float, pose: Pose) -> float:
-    """The head's distance d, with eyeballs cut out and lids over them."""
+    """The head's distance d after cutting out the eyeballs and adding the lids."""
     ex, ey, ez = eye_axes(x, y, z)
     r = math.sqrt(ex * ex + ey * ey + ez * ez)
     if r > 0.6:
@@ -299,7 +299,7 @@ def neck(x: float, y: float, z: float) -> float:
 
 @compiled
 def hair(x: float, y: float, z: float, groom: Groom) -> tuple[float, int]:
-    """Distance to the hair and the number of the nearest clump; -1 for the hair beneath the clumps."""
+    """Distance to the hair, and the index of the nearest clump; -1 for the hair under the clumps."""
     nearest, which, joined = 1e9, -1, 1e9
     for i in range(groom.strands.shape[0]):
         b = groom.bounds[i]
@@ -337,7 +337,7 @@ def lash(x: float, y: float, z: float, pose: Pose) -> float:
 
 @compiled
 def teeth(x: float, y: float, z: float, mouth: float) -> float:
-    """The upper row. It ends above the lower lip, so that a dark line shows where the mouth will open."""
+    """The upper row of teeth. It ends above the lower lip, so that a dark line shows where the mouth opens."""
     across, height, depth = mouth_axes(x, y, z)
     between = abs(across) * 15.0
     groove = 0.003 * bell(abs(between - math.floor(between + 0.5)), 0.10)
@@ -347,7 +347,7 @@ def teeth(x: float, y: float, z: float, mouth: float) -> float:
 
 @compiled
 def torso(x: float, y: float, z: float) -> float:
-    """Body and arms under cloth, with its folds."""
+    """Body and arms in clothes, with folds."""
     ax = math.sqrt(x * x + 0.01)
     y -= 0.26
     d = ellipsoid(ax, y, z, 0, -3.25, -0.35, 1.06, 1.75, 0.66)
@@ -364,7 +364,7 @@ def torso(x: float, y: float, z: float) -> float:
 
 @compiled
 def jacket(x: float, y: float, z: float, under: float) -> float:
-    """The open layer over the shirt; under: the torso's distance there."""
+    """The open jacket over the shirt; under: the distance to the torso."""
     ax = abs(x)
     edge = 0.17 + 0.30 * bell(y + 1.31, 0.62)
     band = math.exp(-(((ax - edge - 0.055) / 0.050) ** 4)) if z > -0.25 else 0.0
@@ -397,7 +397,7 @@ def clothes(x: float, y: float, z: float) -> tuple[float, int]:
 
 @compiled
 def features(x: float, y: float, z: float, pose: Pose, groom: Groom) -> tuple[float, int]:
-    """Eyes, lashes, brows and teeth; head axes."""
+    """Eyes, lashes, brows and teeth, in head axes."""
     if y < -0.35:
         return teeth(x, y, z, pose.mouth), TEETH
     d, material = ellipsoid(abs(x), y, z, EYE_X, EYE_Y, EYE_Z, EYE_RADIUS, EYE_RADIUS, EYE_RADIUS), EYE
@@ -412,7 +412,7 @@ def features(x: float, y: float, z: float, pose: Pose, groom: Groom) -> tuple[fl
 
 @compiled
 def scene(x: float, y: float, z: float, pose: Pose, groom: Groom) -> tuple[float, int, int]:
-    """Distance to the character, the material there, and the clump of hair (-1: none)."""
+    """Distance to the character, the nearest material, and the clump of hair (-1: none)."""
     d, material = clothes(x, y, z)
     throat = neck(x, y, z)
     hx, hy, hz = to_head(x, y, z, pose)

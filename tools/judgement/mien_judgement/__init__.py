@@ -1,1 +1,1 @@
-"""Figures of the sender's judgement and smoothing on real clips, for docs/judgement.md."""
+"""Measures the sender's judgement and smoothing on real clips, for docs/judgement.md."""

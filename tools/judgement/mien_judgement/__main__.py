@@ -1,6 +1,6 @@
 """The command: `python -m mien_judgement find|plot|pictures|smoothing|l2`.
 
-`find` keeps a clip's keypoints in a file, which the others take in place of the clip.
+`find` saves a clip's keypoints to a file, which the other commands accept in place of the clip.
 """
 
 from __future__ import annotations
@@ -29,17 +29,19 @@ _NOISY_FRAMES = 120
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="mien_judgement", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    find = commands.add_parser("find", help="keep a clip's keypoints, and those of its first frame with noise, as .npz")
-    plot = commands.add_parser("plot", help="L2 over a clip, the rejected spans shaded: crop held, and followed")
-    pictures = commands.add_parser("pictures", help="what viewers of the bundled avatar see in the rejected spans")
-    smoothing = commands.add_parser("smoothing", help="jitter and lag of each smoother on a clip")
+    find = commands.add_parser("find", help="save a clip's keypoints, and those of its first frame with noise, as .npz")
+    plot = commands.add_parser(
+        "plot", help="plot L2 over a clip with the rejected spans: with a fixed crop and with a following crop"
+    )
+    pictures = commands.add_parser("pictures", help="draw what viewers of the bundled avatar see in the rejected spans")
+    smoothing = commands.add_parser("smoothing", help="print jitter and lag of each smoother on a clip")
     for command in (find, plot, pictures, smoothing):
-        command.add_argument("clip", type=Path, help="a video, or what `find` made of one")
+        command.add_argument("clip", type=Path, help="A video, or a file from `find`.")
     for command in (find, plot, pictures):
         command.add_argument("-o", "--output", type=Path, required=True)
     pictures.add_argument("--moments", type=int, default=5)
-    table = commands.add_parser("l2", help="L2 of clips, and how much of each is rejected")
-    table.add_argument("clips", type=Path, nargs="+", help="videos, or what `find` made of them")
+    table = commands.add_parser("l2", help="print L2 of clips and the share of rejected frames")
+    table.add_argument("clips", type=Path, nargs="+", help="Videos, or files from `find`.")
 
     cv2.setNumThreads(1)
     chosen = parser.parse_args(arguments)
@@ -74,7 +76,7 @@ def bundled_avatar() -> AvatarFace:
 
 
 def found(clip: Path) -> FoundMotion:
-    """A clip's keypoints, kept or found now."""
+    """A clip's keypoints, from a file of `find` or found now."""
     if clip.suffix == ".npz":
         kept = np.load(clip)
         return FoundMotion(kept["times_s"], kept["rows"], kept["boxes"])
@@ -82,7 +84,7 @@ def found(clip: Path) -> FoundMotion:
 
 
 def found_with_noise(clip: Path) -> FoundMotion:
-    """The keypoints of a clip's first frame over and over, each time with fresh noise."""
+    """The keypoints of a clip's first frame, repeated with new noise each time."""
     if clip.suffix == ".npz":
         kept = np.load(clip)
         return FoundMotion(kept["noisy_times_s"], kept["noisy_rows"], kept["noisy_boxes"])

@@ -1,4 +1,4 @@
-"""A clip's keypoints as `mien send` finds them, neither smoothed nor judged."""
+"""A clip's keypoints as `mien send` finds them, without smoothing or judgement."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FoundMotion:
-    """Frame by frame, NaN where there is no face.
+    """The motion found in a clip, frame by frame; NaN where there is no face.
 
-    times_s: (N,). rows: (N, 10, 6), keypoints in that frame's crop. boxes: (N, 3), the crop's left, top and side in
+    times_s: (N,). rows: (N, 10, 6), keypoints in each frame's crop. boxes: (N, 3), the crop's left, top and side in
     pixels of the picture.
     """
 
@@ -38,7 +38,7 @@ class FoundMotion:
         return Keypoints.from_rows(self.rows[frame]) if np.isfinite(self.rows[frame]).all() else None
 
     def held(self) -> FoundMotion:
-        """The same keypoints in the first face's crop throughout, as if the tracker did not follow."""
+        """The same keypoints, all in the first face's crop, as if the tracker did not follow the face."""
         first = self.boxes[np.flatnonzero(np.isfinite(self.boxes[:, 0]))[0]]
         scale = self.boxes[:, None, 2:] / first[2]
         offset = (2 * self.boxes[:, None, :2] + self.boxes[:, None, 2:] - 2 * first[:2] - first[2]) / first[2]
@@ -55,14 +55,14 @@ class FoundMotion:
 
 
 def pictures_of(clip: Path) -> Iterable[tuple[float, RgbArray]]:
-    """(seconds, picture) of every frame of a clip."""
+    """(time in seconds, picture) of every frame of a clip."""
     with av.open(str(clip)) as container:
         for frame in container.decode(video=0):
             yield frame.time or 0.0, np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
 
 
 def noisy(rgb: RgbArray, frames: int, noise: float) -> Iterable[tuple[float, RgbArray]]:
-    """One picture over and over at 30 frames a second, each time with fresh camera noise of so many steps of 255."""
+    """One picture repeated at 30 frames per second, each with new camera noise. noise: standard deviation, of 255."""
     random = np.random.default_rng(1)
     for i in range(frames):
         grain = random.normal(scale=noise, size=rgb.shape)
@@ -70,7 +70,7 @@ def noisy(rgb: RgbArray, frames: int, noise: float) -> Iterable[tuple[float, Rgb
 
 
 def found_in(pictures: Iterable[tuple[float, RgbArray]]) -> FoundMotion:
-    """What the tracker finds in every picture."""
+    """The tracker's result for every picture."""
     tracker = FaceTracker(KeypointEncoder(), FaceFinder())
     times_s: list[float] = []
     rows: list[NDArray[np.float32]] = []

@@ -1,4 +1,4 @@
-"""A plot of L2 over a clip, and what viewers see where frames were rejected. No picture of the clip is drawn."""
+"""Plots L2 over a clip, and draws what viewers see in rejected frames. No picture of the clip is shown."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from mien_shared.wire.motion import MotionFlags
 
 mpl.use("agg")
 
-#: How long after a rejection a picture is worth showing: bridged, and eased over.
+#: Time after a rejection until the default motion is fully shown (bridging and easing); earlier frames are not drawn.
 _COMING_S = 0.5
 _REJECTED, _LOST, _L2 = "#e8b4a0", "#c9c9c9", "#1f4e79"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JudgedClip:
-    """Every frame of a clip, smoothed as `mien send` does it: with the judgement, and with every frame sent."""
+    """Every frame of a clip, smoothed as by `mien send`: with the judgement, and with every frame accepted."""
 
     times_s: NDArray[np.float64]
     judged: Sequence[Judged]
@@ -40,7 +40,7 @@ class JudgedClip:
         return sum(judged.verdict is verdict for judged in self.judged) / len(self.judged)
 
     def spans(self, verdict: FrameVerdict) -> list[tuple[int, int]]:
-        """(first, one past the last) frame of every run of a verdict."""
+        """(first frame, last frame + 1) of every run of a verdict."""
         marks = np.array([0] + [int(judged.verdict is verdict) for judged in self.judged] + [0])
         edges = np.flatnonzero(np.diff(marks))
         return [(int(first), int(end)) for first, end in zip(edges[::2], edges[1::2], strict=True)]
@@ -61,7 +61,7 @@ def judge(clip: FoundMotion, source: Keypoints) -> JudgedClip:
 
 
 def plot(clips: Mapping[str, JudgedClip], output: Path) -> None:
-    """L2 over time with tau, where the default motion was shown, and the initial frames; one panel for each clip."""
+    """Plot L2 over time with tau, the rejected spans and the initial frames; one panel per clip."""
     figure, panels = plt.subplots(
         len(clips), 1, figsize=(12, 3.4 * len(clips)), dpi=110, layout="constrained", squeeze=False
     )
@@ -92,7 +92,7 @@ def _panel(axes: Axes, title: str, clip: JudgedClip) -> None:
 
 
 def pictures(clip: JudgedClip, avatar: AvatarFace, moments: int, output: Path) -> None:
-    """Two rows of the avatar at moments spread over the rejected spans: all frames shown, and the default motion."""
+    """Draw the avatar at moments in the rejected spans, in two rows: every frame accepted, and with the judgement."""
     frames = _moments(clip, moments)
     generator = WarpGenerator()
     prepared = generator.prepare(avatar)
@@ -115,7 +115,7 @@ def pictures(clip: JudgedClip, avatar: AvatarFace, moments: int, output: Path) -
 
 
 def _moments(clip: JudgedClip, count: int) -> list[int]:
-    """The worst frame of each of the longest rejected spans once the default motion has come, in order of time."""
+    """The worst frame of each of the longest rejected spans, after _COMING_S of the span, in order of time."""
     spans = sorted(clip.spans(FrameVerdict.REJECTED), key=lambda span: span[0] - span[1])[:count]
     come = round(_COMING_S / float(np.median(np.diff(clip.times_s))))
     settled = [range(first + come, end) if end > first + come else range(end - 1, end) for first, end in spans]

@@ -1,4 +1,4 @@
-"""Jitter and lag of each smoother on keypoints found in a real clip."""
+"""Measures jitter and lag of each smoother on keypoints found in a real clip."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _LONGEST_LAG = 8
 class SmootherFigures:
     """One smoother's figures.
 
-    still_px: jitter on the stillest second of the clip; noise_px: on one frame of it over and over with camera noise;
-    both the root mean square of a keypoint's move from one frame to the next, in pixels of a 384 crop.
-    lag_frames: where the cross-correlation of points with the unsmoothed ones peaks.
+    still_px: jitter in the stillest second of the clip; noise_px: jitter on one frame of it repeated with camera noise.
+    Both are the root mean square of a keypoint's move from one frame to the next, in pixels of a 384 crop.
+    lag_frames: the shift at which the cross-correlation of smoothed and unsmoothed points peaks.
     """
 
     name: str
@@ -39,7 +39,7 @@ class SmootherFigures:
 
 
 def figures_of(clip: FoundMotion, noise: FoundMotion) -> list[SmootherFigures]:
-    """Every smoother on a clip with a face in all frames, and on a still with noise."""
+    """The figures of every smoother, on a clip with a face in all frames and on a still with noise."""
     stillest = _stillest_second(clip)
     figures = []
     for name, make in SMOOTHERS.items():
@@ -73,7 +73,7 @@ def _jitter_px(rows: Array) -> float:
 
 
 def _lag_frames(before: Array, after: Array) -> float:
-    """The shift, with a parabola through its peak, at which two motions' points correlate best."""
+    """The shift at which the points of two motions correlate best, refined by a parabola through the peak."""
     x, y = (
         _standardised(rows[_SETTLING_FRAMES:, :, :2].reshape(len(rows) - _SETTLING_FRAMES, -1))
         for rows in (before, after)
@@ -90,6 +90,6 @@ def _shifted(values: Array, shift: int) -> Array:
 
 
 def _standardised(values: Array) -> Array:
-    """About the mean, in units of the whole clip's motion."""
+    """The values without their mean, divided by the standard deviation of the whole clip."""
     centred = values - values.mean(axis=0)
     return np.asarray(centred / centred.std())

@@ -14,7 +14,7 @@ from mien_landmarks import serve, track
 from mien_landmarks.geometry import Array, CropBox, crop_box_of, keypoints_of, most_neutral
 from mien_shared.wire.motion import MotionFlags
 
-#: The crop is framed on this many frames with a face, then held.
+#: The crop box is the mean over this many frames with a face; it is then fixed for the clip.
 FRAMING_FRAMES = 15
 
 
@@ -22,31 +22,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="mien_landmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
-    make_track = commands.add_parser("track", help="clips to one motion track")
+    make_track = commands.add_parser("track", help="convert clips to one motion track")
     make_track.add_argument("clips", nargs="+", type=Path)
     make_track.add_argument("-o", "--output", type=Path, required=True)
-    make_track.add_argument("--absolute", action="store_true", help="keypoints in the crop, not motion since a frame")
-    make_track.add_argument("--ease-s", type=float, default=0.3, help="length of a join")
-    make_track.add_argument("--loop", action="store_true", help="let the end ease into the start")
+    make_track.add_argument(
+        "--absolute", action="store_true", help="Write keypoints in the crop, not motion relative to a frame."
+    )
+    make_track.add_argument("--ease-s", type=float, default=0.3, help="Length of a join in seconds.")
+    make_track.add_argument("--loop", action="store_true", help="Ease the end into the start.")
 
-    make_stream = commands.add_parser("serve", help="pictures on stdin, motion packets on stdout")
-    make_stream.add_argument("--absolute", action="store_true")
-    make_stream.add_argument("--unsmoothed", action="store_true", help="every frame for itself")
+    make_stream = commands.add_parser("serve", help="read pictures from stdin and write motion packets to stdout")
+    make_stream.add_argument("--absolute", action="store_true", help="Send keypoints in the crop, not relative motion.")
+    make_stream.add_argument("--unsmoothed", action="store_true", help="Do not smooth: each frame stands for itself.")
 
-    draw = commands.add_parser("draw", help="a clip with its keypoints and Jacobians drawn over it, to look at")
+    draw = commands.add_parser("draw", help="draw a clip's keypoints and Jacobians over its frames")
     draw.add_argument("clip", type=Path)
-    draw.add_argument("-o", "--output", type=Path, required=True, help="a folder for the pictures")
-    draw.add_argument("--every", type=int, default=10, help="one picture for so many frames")
+    draw.add_argument("-o", "--output", type=Path, required=True, help="Folder for the pictures.")
+    draw.add_argument("--every", type=int, default=10, help="Draw every n-th frame.")
 
-    fit = commands.add_parser("fit-mean", help="remake mean_face.json from clips, one speaker each")
+    fit = commands.add_parser("fit-mean", help="make mean_face.json from clips, one speaker each")
     fit.add_argument("clips", nargs="+", type=Path)
     fit.add_argument("-o", "--output", type=Path, required=True)
 
-    make_label = commands.add_parser("label", help="clips and stills as labelled crops, for training and evaluation")
+    make_label = commands.add_parser(
+        "label", help="convert clips and stills to labelled crops, for training and evaluation"
+    )
     make_label.add_argument("sources", nargs="+", type=Path)
-    make_label.add_argument("-o", "--output", type=Path, required=True, help="a folder; each source becomes one in it")
-    make_label.add_argument("--identity", help="who it is; the source's name unless given")
-    make_label.add_argument("--segment-frames", type=int, help="cut clips into sets of so many frames")
+    make_label.add_argument(
+        "-o", "--output", type=Path, required=True, help="Folder; each source gets its own folder in it."
+    )
+    make_label.add_argument("--identity", help="Name of the person. Default: the source's name.")
+    make_label.add_argument("--segment-frames", type=int, help="Cut clips into sets of this many frames.")
 
     chosen = parser.parse_args(arguments)
     if chosen.command == "serve":
@@ -75,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def found_faces(clip: Path) -> tuple[list[Array], list[float]]:
-    """Landmarks and times of the clip's frames that show a face. Raises TrackError where none does."""
+    """Landmarks and times of the clip's frames that show a face. Raises TrackError if none does."""
     from mien_landmarks.mesh import faces_of
 
     found = [(face.landmarks, face.time_s) for face in faces_of(clip) if face.landmarks is not None]
@@ -85,7 +91,7 @@ def found_faces(clip: Path) -> tuple[list[Array], list[float]]:
 
 
 def held_box(faces: Sequence[Array]) -> CropBox:
-    """One crop box for a whole clip, the middle of those of its first frames."""
+    """One crop box for a whole clip: the mean of the boxes of its first frames."""
     boxes = [crop_box_of(face) for face in faces[:FRAMING_FRAMES]]
     return CropBox(
         x=sum(box.x for box in boxes) / len(boxes),
@@ -95,7 +101,7 @@ def held_box(faces: Sequence[Array]) -> CropBox:
 
 
 def clip_motion(clip: Path, *, absolute: bool) -> track.Motion:
-    """One clip's motion at 30 fps, absolute or relative to the clip's own most neutral frame."""
+    """One clip's motion at 30 fps, absolute or relative to the clip's most neutral frame."""
     faces, times_s = found_faces(clip)
     box = held_box(faces)
     framed = [box.to_crop(face) for face in faces]

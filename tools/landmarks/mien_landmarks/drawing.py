@@ -1,4 +1,4 @@
-"""A clip's frames with keypoints and Jacobian crosses over them, for the eye to judge."""
+"""Draws a clip's keypoints and Jacobians over its frames, for visual inspection."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mien_landmarks.geometry import CropBox, crop_box_of, keypoints_of
 from mien_landmarks.mesh import FaceMesh
 
 _SIZE = 512
-_ARM = 0.09  # crop units: what a unit vector of a neighbourhood is drawn as
+_ARM = 0.09  # crop units: length of the drawn arm for a unit column of a Jacobian
 
 
 def draw_clip(clip: Path, folder: Path, every: int) -> None:
-    """Write FOLDER/NNNN.png: the crop of every so-many-th frame; red arms are J's first column, green its second."""
+    """Write FOLDER/NNNN.png, the crop of every `every`-th frame. Red arms are J's first column, green its second."""
     folder.mkdir(parents=True, exist_ok=True)
     box: CropBox | None = None
     with FaceMesh() as mesh, av.open(str(clip)) as container:

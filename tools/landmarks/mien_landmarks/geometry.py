@@ -1,8 +1,8 @@
-"""From 478 face landmarks to ten keypoints with their Jacobians. Pure: arrays in, values out.
+"""Computes ten keypoints with Jacobians from 478 face landmarks. No I/O.
 
 A keypoint is the centroid of a group of landmarks. Its Jacobian is the least-squares affine map that takes the group
-from a mean face (frontal, mouth closed, eyes open, framed as every crop is) to where it lies now, so a neutral
-frontal face has about unit Jacobians, and turning, tilting or nearing the head shows in all ten of them.
+from a mean face (frontal, mouth closed, eyes open, framed as every crop is) to its present place. A neutral frontal
+face therefore has about unit Jacobians, and a head that turns, tilts or comes nearer changes all ten of them.
 
 Landmark numbers are those of MediaPipe's Face Mesh with irises; left and right are the picture's.
 """
@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 
 NUM_LANDMARKS = 478
 
-#: A crop's side in face heights, and where in it the face's centre lies, from the top.
+#: A crop's side in face heights, and the place of the face's centre from the crop's top, as a share of the side.
 CROP_SIDE_IN_FACE_HEIGHTS = 1.75
 FACE_CENTRE_FROM_TOP = 0.47
 
@@ -35,7 +35,7 @@ SMALLEST_MOTION, LARGEST_MOTION = 0.05, 3.0
 FOREHEAD, CHIN = 10, 152
 UPPER_LIP_INSIDE, LOWER_LIP_INSIDE = 13, 14
 MOUTH_CORNERS = (61, 291)
-#: Nose, temples and forehead: what neither speech nor a blink moves.
+#: Landmarks of nose, temples and forehead, which neither speech nor a blink moves.
 STABLE = (6, 168, 195, 5, 4, 1, 127, 356, 162, 389, 21, 251, 103, 332, 109, 338, 10, 151, 33, 263, 133, 362)
 
 
@@ -43,8 +43,8 @@ STABLE = (6, 168, 195, 5, 4, 1, 127, 356, 162, 389, 21, 251, 103, 332, 109, 338,
 class Group:
     """The landmarks of one keypoint.
 
-    stiffness: how far the points must spread, in crop units, for them to outweigh the face as a whole: the direction in
-    which a group is thinner than this (across a brow, say) follows the head.
+    stiffness: in crop units. In a direction in which the points spread less than this, for example across a brow, the
+    Jacobian follows the whole head instead of the group.
     smallest, largest: the bounds of the Jacobian's singular values. A closed eye is a tenth of an open one.
     """
 
@@ -64,7 +64,8 @@ GROUPS: dict[FaceKeypoint, Group] = {
         (263, 362, 249, 390, 373, 374, 380, 381, 382, 466, 388, 387, 386, 385, 384, 398), 0.005, 0.1
     ),
     FaceKeypoint.NOSE: Group((6, 197, 195, 5, 4, 1, 19, 2, 98, 327, 48, 278, 115, 344, 45, 275, 220, 440), 0.05),
-    # The middle of the lips alone: with the corners an opening mouth would read as a lip three times as thick.
+    # Only the middle of the lips: with the corners, an opening mouth would look like a lip of three times the
+    # thickness.
     FaceKeypoint.UPPER_LIP: Group((40, 39, 37, 0, 267, 269, 270, 80, 81, 82, 13, 312, 311, 310), 0.04),
     FaceKeypoint.LOWER_LIP: Group((91, 181, 84, 17, 314, 405, 321, 88, 178, 87, 14, 317, 402, 318), 0.04),
     FaceKeypoint.CHIN: Group((152, 148, 176, 149, 377, 400, 378, 199, 175, 200, 83, 313, 208, 428, 32, 262), 0.05),
@@ -87,7 +88,7 @@ class CropBox:
         return scaled
 
     def towards(self, other: CropBox, amount: float) -> CropBox:
-        """Part of the way to another box: 0 stays, 1 is there."""
+        """Interpolates to another box: amount 0 is this box, 1 the other one."""
         return CropBox(
             self.x + amount * (other.x - self.x),
             self.y + amount * (other.y - self.y),
@@ -96,7 +97,7 @@ class CropBox:
 
 
 def crop_box_of(landmarks: Array) -> CropBox:
-    """The crop box of one face, framed as clips and avatars are. landmarks: (478, 2 or more), picture pixels."""
+    """The crop box of one face, framed as in clips and avatars. landmarks: (478, 2 or more), picture pixels."""
     top, bottom = landmarks[FOREHEAD, :2], landmarks[CHIN, :2]
     side = CROP_SIDE_IN_FACE_HEIGHTS * float(np.linalg.norm(bottom - top))
     sides = landmarks[[234, 454], :2].mean(axis=0)
@@ -111,7 +112,7 @@ def crop_box_of(landmarks: Array) -> CropBox:
 def mean_face() -> Array:
     """(478, 2) the reference: a mean face in crop coordinates; NaN for landmarks that no group uses.
 
-    A learned shape (the symmetric mean over a few speakers' neutral frames); `mien_landmarks fit-mean` makes it.
+    It is the symmetric mean of a few speakers' neutral frames, made by `mien_landmarks fit-mean`.
     """
     table = np.full((NUM_LANDMARKS, 2), np.nan)
     stored: dict[str, list[float]] = json.loads((files(__package__) / "mean_face.json").read_text())
@@ -122,7 +123,7 @@ def mean_face() -> Array:
 
 
 def used_landmarks() -> list[int]:
-    """Every landmark that a keypoint, the head's own motion or the framing depends on."""
+    """Every landmark that the keypoints, the head's motion or the framing depend on."""
     used = {FOREHEAD, CHIN, 234, 454, UPPER_LIP_INSIDE, LOWER_LIP_INSIDE, *MOUTH_CORNERS, *STABLE}
     return sorted(used.union(*(group.landmarks for group in GROUPS.values())))
 
@@ -130,8 +131,8 @@ def used_landmarks() -> list[int]:
 def least_squares_jacobian(reference: Array, points: Array, prior: Array, stiffness: float) -> Array:
     """The 2x2 map J that best takes `reference` to `points`, both (N, 2), each about its own centroid.
 
-    Ridge regression towards `prior` (2, 2): minimises sum |p - J q|^2 + N stiffness^2 |J - prior|^2, so a direction in
-    which the reference hardly spreads falls back on the prior instead of amplifying noise.
+    Ridge regression towards `prior` (2, 2): minimises sum |p - J q|^2 + N stiffness^2 |J - prior|^2. In a direction in
+    which the reference hardly spreads, the result falls back to the prior instead of amplifying noise.
     """
     q = reference - reference.mean(axis=0)
     p = points - points.mean(axis=0)
@@ -140,18 +141,18 @@ def least_squares_jacobian(reference: Array, points: Array, prior: Array, stiffn
 
 
 def well_conditioned(jacobian: Array, smallest: float, largest: float) -> Array:
-    """The nearest 2x2 map whose singular values lie in [smallest, largest] and which mirrors nothing."""
+    """The nearest 2x2 map with singular values in [smallest, largest] and without reflection."""
     u, values, vt = np.linalg.svd(jacobian)
     mirrored = np.linalg.det(u) * np.linalg.det(vt) < 0
-    if mirrored:  # fold the reflection into the smaller value, which the lower bound then lifts
+    if mirrored:  # move the reflection into the smaller value, which is then raised to the lower bound
         u, values = u * (1.0, -1.0), values * (1.0, -1.0)
     return np.asarray((u * np.clip(values, smallest, largest)) @ vt)
 
 
 def motion_since(keypoints: Keypoints, initial: Keypoints) -> Keypoints:
-    """Motion relative to `initial`, kept within what a motion packet may hold.
+    """Motion relative to `initial`, limited to the values that a motion packet may hold.
 
-    An initial frame may have caught a blink: an eye ten times as open since would make a packet nobody accepts.
+    The initial frame may show a blink. An eye that is ten times as open later would make an invalid packet.
     """
     moved = keypoints.relative_to(initial)
     jacobians = [well_conditioned(j, SMALLEST_MOTION, LARGEST_MOTION) for j in moved.jacobians.astype(np.float64)]
@@ -160,7 +161,7 @@ def motion_since(keypoints: Keypoints, initial: Keypoints) -> Keypoints:
 
 
 def keypoints_of(landmarks: Array, reference: Array | None = None) -> Keypoints:
-    """The ten keypoints of a face. landmarks: (478, 2) in crop coordinates; reference: mean_face() unless given."""
+    """The ten keypoints of a face. landmarks: (478, 2) in crop coordinates; reference: default mean_face()."""
     reference = mean_face() if reference is None else reference
     stable = list(STABLE)
     head = least_squares_jacobian(reference[stable], landmarks[stable], np.eye(2), 0.0)
@@ -189,16 +190,16 @@ def strain(landmarks: Array) -> float:
     keypoints = keypoints_of(landmarks)
     lids = keypoints.jacobians[[FaceKeypoint.LEFT_EYE, FaceKeypoint.RIGHT_EYE], 1, 1]
     closing = float(np.clip(1 - lids / scale, 0, None).max())
-    # A turned head moves the nose from the middle between the temples before it shortens anything.
+    # When a head turns, the nose first moves from the middle between the temples; foreshortening comes later.
     middle = landmarks[[127, 356]].mean(axis=0)[0]
     off_centre = abs(landmarks[4][0] - middle) / height
     return float(4 * gap + turn + closing + 4 * off_centre)
 
 
 def most_neutral(faces: Sequence[Array]) -> int:
-    """Which of the faces, (478, 2) each in crop coordinates, makes the best initial frame.
+    """The index of the face, (478, 2) each in crop coordinates, that is the best initial frame.
 
-    Nearness to the clip's usual pose counts too: motion is relative to this frame, and should stay about zero.
+    The distance from the clip's median pose counts too: motion is relative to this frame and should stay near zero.
     """
     used = used_landmarks()
     usual = np.median(np.stack(faces)[:, used], axis=0)

@@ -1,13 +1,13 @@
-"""Clips and stills as labelled crops: what training and evaluation read.
+"""Converts clips and stills to labelled crops, which training and evaluation read.
 
 A labelled set is a folder of plain arrays:
 
-    frames.npy     (N, SIZE, SIZE, 3) uint8 RGB, the crop; its box is held for a whole clip, the head moves in it
+    frames.npy     (N, SIZE, SIZE, 3) uint8 RGB crops; the box is fixed for a whole clip, and the head moves in it
     keypoints.npy  (N, 10, 6) float32: x, y, j00, j01, j10, j11 in crop coordinates
     landmarks.npy  (N, 478, 2) float32 in crop coordinates
     meta.json      {"identity", "kind": "clip" | "still", "source", "frames_without_face"}
 
-Keypoints are not smoothed: each belongs to its own frame alone.
+Keypoints are not smoothed: each depends on its own frame only.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mien_landmarks.mesh import FaceMesh, pictures_of
 from mien_landmarks.track import TrackError, motion_of
 
 SIZE = 384
-#: The crop is framed on this many frames with a face.
+#: The crop box is the mean over this many frames with a face.
 FRAMING_FRAMES = 15
 
 Picture = NDArray[np.uint8]
@@ -34,10 +34,10 @@ PICTURES = (".jpg", ".jpeg", ".png")
 
 
 def label(source: Path, folder: Path, identity: str, segment_frames: int | None = None) -> list[int]:
-    """Write the labelled set of one clip or still; the number of frames of each.
+    """Write the labelled sets of one clip or still; returns the number of frames of each.
 
-    segment_frames: cut a clip into sets of so many frames, FOLDER_0, FOLDER_1 ..., each with a box of its own: for a
-    head that wanders. Raises TrackError where no face is.
+    segment_frames: cut a clip into sets of this many frames, FOLDER_0, FOLDER_1 ..., each with its own box, for heads
+    that move far. Raises TrackError if there is no face.
     """
     is_still = source.suffix.lower() in PICTURES
     pictures = _still(source) if is_still else [(rgb, landmarks) for rgb, _, landmarks in pictures_of(source)]
@@ -75,9 +75,9 @@ def _write(found: list[tuple[Picture, Array]], folder: Path, meta: dict[str, str
 
 
 def cropped(rgb: Picture, box: CropBox) -> Picture:
-    """(SIZE, SIZE, 3): the box of a picture; what lies outside the picture repeats its border."""
+    """(SIZE, SIZE, 3): the box cut out of a picture. Outside the picture its border is repeated."""
     scale = SIZE / box.size
-    shift = 0.5 * scale - 0.5  # pixels' centres, not their corners, are what warpAffine places
+    shift = 0.5 * scale - 0.5  # warpAffine maps the centres of pixels, not their corners
     place = np.array([[scale, 0, shift - box.x * scale], [0, scale, shift - box.y * scale]])
     if scale < 0.75:
         rgb = np.asarray(cv2.GaussianBlur(rgb, (0, 0), 0.5 / scale), np.uint8)

@@ -1,4 +1,4 @@
-"""Fits the mean face that Jacobians refer to. Pure; `mien_landmarks fit-mean` runs it on clips."""
+"""Fits the mean face that Jacobians refer to. No I/O; `mien_landmarks fit-mean` runs it on clips."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UPPER_LIDS, _LOWER_LIDS = (159, 386), (145, 374)
 
 
 def mirror_of(shape: Array) -> list[int]:
-    """For each of the N points of an about symmetric (N, 2) shape, the point that mirrors it."""
+    """For each of the N points of a roughly symmetric shape (N, 2), the index of its mirror point."""
     mirrored = shape * (-1.0, 1.0) + (2 * np.median(shape[:, 0]), 0.0)
     return [int(i) for i in np.linalg.norm(mirrored[:, None] - shape[None], axis=2).argmin(axis=1)]
 
@@ -54,6 +54,6 @@ def fit_mean_face(speakers: Sequence[Sequence[Array]], frames_each: int = 5) -> 
     symmetric[:, 0] -= symmetric[:, 0].mean()
     full = np.full((NUM_LANDMARKS, 2), np.nan)
     full[used] = symmetric
-    # The mean is itself framed as a crop is, whatever averaging did to its height.
+    # Averaging may have changed the face's height, so frame the mean as a crop again.
     full = crop_box_of(full).to_crop(full)
     return {i: (round(float(full[i, 0]), 3), round(float(full[i, 1]), 3)) for i in used}

@@ -1,4 +1,4 @@
-"""Pictures to landmarks: MediaPipe Face Mesh, and PyAV for clips."""
+"""Finds landmarks in pictures with MediaPipe Face Mesh; reads clips with PyAV."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from mien_landmarks.geometry import NUM_LANDMARKS, Array
 
 
 class FaceMesh:
-    """Finds and follows one face from frame to frame; a context manager, for it owns native threads."""
+    """Finds and tracks one face from frame to frame; a context manager, because it owns native threads."""
 
     def __init__(self) -> None:
-        import mediapipe  # seconds to load, and only here: everything else reads without it
+        import mediapipe  # imported here because it takes seconds to load and nothing else needs it
 
         self._mesh = mediapipe.solutions.face_mesh.FaceMesh(
             static_image_mode=False, max_num_faces=1, refine_landmarks=True
@@ -31,7 +31,7 @@ class FaceMesh:
         self._mesh.close()
 
     def find(self, rgb: NDArray[np.uint8]) -> Array | None:
-        """(H, W, 3) RGB to (478, 2) landmarks in pixels, or None where there is no face."""
+        """(H, W, 3) RGB to (478, 2) landmarks in pixels, or None if there is no face."""
         found = self._mesh.process(rgb).multi_face_landmarks
         if not found:
             return None
@@ -51,7 +51,7 @@ class ClipFace:
 
 
 def faces_of(clip: Path) -> Iterator[ClipFace]:
-    """Every frame of a video file, with its face. Raises av.FFmpegError for what is no video."""
+    """Every frame of a video file, with its face. Raises av.FFmpegError if the file is not a video."""
     for rgb, time_s, landmarks in pictures_of(clip):
         del rgb
         yield ClipFace(time_s, landmarks)

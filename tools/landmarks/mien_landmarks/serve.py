@@ -1,17 +1,18 @@
-"""Motion as a stream: `python -m mien_landmarks serve`, a child process that a sender feeds with camera pictures.
+"""Motion as a stream: `python -m mien_landmarks serve`, a child process to which a sender writes camera pictures.
 
-Protocol, little-endian, one answer to each question, in order:
+The protocol is little-endian, with one answer to each question, in order:
 
     question on stdin   u16 width, u16 height, u32 capture_ms, then width * height * 3 bytes of RGB, rows from the top
-    answer on stdout    128 bytes: a motion packet of version 1 with that capture_ms, or 128 zero bytes: no face
+    answer on stdout    128 bytes: a motion packet of version 1 with that capture_ms, or 128 zero bytes for no face
 
-End of input ends the process with status 0; input that stops within a picture, or a picture of no size, with status 1
-and a line on stderr. Nothing else is ever written to stdout.
+The process exits with status 0 at the end of input. If the input ends within a picture, or a picture has no pixels, it
+writes a line to stderr and exits with status 1. Only answers are written to stdout.
 
-Motion is relative to an initial frame, the most neutral of the first two seconds with a face: while a better one may
-still come, a packet that changes it carries the flag NEW_INITIAL_FRAME (the first does). With --absolute every packet
-holds keypoints in the crop instead, flagged ABSOLUTE. The crop follows the face slowly, within several seconds; it is
-chosen anew when the face was away for a second. With --unsmoothed every frame stands for itself; whoever asks smooths.
+Motion is relative to an initial frame: the most neutral one of the first two seconds with a face. During these two
+seconds a better frame may replace it; each packet that sets a new one has the flag NEW_INITIAL_FRAME, also the first
+packet. With --absolute every packet instead holds keypoints in the crop and has the flag ABSOLUTE. The crop follows the
+face slowly, over several seconds, and is chosen again after a second without a face. With --unsmoothed the sender has
+to smooth the motion.
 """
 
 from __future__ import annotations
@@ -33,20 +34,20 @@ from mien_shared.wire.motion_v1 import PACKET_BYTES
 HEADER = struct.Struct("<HHI")
 NO_FACE = bytes(PACKET_BYTES)
 
-#: How long a better initial frame may replace the first one.
+#: During this time a better initial frame may replace the first one.
 SETTLING_MS = 2000
-#: After this long without a face the next one is framed anew.
+#: After this time without a face the crop and the initial frame are chosen again.
 FORGET_MS = 1000
-#: Time constant of the crop's following.
+#: Time constant with which the crop follows the face.
 FOLLOW_MS = 8000
 
 
 class ProtocolError(ValueError):
-    """Input that is no question of this protocol."""
+    """The input is not a valid question."""
 
 
 class LiveMotion:
-    """Landmarks of one frame after another to motion packets; no picture, no stream, no clock but the sender's."""
+    """Makes motion packets from the landmarks of successive frames. Its only clock is the sender's capture_ms."""
 
     def __init__(self, *, absolute: bool = False, smoothed: bool = True) -> None:
         self._absolute = absolute
@@ -101,19 +102,19 @@ def read_question(source: BinaryIO) -> tuple[np.ndarray[tuple[int, ...], np.dtyp
     if not header:
         return None
     if len(header) < HEADER.size:
-        raise ProtocolError("input stops within a header")
+        raise ProtocolError("the input ends within a header")
     width, height, capture_ms = HEADER.unpack(header)
     if not width or not height:
-        raise ProtocolError(f"a picture cannot be {width}x{height}")
+        raise ProtocolError(f"a picture must have pixels; this one is {width}x{height}")
     pixels = source.read(width * height * 3)
     if len(pixels) < width * height * 3:
-        raise ProtocolError(f"input stops within a picture of {width}x{height}")
+        raise ProtocolError(f"the input ends within a picture of {width}x{height}")
     return np.frombuffer(pixels, np.uint8).reshape(height, width, 3), capture_ms
 
 
 def serve(*, absolute: bool, smoothed: bool) -> int:
-    """Answer on stdout what is asked on stdin until it ends; returns the exit status."""
-    # Native libraries print where they like: what they print to descriptor 1 goes to stderr.
+    """Answer the questions on stdin until it ends; returns the exit status."""
+    # Native libraries may print to file descriptor 1. Redirect that to stderr.
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     from mien_landmarks.mesh import FaceMesh
@@ -128,6 +129,6 @@ def serve(*, absolute: bool, smoothed: bool) -> int:
         except ProtocolError as error:
             sys.stderr.write(f"mien_landmarks: {error}\n")
             return 1
-        except BrokenPipeError:  # whoever asked is gone
+        except BrokenPipeError:  # the sender has exited
             return 0
     return 0

@@ -1,4 +1,4 @@
-"""From keypoints at a clip's own times to a motion track: smoothed, at 30 fps, joined, able to loop. Pure.
+"""Makes a motion track from a clip's keypoints: smooths, resamples to 30 fps, joins and loops. No I/O.
 
 A motion track is a plain concatenation of 128-byte motion packets whose capture times start at 0.
 """
@@ -21,7 +21,7 @@ Motion = NDArray[np.float64]  # (frames, 10, 6): x, y, j00, j01, j10, j11
 
 
 class TrackError(ValueError):
-    """Clips that make no track."""
+    """The clips cannot be made into a track."""
 
 
 def motion_of(frames: Sequence[Keypoints]) -> Motion:
@@ -38,7 +38,7 @@ def keypoints_at(motion: Motion, frame: int) -> Keypoints:
 
 
 def smoothed(motion: Motion, times_s: Sequence[float]) -> Motion:
-    """The motion through one One-Euro filter."""
+    """The motion, smoothed by one One-Euro filter."""
     euro = OneEuro()
     return np.stack([euro.filter(frame, time_s) for frame, time_s in zip(motion, times_s, strict=True)])
 
@@ -47,7 +47,7 @@ def resampled(motion: Motion, times_s: Sequence[float]) -> Motion:
     """Linear interpolation at 30 fps from the first time to the last. times_s must rise."""
     times = np.asarray(times_s, dtype=np.float64)
     if len(times) < 2 or (np.diff(times) <= 0).any():
-        raise TrackError("a clip needs two frames or more, at rising times")
+        raise TrackError("a clip needs at least two frames, with rising times")
     count = int((times[-1] - times[0]) * FRAMES_PER_SECOND + 1e-6) + 1
     wanted = times[0] + np.arange(count) / FRAMES_PER_SECOND
     after = np.clip(np.searchsorted(times, wanted, side="right"), 1, len(times) - 1)
@@ -56,16 +56,16 @@ def resampled(motion: Motion, times_s: Sequence[float]) -> Motion:
 
 
 def relative(motion: Motion, initial: Keypoints) -> Motion:
-    """Each frame as motion since `initial`."""
+    """Each frame as motion relative to `initial`."""
     return motion_of([motion_since(keypoints_at(motion, i), initial) for i in range(len(motion))])
 
 
 def joined(clips: Sequence[Motion], ease_frames: int, *, loop: bool) -> Motion:
-    """Clips one after the other, each easing into the next over `ease_frames`; with loop, the last into the first too.
+    """Join the clips; each eases into the next over `ease_frames`, and with loop the last also into the first.
 
-    Easing plays the end of one and the beginning of the next together and shifts from one to the other, so nothing
-    stops or jumps. Each join costs `ease_frames` of length. A looped track starts after the first clip's eased
-    beginning: its last frame flows into its first.
+    Easing cross-fades the end of one clip with the beginning of the next, so the motion does not stop or jump. Each
+    join shortens the track by `ease_frames`. A looped track starts after the first clip's eased beginning, so its last
+    frame continues in its first.
     """
     if any(len(clip) <= 2 * ease_frames for clip in clips):
         raise TrackError(f"a clip to join needs more than {2 * ease_frames} frames")
@@ -83,7 +83,7 @@ def joined(clips: Sequence[Motion], ease_frames: int, *, loop: bool) -> Motion:
 
 
 def packed(motion: Motion, flags: MotionFlags = MotionFlags.NONE) -> bytes:
-    """The track's bytes: one 128-byte packet a frame, 30 a second, capture times from 0."""
+    """The track's bytes: one 128-byte packet per frame, 30 per second, with capture times from 0."""
     return b"".join(
         MotionPacket(i, round(i * 1000 / FRAMES_PER_SECOND), keypoints_at(motion, i), flags).pack()
         for i in range(len(motion))

@@ -1,5 +1,5 @@
 """Synthetic heads with exact motion: rendered people of the ICT face model, and drawn characters.
 
-Labels follow mien_landmarks.geometry, which is installed beside this package without its own dependencies
-(pip install --no-deps -e tools/landmarks): only its arithmetic is used here.
+Labels are computed by mien_landmarks.geometry. That package is installed without its dependencies
+(pip install --no-deps -e tools/landmarks), because only its geometry is used here.
 """

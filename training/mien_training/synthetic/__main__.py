@@ -1,6 +1,6 @@
 """The command: `python -m mien_training.synthetic ict --out DIR --identities N --seed S` writes DIR/ict_000 ...
 
-`moved` takes the labelled sets of DIR, and writes DIR/moved_NAME for each still, rendered head and character of them.
+`moved` reads the labelled sets in DIR and writes DIR/moved_NAME for each still, rendered head and drawn character.
 """
 
 from __future__ import annotations
@@ -23,22 +23,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="mien_training.synthetic", description="Writes labelled synthetic heads.")
     kinds = parser.add_subparsers(dest="kind", required=True)
     every = argparse.ArgumentParser(add_help=False)
-    every.add_argument("--out", type=Path, required=True, help="folder that the sequences' folders go to")
+    every.add_argument("--out", type=Path, required=True, help="Folder for the sequences' folders.")
     every.add_argument("--seed", type=int, default=0)
-    for kind, what in (("ict", "rendered people"), ("drawn", "drawn characters")):
+    for kind, what in (("ict", "make rendered people"), ("drawn", "make drawn characters")):
         made = kinds.add_parser(kind, help=what, parents=[every])
         made.add_argument("--identities", type=int, default=200)
-        made.add_argument("--frames", type=int, default=12, help="of each identity")
-        made.add_argument("--size", type=int, default=SIZE, help="side of a frame, pixels")
+        made.add_argument("--frames", type=int, default=12, help="Frames per identity.")
+        made.add_argument("--size", type=int, default=SIZE, help="Side of a frame in pixels.")
         made.set_defaults(run=_make)
     kinds.choices["ict"].add_argument(
-        "--avatar3d", type=Path, default=Path("../shared/data/avatar3d"), help="the ICT model's folder"
+        "--avatar3d", type=Path, default=Path("../shared/data/avatar3d"), help="Folder of the ICT model."
     )
     kinds.choices["drawn"].add_argument(
-        "--traced-size", type=int, help="of frames before they are scaled; smaller is quicker"
+        "--traced-size", type=int, help="Side of frames before they are scaled to --size; smaller is faster."
     )
-    still = kinds.add_parser("moved", help="the stills of --out, moved along its clips by warp", parents=[every])
-    still.add_argument("--validation", nargs="*", default=[], help="identities that nothing is taken of")
+    still = kinds.add_parser(
+        "moved", help="move the stills in --out with the motions of its clips, by warp", parents=[every]
+    )
+    still.add_argument("--validation", nargs="*", default=[], help="Identities that are not used.")
     still.set_defaults(run=_move)
     chosen = parser.parse_args(arguments)
     cv2.setNumThreads(1)
@@ -72,7 +74,7 @@ def _move(chosen: argparse.Namespace) -> Iterator[Path]:
 
 
 def _made(chosen: argparse.Namespace) -> tuple[str, Iterator[LabelledSequence]]:
-    """Each kind needs packages that the other does not: an OpenGL context, or a compiler."""
+    """The source text and the sequences. Imports are local: each kind needs its own packages, OpenGL or a compiler."""
     if chosen.kind == "ict":
         from mien_training.synthetic import ict
         from mien_training.synthetic.head import HeadModel

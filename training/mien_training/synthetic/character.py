@@ -1,4 +1,4 @@
-"""One synthetic person: a face of the model, painted and dressed, ready to be posed frame by frame."""
+"""One synthetic person: a face of the model with textures, hair and clothes, which can be posed frame by frame."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from mien_training.synthetic.head import (
 )
 from mien_training.synthetic.motion import State
 
-#: An iris's angle seen from the eye's middle, radians.
+#: An iris's angular radius, seen from the centre of the eyeball, radians.
 _IRIS_ANGLE = 0.40
-#: The middle of the skull, cm.
+#: The centre of the skull, cm.
 _SKULL = np.array([0.0, 5.0, 0.0], np.float32)
 
-#: Hairlines: azimuth from the front in degrees, and the height in cm above which hair grows.
+#: The hairline: azimuth from the front in degrees, and the height in cm above which hair grows.
 _HAIRLINE = np.array(
     [
         (0, 10.4),
@@ -49,7 +49,8 @@ _HAIRLINE = np.array(
 
 @dataclass(frozen=True)
 class Finish:
-    """How a surface answers light: strength and narrowness of its highlight, how far light wraps round, fraying."""
+    """A surface's response to light. shine, narrow: strength and exponent of the highlight; wrap: how far light wraps
+    around; frays: whether edges fray, as hair does."""
 
     shine: float
     narrow: float
@@ -70,7 +71,7 @@ class Surface:
 class Light:
     """Directions towards the lights (unit, camera axes) and their linear colours; sky and ground are ambient.
 
-    softness: of the key's shadows, in pixels of the shadow map.
+    softness: blur of the key light's shadows, in pixels of the shadow map.
     """
 
     key: Array
@@ -86,7 +87,7 @@ class Light:
 
 @dataclass(frozen=True)
 class Extra:
-    """A mesh that the head wears (moves with it) or the body does. points, normals: (N, 3); uv: (N, 2); tint: (N,)."""
+    """A mesh worn on the head, which moves with it, or on the body. points: (N, 3); uv: (N, 2); tint: (N,)."""
 
     points: Array
     triangles: Indices
@@ -96,14 +97,14 @@ class Extra:
 
 
 class Character:
-    """One person; everything about them follows from the seed.
+    """One person, determined by the random generator's seed.
 
     vertices: the model's split vertices, then the hair shell's, then each extra's. uv: (N, 2). tint: (N,) brightness.
-    edge: (N,) how far inside the hair's edge a vertex lies, in [0, 1]; 1 elsewhere.
+    edge: (N,) how far inside the hair's edge a vertex lies, in [0, 1]; 1 for vertices that are not hair.
     """
 
     def __init__(self, model: HeadModel, openness: Array, rng: np.random.Generator) -> None:
-        """openness: (V,) how much of its surroundings each vertex of the model sees, in [0, 1]."""
+        """openness: (V,) the share of its surroundings that each vertex of the model sees, in [0, 1]."""
         self.model = model
         self.shape = model.person(np.clip(rng.normal(0, 0.9, len(model.modes)), -2, 2).astype(np.float32))
         self._set_back = _set_back(model)
@@ -125,7 +126,7 @@ class Character:
         self.edge = np.concatenate(self._edge).astype(np.float32)
 
     def posed(self, state: State) -> tuple[Array, Array, Array]:
-        """The vertices (N, 3), their normals (N, 3), and the model's own vertices (V, 3), all in the world, cm."""
+        """The vertices (N, 3), their normals (N, 3), and the model's vertices (V, 3), all in world coordinates, cm."""
         model, rotation = self.model, rotation_of(state.yaw, state.pitch, state.roll)
         shift = np.asarray(state.shift, np.float32)
         world = model.turned(model.expressed(self.shape, state.weights) + self._set_back, rotation, shift)
@@ -211,10 +212,10 @@ class Character:
 
 
 class Shell:
-    """Hair (or a hat) as the scalp, lifted.
+    """Hair or a hat: a copy of the scalp, lifted outwards.
 
-    triangles: over its own vertices. uv, edge: as Character's. style: of Character's hair.
-    shade: (V,) brightness of the model's vertices beneath it.
+    triangles: over its own vertices. uv, edge: as in Character. style: the hair style from Character.
+    shade: (V,) brightness of the model's vertices under the shell.
     """
 
     def __init__(self, model: HeadModel, shape: Array, rng: np.random.Generator, style: str) -> None:
@@ -229,7 +230,7 @@ class Shell:
             line, thick = 7.2 + rng.uniform(-0.5, 0.8) - 2.0 * (azimuth / 180), rng.uniform(0.35, 0.8)
         else:
             line = np.interp(azimuth, _HAIRLINE[:, 0], _HAIRLINE[:, 1]) + rng.uniform(-0.4, 1.0) + waves
-            if rng.random() < 0.25:  # a fringe or hair combed forward
+            if rng.random() < 0.25:  # a fringe, or hair combed forward
                 line = line - 2.6 * np.exp(-((azimuth / 38) ** 2))
             thick = {"short": rng.uniform(0.25, 0.8), "medium": rng.uniform(0.8, 2.2)}.get(style, rng.uniform(0.6, 1.4))
         depth = y - line
@@ -262,13 +263,13 @@ class Shell:
         self.uv = np.stack([around * (6 if style == "hat" else 2), tall / np.pi], axis=1).astype(np.float32)
 
     def over(self, world: Array, normals: Array, rotation: Array) -> Array:
-        """(N, 3) the shell's vertices over a posed head (V, 3) with its normals."""
+        """(N, 3) the shell's vertices over a posed head (V, 3) with these normals."""
         along = 0.5 * normals[self._vertices] + 0.5 * self._outward @ rotation.T
         return np.asarray(world[self._vertices] + self._lift[:, None] * along, np.float32)
 
 
 def _ear(model: HeadModel) -> NDArray[np.int64]:
-    """The ears' vertices: the two flaps at the sides of the face's texture."""
+    """The ears' vertices: those at the left and right edges of the face's texture."""
     face = np.unique(model.parts[FACE].triangles)
     u, v = model.uv[face].T
     flap = (np.abs(u - 0.5) > 0.43) & (v < 0.70) & (v > 0.44)
@@ -276,7 +277,7 @@ def _ear(model: HeadModel) -> NDArray[np.int64]:
 
 
 def _iris_radius(model: HeadModel) -> float:
-    """An iris's radius in its texture, which is laid out round the middle of the pupil."""
+    """An iris's radius in its texture; the texture's centre is the centre of the pupil."""
     split = np.unique(model.parts[LEFT_EYE].triangles)
     points = model.neutral[model.split[split]]
     centre = (points.min(axis=0) + points.max(axis=0)) / 2
@@ -288,20 +289,22 @@ def _iris_radius(model: HeadModel) -> float:
 
 
 def _anatomy_tint(model: HeadModel, rng: np.random.Generator, openness: Array) -> Array:
-    """(S,) brightness of the model's split vertices: uneven skin, dark sockets and mouth, lids' shadow on the eyes."""
+    """(S,) brightness of the model's split vertices: uneven skin, dark mouth, occluded places, and the lids' shadow."""
     y, z = model.neutral[:, 1], model.neutral[:, 2]
     place, material = model.neutral, model.material
     uneven = sum(
         rng.normal(0, 0.02) * np.sin(place @ rng.normal(0, 0.35, 3) + rng.uniform(0, 2 * np.pi)) for _ in range(8)
     )
     skin = np.isin(material, (FACE, BACK))
-    lips = np.linalg.norm((place - (0, -3.4, 11.2)) / (3.2, 1.5, 3), axis=1)  # closed lips hide what opens later
+    lips = np.linalg.norm(
+        (place - (0, -3.4, 11.2)) / (3.2, 1.5, 3), axis=1
+    )  # openness was measured with closed lips, which hide what opens later
     known = 1 - 0.75 * (1 - openness) * np.clip(lips - 0.6, 0, 1)
     tint = np.where(skin, (1 + np.asarray(uneven, np.float32)) * known, 1.0)
     inside = (material == BACK) & (np.linalg.norm(place - (0, 4, 0), axis=1) < 6.5) & (z > 0)
     tint = np.where(inside, 0.08, tint)
     behind = np.clip((z - 7.0) / 3.2, 0, 1)
-    middle = 1 - 0.93 * np.clip((np.abs(place[:, 0]) - 0.9) / 1.1, 0, 1)  # the cheeks keep light from the side teeth
+    middle = 1 - 0.93 * np.clip((np.abs(place[:, 0]) - 0.9) / 1.1, 0, 1)  # the cheeks shade the side teeth
     tint = np.where(material == TEETH, (0.04 + 0.8 * behind) * middle, tint)
     tint = np.where(material == GUMS, (0.04 + 0.5 * behind**2) * (0.3 + 0.7 * middle), tint)
     for eye in (LEFT_EYE, RIGHT_EYE):
@@ -312,7 +315,7 @@ def _anatomy_tint(model: HeadModel, rng: np.random.Generator, openness: Array) -
 
 
 def _set_back(model: HeadModel) -> Array:
-    """(V, 3) what draws eyes and teeth back a little: other people's lids and lips would let them through."""
+    """(V, 3) a shift that moves eyes and teeth back a little, so that they do not poke through lids and lips."""
     shift = np.zeros_like(model.neutral)
     for materials, back in (((LEFT_EYE, RIGHT_EYE), -0.10), ((TEETH, GUMS), -0.28)):
         shift[np.isin(model.material, materials), 2] = back
@@ -346,7 +349,7 @@ def _light(rng: np.random.Generator) -> Light:
 
 
 def _grid(rows: int, columns: int, closed: bool) -> Indices:
-    """Triangles of a grid of vertices, row by row; closed: the last column joins the first."""
+    """Triangles of a grid of vertices in row order; closed: the last column is connected to the first."""
     triangles = []
     for row in range(rows - 1):
         for column in range(columns if closed else columns - 1):
@@ -356,7 +359,7 @@ def _grid(rows: int, columns: int, closed: bool) -> Indices:
 
 
 def _curtain(rng: np.random.Generator, bottom: float) -> Extra:
-    """Hair that hangs behind and beside the head down to a height, cm."""
+    """Hair that hangs behind and beside the head down to the height `bottom`, cm."""
     open_at = np.radians(rng.uniform(58, 85))
     rows, columns = 24, 96
     azimuth = np.linspace(open_at, 2 * np.pi - open_at, columns)
@@ -377,7 +380,7 @@ def _curtain(rng: np.random.Generator, bottom: float) -> Extra:
 
 
 def _glasses(rng: np.random.Generator, eyes: Array, bridge: Array) -> Extra:
-    """Spectacles before these eyes (2, 3), resting by the bridge of the nose (3,): rims, bridge, arms."""
+    """Spectacles in front of the eyes (2, 3) at the bridge of the nose (3,): rims, bridge, arms."""
     thick = rng.uniform(0.10, 0.24)
     wide, high, square = rng.uniform(2.3, 2.9), rng.uniform(1.6, 2.5), rng.uniform(2.0, 4.5)
     depth = bridge[2] + 0.6
@@ -420,7 +423,7 @@ def _glasses(rng: np.random.Generator, eyes: Array, bridge: Array) -> Extra:
 
 
 def _torso(rng: np.random.Generator) -> Extra:
-    """Neckline, shoulders and chest as rings about the body."""
+    """Neckline, shoulders and chest, built from rings around the body."""
     broad = rng.uniform(0.88, 1.12)
     low = rng.uniform(-1.2, 0.6)
     rings = np.array(

@@ -1,4 +1,4 @@
-"""Labelled sequences of synthetic heads, as the folders of arrays that training reads."""
+"""Labelled sequences of synthetic heads, written as the labelled sets that training reads."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class LabelledSequence:
 
 
 def shaken(rng: np.random.Generator, box: CropBox) -> CropBox:
-    """The box as a face finder would miss it by a little."""
+    """The box with a small random error, as a face finder makes it."""
     size = box.size * rng.uniform(0.94, 1.08)
     x, y = rng.normal(0, 0.015, 2) * size
     return CropBox(box.x + (box.size - size) / 2 + x, box.y + 0.47 * (box.size - size) + y, size)
 
 
 class Film:
-    """What a webcam adds, the same for a whole sequence but for its noise: softness, contrast, noise, compression."""
+    """A webcam's effects: blur, contrast, noise, compression. Their strength is the same for a whole sequence."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
@@ -56,7 +56,7 @@ def labelled(pictures: list[NDArray[np.uint8]], landmarks: list[NDArray[np.float
 
 
 def write(sequence: LabelledSequence, folder: Path, kind: str, source: str) -> None:
-    """Write one folder, whole or not at all; its name is the identity."""
+    """Write one folder atomically; its name is the identity."""
     arrays: dict[str, NDArray[Any]] = {
         "frames": sequence.frames,
         "keypoints": sequence.keypoints,

@@ -1,6 +1,6 @@
 """Drawn characters: the bundled avatar's sculpture with other hair, brows, colours and backdrops, and exact motion.
 
-Tracing a frame takes seconds, recolouring it next to nothing, so each traced sequence becomes several characters.
+Tracing a frame takes seconds and recolouring it almost no time, so each traced sequence is used for several characters.
 """
 
 from __future__ import annotations
@@ -52,26 +52,28 @@ from mien_training.synthetic.labels import framing
 
 SOURCE = "Mien's own sculpted character, recoloured"
 
-#: Characters made of one traced sequence.
+#: Characters made from one traced sequence.
 CHARACTERS_PER_TRACE = 5
 
 Picture = NDArray[np.float32]
 Points = NDArray[np.float64]
 
-#: Both eyes' rings, from the inner corner outwards: upper lid, lower lid; the picture's left first.
+#: Landmarks of the lids, from the inner corner outwards; the picture's left eye first.
 _UPPER_LIDS = ((173, 157, 158, 159, 160, 161, 246), (398, 384, 385, 386, 387, 388, 466))
 _LOWER_LIDS = ((155, 154, 153, 145, 144, 163, 7), (382, 381, 380, 374, 373, 390, 249))
 _UPPER_LIP = (185, 40, 39, 37, 0, 267, 269, 270, 409, 191, 80, 81, 82, 13, 312, 311, 310, 415)
 _LOWER_LIP = (146, 91, 181, 84, 17, 314, 405, 321, 375, 95, 88, 178, 87, 14, 317, 402, 318, 324)
 
-#: The sculpture's own colours, linear, that others replace.
+#: The sculpture's original linear colours, which are replaced.
 _SKIN, _HAIR, _JACKET, _SHIRT = (0.70, 0.415, 0.300), (0.120, 0.050, 0.025), (0.030, 0.140, 0.155), (0.66, 0.60, 0.52)
 
 
 @dataclass(frozen=True)
 class Traced:
-    """One frame: linear light times coverage (S, S, 3), each material's share of a pixel (S, S, 9), landmarks in the
-    sculpture's picture, pixels (478, 2), NaN for the irises."""
+    """One frame. light: linear light times coverage (S, S, 3). shares: each material's share of a pixel (S, S, 9).
+
+    landmarks: (478, 2) in pixels of the sculpture's picture, NaN for the irises.
+    """
 
     light: Picture
     shares: Picture
@@ -80,16 +82,16 @@ class Traced:
 
 @cache
 def _landmark_points() -> tuple[Points, NDArray[np.int64]]:
-    """(468, 3) Face Mesh's landmarks on the sculpture at rest, head axes, and (468,) each one's mirror image.
+    """(468, 3) Face Mesh's landmarks on the sculpture at rest, in head axes, and (468,) each landmark's mirror image.
 
-    Fitted once: found in the bundled avatar's picture, made symmetric, and laid on the skin.
+    They were fitted once: found in the bundled avatar's picture, made symmetric, and projected onto the skin.
     """
     table = json.loads((files(__package__) / "drawn_landmarks.json").read_text())
     return np.array(table["points"]), np.array(table["mirrored"])
 
 
 def landmarks_in(pose: Pose) -> Points:
-    """(478, 2) the landmarks in the sculpture's picture, pixels, in this pose; NaN for the irises."""
+    """(478, 2) landmarks of this pose, in pixels of the sculpture's picture; NaN for the irises."""
     points = _landmark_points()[0].copy()
     jaw = np.clip((-0.50 - points[:, 1]) / 0.22, 0, 1) * np.clip(points[:, 2] / 0.4, 0, 1)
     points[:, 1] -= 0.12 * pose.mouth * jaw * jaw * (3 - 2 * jaw)
@@ -104,7 +106,8 @@ def landmarks_in(pose: Pose) -> Points:
         shut = pose.right_eye if side > 0 else pose.left_eye
         for ring, elevation, before in ((upper, edges[0], open_edges[0]), (lower, edges[1], open_edges[1])):
             for landmark in ring:
-                # Where Face Mesh sees an edge a little off, the closing lids must still meet and not cross.
+                # Face Mesh's edges are a little off the lids. Fade this offset out, so that closing lids meet and do
+                # not cross.
                 off = points[landmark] - _on_lid(points[landmark], side, before)
                 points[landmark] = _on_lid(points[landmark], side, elevation) + (1 - shut) * off
     seen = np.full((NUM_LANDMARKS, 2), np.nan)
@@ -113,7 +116,7 @@ def landmarks_in(pose: Pose) -> Points:
 
 
 def _on_lid(near: Points, side: float, elevation: float) -> Points:
-    """(3,) the point of a lid's edge at this elevation, as far across the eye as `near` is."""
+    """(3,) the point on a lid's edge at this elevation, at the same position across the eye as `near`."""
     radius = EYE_RADIUS + LID_THICKNESS
     c, s = np.cos(EYE_TILT), np.sin(EYE_TILT)
     across = c * (side * near[0] - EYE_X) + s * (near[1] - EYE_Y)
@@ -147,7 +150,7 @@ def _traced(wanted: NDArray[np.uint8], samples: int, size: int, pose: Pose, groo
 
 
 def trace(pose: Pose, groom: Groom, size: int) -> Traced:
-    """One frame of the crop: a ray a pixel, four instead where neighbours differ."""
+    """Trace one frame of the crop: one ray per pixel, and four where neighbouring pixels differ."""
     light, shares = _traced(np.ones((size, size), np.uint8), 1, size, pose, groom)
     rough = np.zeros((size, size), np.uint8)
     for plane, tolerated in ((np.sqrt(light.mean(axis=2)), 0.10), (shares.sum(axis=2), 0.0)):
@@ -161,9 +164,9 @@ def trace(pose: Pose, groom: Groom, size: int) -> Traced:
 def drawn_sequences(
     identities: int, frames: int, size: int, seed: int, traced_size: int | None = None
 ) -> Iterator[LabelledSequence]:
-    """Sequences of as many characters; each CHARACTERS_PER_TRACE share hair, poses and expressions.
+    """Sequences of `identities` characters. Groups of CHARACTERS_PER_TRACE share hair, poses and expressions.
 
-    traced_size: the side that frames are traced at, then scaled to `size`; smaller is quicker and softer.
+    traced_size: the side at which frames are traced before they are scaled to `size`; smaller is faster and less sharp.
     """
     for first in range(0, identities, CHARACTERS_PER_TRACE):
         rng = np.random.default_rng((seed, first))
@@ -174,7 +177,7 @@ def drawn_sequences(
 
 
 def _groom(rng: np.random.Generator) -> Groom:
-    """Hair longer or shorter, thicker or thinner; brows higher or heavier."""
+    """Hair of random length and thickness, and brows of random height and weight."""
     groom = make_groom(int(rng.integers(1000)))
     strands, brow = groom.strands.copy(), groom.brow.copy()
     hanging = strands[..., 1] < 0.1
@@ -191,7 +194,7 @@ def _groom(rng: np.random.Generator) -> Groom:
 
 
 def _poses(rng: np.random.Generator, frames: int) -> list[Pose]:
-    """The first about at rest, the others all over."""
+    """Random poses; the first is close to rest."""
     poses = [Pose(*rng.normal(0, 0.03, 3))]
     for _ in range(frames - 1):
         yaw, pitch, roll = np.clip(rng.normal(0, (0.24, 0.11, 0.11)), (-0.5, -0.28, -0.3), (0.5, 0.28, 0.3))
@@ -206,7 +209,7 @@ def _poses(rng: np.random.Generator, frames: int) -> list[Pose]:
 
 
 def _character(rng: np.random.Generator, traced: list[Traced], size: int) -> LabelledSequence:
-    """The traced frames in other colours, before another backdrop, wider or narrower, perhaps mirrored."""
+    """The traced frames with random colours, backdrop and proportions, mirrored in half of the cases."""
     factors = _factors(rng)
     iris = rng.uniform(0.4, 1.8, 3)
     side = len(traced[0].light)
@@ -229,7 +232,7 @@ def _character(rng: np.random.Generator, traced: list[Traced], size: int) -> Lab
 
 
 def _placed(landmarks: Points, size: int, squeeze: Points, mirrored: bool) -> Points:
-    """(478, 2) landmarks of the sculpture's picture in pixels of the squeezed crop."""
+    """Convert landmarks (478, 2) from the sculpture's picture to pixels of the squeezed crop."""
     placed = (landmarks - (CROP_X, CROP_Y)) * (size / CROP_SIZE)
     if mirrored:
         swapped = _landmark_points()[1]
@@ -239,7 +242,7 @@ def _placed(landmarks: Points, size: int, squeeze: Points, mirrored: bool) -> Po
 
 
 def _reframed(picture: NDArray[np.uint8], box: CropBox, squeeze: Points, size: int) -> NDArray[np.uint8]:
-    """The box of the squeezed picture, (size, size, 3); the picture's border goes on beyond it."""
+    """(size, size, 3) the box of the squeezed picture. Outside the picture its border is repeated."""
     scale = size / box.size
     across, down = squeeze * scale
     matrix = np.array(
@@ -252,11 +255,11 @@ def _reframed(picture: NDArray[np.uint8], box: CropBox, squeeze: Points, size: i
 
 
 def _factors(rng: np.random.Generator) -> Picture:
-    """(9, 3) what each material's light is multiplied by."""
+    """(9, 3) the factor for each material's light."""
     factors = np.ones((9, 3), np.float32)
     colours = paint.complexion(rng)
     skin, hair = (np.power(np.asarray(c) / 255, 2.2) for c in (colours.skin, colours.hair))
-    if rng.random() < 0.12:  # a fairy, a robot, whoever
+    if rng.random() < 0.12:  # unnatural skin, as of a fairy or a robot
         skin = rng.uniform(0.15, 0.8, 3)
     if rng.random() < 0.25:
         hair = rng.uniform(0.02, 0.6, 3) ** 1.5
@@ -269,7 +272,7 @@ def _factors(rng: np.random.Generator) -> Picture:
 
 
 def _behind(rng: np.random.Generator, size: int) -> Picture:
-    """(size, size, 3) linear light of what is behind: part of the sculpture's room, or any background."""
+    """(size, size, 3) linear light of the background: part of the sculpture's room, or a random background."""
     if rng.random() < 0.6:
         return np.power(paint.background(rng, size).astype(np.float32) / 255, 2.2)
     room = backdrop(int(rng.integers(1000)))

@@ -1,15 +1,16 @@
-"""Makes landmark_vertices.json again: which vertex of the ICT model each of Face Mesh's landmarks is.
+"""Make landmark_vertices.json again: the vertex of the ICT model for each of Face Mesh's landmarks.
 
-Two environments, as no one holds both an OpenGL context and MediaPipe:
+This needs two environments, because none has both an OpenGL context and MediaPipe:
 
     python -m mien_training.synthetic.fit_landmarks render FOLDER
     PYTHONPATH=training .venv-landmarks/bin/python -m mien_training.synthetic.fit_landmarks fit FOLDER -o FILE
 
-`render` draws people from the front, each with the mouth shut and open; `fit` finds Face Mesh on the pictures, and
-takes for each landmark the vertex of the face's front whose projection lay nearest in the median. Mirrored landmarks
-share mirrored vertices, those between the halves lie between the model's. The lips' are fitted on open mouths alone:
-shut ones hide where the inner lip ends. `fit` also says how far from the file that is in use its vertices lie: half of
-them are the same ones and the mean is 2 mm, most of it along the face's outline, which passes over many vertices.
+`render` draws people from the front, each with a shut and an open mouth. `fit` runs Face Mesh on the pictures and takes
+for each landmark the vertex of the face's front whose projection is nearest in the median. Mirrored landmarks get
+mirrored vertices, and landmarks on the midline get vertices on the midline. The lips are fitted on open mouths only,
+because a shut mouth hides the end of the inner lip. `fit` also prints the distance of its vertices from the file in
+use: half of them are identical and the mean is 2 mm, most of it along the face's outline, which passes over many
+vertices.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ from numpy.typing import NDArray
 from mien_training.synthetic.head import FACE, Array, HeadModel, Indices
 
 SIZE = 384
-#: From the head's origin, cm: as far as someone sits from a webcam.
+#: Distance of the camera from the head's origin, cm: the usual distance of a person from a webcam.
 DISTANCE_CM = 70.0
-#: A picture's side in heights from the brows to the chin.
+#: A picture's side, in units of the height from the brows to the chin.
 SIDE_IN_FACES = 2.3
 MOUTHS: tuple[dict[str, float], ...] = ({}, {"jawOpen": 0.5})
-#: Cosine between a vertex's normal and the way to the camera, above which it is the face's front.
+#: A vertex belongs to the face's front if the cosine between its normal and the direction to the camera is above this.
 _GRAZING = 0.05
-#: Face Mesh follows a face from picture to picture: it has settled on a still one after so many looks.
+#: Face Mesh tracks a face from picture to picture. On a still picture its result is stable after this many passes.
 _LOOKS = 3
-#: The rings of the lips, outermost first; the corners are in every one.
+#: The rings of the lips, outermost first; each ring includes the corners.
 _LIPS = (
     *(61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 185, 40, 39, 37, 0, 267, 269, 270, 409),
     *(76, 77, 90, 180, 85, 16, 315, 404, 320, 307, 306, 184, 74, 73, 72, 11, 302, 303, 304, 408),
@@ -83,7 +84,7 @@ def render(model: HeadModel, folder: Path, people: int, seed: int) -> None:
 
 
 def fit(model: HeadModel, folder: Path) -> Indices:
-    """(468,) the vertex of each landmark, from what `render` wrote. Raises OSError, or ValueError without a face."""
+    """(468,) the vertex of each landmark, from `render`'s files. Raises OSError, or ValueError if no face is found."""
     pictures = np.load(folder / "pictures.npy")
     with np.load(folder / "scenes.npz") as scenes:
         projected, mouth_open = scenes["projected"], scenes["mouth_open"]
@@ -108,14 +109,14 @@ def fit(model: HeadModel, folder: Path) -> Indices:
 
 
 def front_vertices(model: HeadModel) -> NDArray[np.int64]:
-    """(F,) the vertices of the skin that a camera before the face sees."""
+    """(F,) the vertices of the skin that a camera in front of the face sees."""
     towards = np.array((0, 0, DISTANCE_CM)) - model.neutral
     cosines = (model.normals(model.neutral) * towards).sum(axis=1) / np.linalg.norm(towards, axis=1)
     return np.flatnonzero((model.material == FACE) & (cosines > _GRAZING))
 
 
 def _found(pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """(N, 478, 2) landmarks in pixels, and which pictures (N,) Face Mesh sees a face in."""
+    """(N, 478, 2) landmarks in pixels, and (N,) whether Face Mesh found a face in the picture."""
     from mien_landmarks.geometry import NUM_LANDMARKS
     from mien_landmarks.mesh import FaceMesh
 
@@ -128,17 +129,17 @@ def _found(pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np
             if seen is not None:
                 landmarks[number], found[number] = seen, True
     if not found.any():
-        raise ValueError("Face Mesh sees no face in these pictures")
+        raise ValueError("Face Mesh finds no face in these pictures")
     return landmarks, found
 
 
 def _distances(projected: Array, landmark: NDArray[np.float64]) -> Array:
-    """(N, F) from a landmark (N, 2) to every vertex (N, F, 2)."""
+    """(N, F) distances from a landmark (N, 2) to every vertex (N, F, 2)."""
     return np.asarray(np.hypot(*np.moveaxis(projected - landmark[:, None], 2, 0)), np.float32)
 
 
 def _twins(points: Array) -> NDArray[np.int64]:
-    """(F,) for each vertex (F, 3) of a symmetric face the one on its other side; between the halves itself."""
+    """(F,) the mirror vertex of each vertex (F, 3) of a symmetric face; on the midline the vertex itself."""
     flipped = points * (-1, 1, 1)
     return np.array([int(np.argmin(np.square(points - each).sum(axis=1))) for each in flipped])
 
@@ -150,13 +151,15 @@ def _mirrored_landmarks() -> list[int]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="mien_training.synthetic.fit_landmarks", description=__doc__.split("\n")[0])
-    parser.add_argument("--avatar3d", type=Path, default=Path("../shared/data/avatar3d"), help="the ICT model's folder")
+    parser.add_argument(
+        "--avatar3d", type=Path, default=Path("../shared/data/avatar3d"), help="Folder of the ICT model."
+    )
     steps = parser.add_subparsers(dest="step", required=True)
-    draw = steps.add_parser("render", help="draw people, and keep where each vertex lies")
+    draw = steps.add_parser("render", help="draw people and save the position of each vertex")
     draw.add_argument("folder", type=Path)
     draw.add_argument("--people", type=int, default=40)
     draw.add_argument("--seed", type=int, default=0)
-    find = steps.add_parser("fit", help="find landmarks on the pictures, and their vertices")
+    find = steps.add_parser("fit", help="find landmarks in the pictures, and their vertices")
     find.add_argument("folder", type=Path)
     find.add_argument("-o", "--output", type=Path, required=True)
     chosen = parser.parse_args(arguments)
@@ -169,8 +172,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     in_use = json.loads((files(__package__) / "landmark_vertices.json").read_text())
     apart_mm = 10 * np.linalg.norm(model.neutral[vertices] - model.neutral[in_use], axis=1)
     sys.stdout.write(
-        f"{len(vertices)} landmarks; from the vertices in use: mean {apart_mm.mean():.2f} mm, median "
-        f"{np.median(apart_mm):.2f}, 95 % within {np.quantile(apart_mm, 0.95):.2f}, the farthest {apart_mm.max():.2f}\n"
+        f"{len(vertices)} landmarks; distance from the vertices in use: mean {apart_mm.mean():.2f} mm, median "
+        f"{np.median(apart_mm):.2f}, 95 % within {np.quantile(apart_mm, 0.95):.2f}, maximum {apart_mm.max():.2f}\n"
     )
     return 0
 

@@ -1,7 +1,7 @@
-"""The ICT face model as one mesh: identities, expressions, and the neck that lets the head turn.
+"""The ICT face model as one mesh with identities, expressions and a neck about which the head turns.
 
-ICT-FaceKit Light ((c) 2020 USC ICT, MIT) as data/avatar3d holds it. Centimetres, x to the picture's right, y up, z
-towards the camera; the face's own left is at positive x.
+ICT-FaceKit Light ((c) 2020 USC ICT, MIT) as stored in data/avatar3d. Units are centimetres; x points to the picture's
+right, y up, z towards the camera. The face's own left is at positive x.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 Indices = NDArray[np.int32]
 
-#: What is drawn. The model's other materials are transparent layers over the eyes, irises that our eyeballs have
-#: painted on, and lashes, which at a webcam's resolution are a dark line along the lid.
+#: The materials that are drawn. The model's others are transparent layers over the eyes, irises, which are painted on
+#: our eyeballs, and lashes, which are a dark line along the lid at a webcam's resolution.
 FACE, BACK, GUMS, TEETH, LEFT_EYE, RIGHT_EYE = 0, 1, 2, 3, 4, 6
 DRAWN = (FACE, BACK, GUMS, TEETH, LEFT_EYE, RIGHT_EYE)
 
-#: The head turns about this point; below LOW nothing follows it, above HIGH all does.
+#: The head turns about this point. Vertices below LOW do not follow the turn; those above HIGH follow it fully.
 PIVOT = np.array([0.0, -5.0, 0.5], np.float32)
 LOW, HIGH = -14.0, -6.5
 
-#: Endings of the expressions that each side of the face has for itself.
+#: Name endings of expressions that exist separately for each side of the face.
 BOTH_SIDES = ("_L", "_R")
 
 
@@ -37,14 +37,14 @@ class Part:
 
 
 class HeadModel:
-    """The mesh, its 40 ways to be someone else and its 53 expressions.
+    """The mesh with its 40 identity modes and its 53 expressions.
 
     neutral: (V, 3). triangles: (T, 3) of it. split: (S,) the vertex of each split vertex. uv: (S, 2) in [0, 1], v up.
-    parts: what to draw. landmarks68: (68,) vertices of the iBUG landmarks.
+    parts: the parts to draw. landmarks68: (68,) vertices of the iBUG landmarks.
     """
 
     def __init__(self, folder: Path) -> None:
-        """folder: data/avatar3d. Raises FileNotFoundError where it is missing."""
+        """folder: data/avatar3d. Raises FileNotFoundError if a file is missing."""
         identity = np.load(folder / "ict_identity.npz")
         light = np.load(folder / "ict_light.npz")
         self.neutral = identity["neutral_cm"].astype(np.float32)
@@ -69,12 +69,12 @@ class HeadModel:
         self.follows = _smooth_step(LOW, HIGH, self.neutral[:, 1])[:, None]
 
     def person(self, coefficients: Array) -> Array:
-        """(V, 3) the neutral head of someone; coefficients: (40,) of unit variance."""
+        """(V, 3) the neutral head of a person; coefficients: (40,) of unit variance."""
         shape: Array = self.neutral + np.tensordot(coefficients, self.modes, axes=1).astype(np.float32)
         return shape
 
     def expressed(self, person: Array, weights: dict[str, float]) -> Array:
-        """(V, 3) a person with an expression: weights in [0, 1] by name, or by a name without its _L/_R for both."""
+        """(V, 3) a person with an expression. weights: in [0, 1] by name; a name without _L/_R means both sides."""
         shape = person.copy()
         for name, weight in weights.items():
             if weight == 0:
@@ -89,7 +89,7 @@ class HeadModel:
         return [self.names.index(name + side) for side in BOTH_SIDES]
 
     def turned(self, shape: Array, rotation: Array, shift: Array) -> Array:
-        """(V, 3) a head turned by rotation (3, 3) about the neck and moved by shift (3,); the shoulders half as far."""
+        """(V, 3) a head turned by rotation (3, 3) about the neck, moved by shift (3,); shoulders move half as far."""
         turned = (shape - PIVOT) @ rotation.T + PIVOT
         moved: Array = shape + self.follows * (turned - shape) + (0.5 + 0.5 * self.follows) * shift
         return moved
@@ -100,7 +100,7 @@ class HeadModel:
 
 
 def normals_of(points: Array, triangles: Indices) -> Array:
-    """(N, 3) unit normals of a mesh's vertices (N, 3), the larger triangles counting for more."""
+    """(N, 3) unit normals of a mesh's vertices (N, 3). Triangles are weighted by their area."""
     a, b, c = (points[triangles[:, corner]] for corner in range(3))
     faces = np.cross(b - a, c - a)
     corners = triangles.ravel()

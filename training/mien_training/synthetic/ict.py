@@ -1,4 +1,4 @@
-"""Rendered people: the ICT face model with procedural looks, posed and expressed, with exact labels."""
+"""Rendered people: the ICT face model with procedural appearance, poses and expressions, and with exact labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SOURCE = "ICT-FaceKit Light, (c) 2020 USC ICT, MIT; rendered"
 
 
 def ict_sequences(model: HeadModel, identities: int, frames: int, size: int, seed: int) -> Iterator[LabelledSequence]:
-    """Sequences of as many people, each of its own seed (seed, number). size: of a frame, pixels."""
+    """Sequences of `identities` people, each with the seed (seed, number). size: side of a frame in pixels."""
     with Renderer(size) as renderer:
         openness = renderer.openness(model.neutral, model.normals(model.neutral), model.triangles)
         for number in range(identities):

@@ -1,10 +1,10 @@
 """Exact labels of a rendered head: Face Mesh's landmarks as vertices of the ICT model.
 
-landmark_vertices.json was fitted once: Face Mesh on 80 frontal renders of 40 identities; for each landmark the visible
-vertex of the face whose projection lay nearest in the median, mirrored landmarks sharing mirrored vertices, those of
-the lips fitted on open mouths only. (fit_landmarks.py does it again, to 2 mm of that file in the mean.) Against Face
-Mesh on those renders the ten keypoints differ by 0.003 to 0.01 of [-1, 1]; unlike it, they hold their place on the skin
-in any pose and expression.
+landmark_vertices.json was fitted once, with Face Mesh on 80 frontal renders of 40 identities. Each landmark got the
+visible vertex of the face whose projection was nearest in the median. Mirrored landmarks have mirrored vertices, and
+landmarks of the lips were fitted on open mouths only. (fit_landmarks.py repeats this, with a mean distance of 2 mm from
+that file.) On those renders the ten keypoints differ from Face Mesh's by 0.003 to 0.01 of [-1, 1]. Unlike Face Mesh's,
+they keep their place on the skin in every pose and expression.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mien_training.synthetic.head import Array
 
 @cache
 def landmark_vertices() -> NDArray[np.int64]:
-    """(468,) the model's vertex of each landmark; the irises' ten, which no keypoint uses, have none."""
+    """(468,) the model's vertex of each landmark. The ten iris landmarks have none; no keypoint uses them."""
     return np.array(json.loads((files(__package__) / "landmark_vertices.json").read_text()), np.int64)
 
 
@@ -35,12 +35,12 @@ def landmarks_of(projected: Array) -> NDArray[np.float64]:
 
 
 def framing(faces: list[NDArray[np.float64]]) -> CropBox:
-    """The crop box of a sequence of faces, (478, 2) each: the mean of their own, as clips are framed."""
+    """The crop box of a sequence of faces, (478, 2) each: the mean of their boxes, as for clips."""
     boxes = [crop_box_of(face) for face in faces]
     return CropBox(*(float(np.mean([getattr(box, part) for box in boxes])) for part in ("x", "y", "size")))
 
 
 def keypoint_rows(landmarks: NDArray[np.float64]) -> NDArray[np.float32]:
-    """(10, 6) x, y, j00, j01, j10, j11 of a face's landmarks (478, 2) in crop coordinates."""
+    """(10, 6) keypoints x, y, j00, j01, j10, j11 from a face's landmarks (478, 2), in crop coordinates."""
     keypoints = keypoints_of(landmarks)
     return np.concatenate([keypoints.points, keypoints.jacobians.reshape(-1, 4)], axis=1).astype(np.float32)

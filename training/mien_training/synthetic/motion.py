@@ -1,4 +1,4 @@
-"""How a synthetic head moves: its pose and expression from frame to frame."""
+"""The motion of a synthetic head: its pose and expression from frame to frame."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-#: Frames that one state of the face lasts, on average: sequences are sampled at a few frames a second.
+#: Mean number of frames that a mood or a target pose lasts: sequences are sampled at a few frames per second.
 _HOLD = 2.0
 
-#: Mouths of speech, as weights: rest, a, e, i, o, u, m, f, and teeth.
+#: Mouth shapes of speech as expression weights: rest, a, e, i, o, u, m, f, and teeth.
 _MOUTHS: tuple[dict[str, float], ...] = (
     {},
     {},
@@ -25,7 +25,7 @@ _MOUTHS: tuple[dict[str, float], ...] = (
     {"jawOpen": 0.22, "mouthLowerDown": 0.25},
 )
 
-#: Moods, under the speech.
+#: Moods, which are mixed with the mouth shapes.
 _MOODS: tuple[dict[str, float], ...] = (
     {},
     {},
@@ -50,7 +50,7 @@ _MOODS: tuple[dict[str, float], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """One frame of a head: angles in radians (see head.rotation_of), shift in centimetres, weights by name."""
+    """One frame of a head: angles in radians (see head.rotation_of), shift in cm, expression weights by name."""
 
     yaw: float = 0.0
     pitch: float = 0.0
@@ -60,7 +60,7 @@ class State:
 
 
 def sequence(rng: np.random.Generator, frames: int) -> list[State]:
-    """A head that talks, looks about and blinks; the first frame is about neutral and frontal."""
+    """A head that talks, looks around and blinks; the first frame is about neutral and frontal."""
     reach = rng.uniform(0.4, 1.0)  # some people keep still
     yaw = _path(rng, frames, np.radians(16) * reach, np.radians(32))
     pitch = _path(rng, frames, np.radians(9) * reach, np.radians(21))
@@ -84,7 +84,7 @@ def sequence(rng: np.random.Generator, frames: int) -> list[State]:
 
 
 def _path(rng: np.random.Generator, frames: int, spread: float, furthest: float) -> np.ndarray:
-    """A smooth random walk about zero, from zero."""
+    """A smooth random path about zero that starts near zero."""
     keys = np.append(rng.normal(0, spread * 0.15, 1), rng.normal(0, spread, max(2, round(frames / _HOLD))))
     at = np.linspace(0, len(keys) - 1, frames)
     part = at - np.floor(at)

@@ -1,7 +1,7 @@
-"""Stills that move: `warp` carries a picture along motions of real people, and says where every pixel came from.
+"""Moved stills: `warp` moves a picture with motions of real people, and the origin of every pixel is recorded.
 
-There are few people on film whose pictures may be used, and many in pictures. What `warp` makes of those is plain, but
-its motion is exact, lids shut and lips part, and the keypoints that drove it are the labels.
+Few people whose pictures may be used are on film, but many are in stills. The pictures that `warp` makes are simple,
+but their motion is exact, lids shut and lips part, and the driving keypoints are the labels.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from mien_shared.keypoints import FaceKeypoint, Keypoints
 from mien_training.datasets import expressions
 from mien_training.labelled import LOOKUP_SIDE, LabelledSet, write_set
 
-#: Pictures made of one still, of one rendered head's first frame, of one drawn character's.
+#: Number of pictures made from one still, and from the first frame of a rendered head or a drawn character.
 FRAMES = {"still": 40, "ict": 6, "drawn": 12}
 
-#: A still whose lips are this far apart, in eyes' distances (`expressions`), shows teeth, and `warp` leaves them on the
-#: lower lip when the mouth opens farther: it is left out.
+#: A still is left out if its lips are this far apart, relative to the eyes' distance (`expressions`): it shows teeth,
+#: and `warp` would leave them on the lower lip when the mouth opens farther.
 LIPS_APART = 0.4
 
-#: `warp` holds back what would fold a picture. A motion whose keypoints come from this far beside the still's, in the
-#: mean, crop units, was held back, and is no example of itself.
+#: `warp` reduces motions that would fold the picture. If the origins of the driving keypoints miss the still's
+#: keypoints by this much in the mean, in crop units, the motion was reduced and its keypoints are wrong labels.
 MAX_MISS = 0.015
 _TRIES = 6
 
@@ -40,9 +40,9 @@ _MOUTH = (FaceKeypoint.UPPER_LIP, FaceKeypoint.LOWER_LIP, FaceKeypoint.CHIN)
 
 @dataclass(frozen=True)
 class Motions:
-    """Motions (N, 10, 6) of real people since a frame of theirs with eyes open and lips closed.
+    """Motions (N, 10, 6) of real people, each relative to a frame of its clip with open eyes and closed lips.
 
-    wide, shut: indices of those whose lips are farthest apart, whose lids are lowest.
+    wide, shut: indices of the motions with the widest open mouths and with the most closed lids.
     """
 
     relative: NDArray[np.float32]
@@ -51,7 +51,7 @@ class Motions:
 
     @classmethod
     def of(cls, clips: Sequence[LabelledSet]) -> Motions:
-        """Raises ValueError where there is no clip."""
+        """The motions of the clips. Raises ValueError if there is no clip."""
         relative = np.concatenate([_since_rest(clip.keypoints) for clip in clips])
         openness = relative[:, FaceKeypoint.LOWER_LIP, 1] - relative[:, FaceKeypoint.UPPER_LIP, 1]
         lids = relative[:, _EYES, 5].max(axis=1)
@@ -59,7 +59,7 @@ class Motions:
         return cls(relative, np.argsort(-openness)[: 2 * few], np.argsort(lids)[:few])
 
     def drawn(self, rng: np.random.Generator) -> Keypoints:
-        """One of them, farther or less far, often with another's wide mouth or shut eyes."""
+        """A random motion, scaled, often with the wide open mouth or the shut eyes of another motion."""
         motion = self.relative[rng.integers(len(self.relative))].copy()
         for chosen, parts, often in ((self.wide, _MOUTH, 0.5), (self.shut, _EYES, 0.35)):
             if rng.random() < often:
@@ -72,7 +72,7 @@ class Motions:
 
 
 def _since_rest(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N, 10, 6) motion since the frame that is nearest to a closed mouth and open eyes."""
+    """(N, 10, 6) motion relative to the frame that is nearest to a closed mouth and open eyes."""
     lips = rows[:, FaceKeypoint.LOWER_LIP, 1] - rows[:, FaceKeypoint.UPPER_LIP, 1]
     away = lips - 0.15 * rows[:, _EYES, 5].mean(axis=1)
     rest = Keypoints.from_rows(rows[int(np.argmin(away))])
@@ -81,10 +81,10 @@ def _since_rest(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class MovedSequence:
-    """A still and what became of it. frames: (N, S, S, 3), the still first. keypoints: (N, 10, 6).
+    """A still and its moved pictures. frames: (N, S, S, 3), the still first. keypoints: (N, 10, 6).
 
-    lookups: (N, h, w, 3) float16, where each place was taken from, x and y in crop coordinates, and 1 where it was, 0
-    where a mouth's inside was painted.
+    lookups: (N, h, w, 3) float16: x and y of the place that each place was taken from, in crop coordinates, and the
+    share taken: 1, or 0 where the inside of a mouth was painted.
     """
 
     frames: NDArray[np.uint8]
@@ -93,7 +93,7 @@ class MovedSequence:
 
 
 def moved(still: LabelledSet, motions: Motions, frames: int, rng: np.random.Generator) -> MovedSequence:
-    """The still's first frame, and `frames` of it in motion; fewer of one that `warp` can hardly move."""
+    """The still's first frame and `frames` moved ones; fewer if `warp` has to reduce most motions."""
     generator, source = WarpGenerator(), Keypoints.from_rows(still.keypoints[0])
     face = generator.prepare(AvatarFace(np.ascontiguousarray(still.frames[0]), source))
     workspace = Workspace(face.size)
@@ -111,7 +111,7 @@ def moved(still: LabelledSet, motions: Motions, frames: int, rng: np.random.Gene
 
 
 def _miss(lookup: NDArray[np.float16], source: Keypoints, driving: Keypoints) -> float:
-    """Mean distance between the source's keypoints and where the driving ones come from."""
+    """Mean distance between the source's keypoints and the origins of the driving keypoints."""
     places = ((driving.points + 1) * (LOOKUP_SIDE / 2) - 0.5).reshape(-1, 1, 2)
     found = cv2.remap(
         lookup[..., :2].astype(np.float32), places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
@@ -132,7 +132,7 @@ def _lookup(face: WarpFace, driving: Keypoints, workspace: Workspace) -> NDArray
 def moved_sequences(
     stills: Sequence[LabelledSet], clips: Sequence[LabelledSet], seed: int
 ) -> Iterator[tuple[LabelledSet, MovedSequence]]:
-    """Each still with closed lips, and its sequence."""
+    """Each still with closed lips, with its sequence."""
     motions = Motions.of(clips)
     for number, still in enumerate(stills):
         if float(_openness(still)) < LIPS_APART:
@@ -145,7 +145,7 @@ def _openness(still: LabelledSet) -> torch.Tensor:
 
 
 def write(still: LabelledSet, sequence: MovedSequence, folder: Path) -> None:
-    """Write one folder, whole or not at all; its identity is the still's."""
+    """Write one folder atomically, with the still's identity."""
     arrays: dict[str, NDArray[Any]] = {
         "frames": sequence.frames,
         "keypoints": sequence.keypoints,

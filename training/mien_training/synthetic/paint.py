@@ -1,4 +1,4 @@
-"""Procedural textures of a synthetic head: skin, eyes, hair, cloth. All sRGB, (H, W, 3) uint8, row 0 at v = 1."""
+"""Procedural textures of a synthetic head: skin, eyes, hair, cloth. All are sRGB (H, W, 3) uint8, row 0 at v = 1."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Plane = NDArray[np.float32]
 
 SKIN_SIDE, EYE_SIDE, HAIR_SIDE, CLOTH_SIDE = 1024, 256, 512, 256
 
-#: Skin from light to dark, in the light of day.
+#: Skin colours in daylight, from light to dark.
 _SKINS = np.array(
     [
         (244, 211, 192),
@@ -56,7 +56,7 @@ _EYES = (list(range(36, 42)), list(range(42, 48)))
 
 @dataclass(frozen=True)
 class Complexion:
-    """What a person is painted with; colours are sRGB in [0, 255]."""
+    """A person's colours, sRGB in [0, 255], and the strength of freckles, stubble, lashes and blush."""
 
     skin: Colour
     lips: Colour
@@ -70,7 +70,7 @@ class Complexion:
 
 
 def complexion(rng: np.random.Generator) -> Complexion:
-    """Someone's colours, hair going with skin about as it does among people."""
+    """Random colours of a person. Dark skin mostly has dark hair and dark eyes."""
     darkness = rng.uniform(0, len(_SKINS) - 1)
     low = int(min(darkness, len(_SKINS) - 2))
     skin = _SKINS[low] + (darkness - low) * (_SKINS[low + 1] - _SKINS[low])
@@ -97,7 +97,7 @@ def complexion(rng: np.random.Generator) -> Complexion:
 
 
 def noise_plane(rng: np.random.Generator, side: int, coarsest: int, octaves: int = 3) -> Plane:
-    """(side, side) smooth noise about zero of unit deviation; coarsest: lumps across it."""
+    """(side, side) smooth noise with mean 0 and standard deviation 1; coarsest: lumps per side in the first octave."""
     total = np.zeros((side, side), np.float32)
     for octave in range(octaves):
         lumps = coarsest * 2**octave
@@ -107,7 +107,7 @@ def noise_plane(rng: np.random.Generator, side: int, coarsest: int, octaves: int
 
 
 def face_points(model: HeadModel) -> Array:
-    """(68, 2) texture pixels of the iBUG landmarks in the face's texture."""
+    """(68, 2) pixels of the iBUG landmarks in the face's texture."""
     face = model.parts[FACE].triangles
     of_vertex = np.zeros(len(model.neutral), np.int64)
     of_vertex[model.split[face.ravel()]] = face.ravel()
@@ -207,7 +207,7 @@ def _mouth(rng: np.random.Generator, picture: Plane, points: Array, colours: Com
     picture += lips[..., None] * (tone - picture)
     inside = points[_INSIDE]
     middle = inside.mean(axis=0)
-    # The wet edge of the lips, then the cheeks' inside, ever darker.
+    # The wet edge of the lips, then the inside of the cheeks, in increasingly dark steps.
     _mix(picture, colours.lips * (0.8, 0.6, 0.6), _filled(middle + (inside - middle) * 0.98, 3.0))
     _mix(picture, (70, 22, 22), _filled(middle + (inside - middle) * 0.82, 5.0))
     _mix(picture, (28, 8, 8), _filled(middle + (inside - middle) * 0.6, 5.0))
@@ -221,7 +221,7 @@ def _brow(
     colours: Complexion,
     form: tuple[float, float],
 ) -> None:
-    """One brow along its landmarks (5, 2), in strokes. form: thickness in pixels, and strength."""
+    """Draw one brow in strokes along its landmarks (5, 2). form: thickness in pixels, and strength."""
     thick, strength = form
     ordered = line if outwards > 0 else line[::-1]  # from the nose outwards
     at = np.linspace(0, 1, len(ordered))
@@ -240,7 +240,7 @@ def _brow(
 
 
 def eye(rng: np.random.Generator, iris_radius: float, colours: Complexion) -> Texture:
-    """An eyeball's texture; iris_radius: in units of the texture's side, its middle at (0.5, 0.5)."""
+    """An eyeball's texture. iris_radius: in units of the texture's side; the iris's centre is at (0.5, 0.5)."""
     side = EYE_SIDE
     y, x = np.mgrid[0:side, 0:side].astype(np.float32)
     dx, dy = (x + 0.5) / side - 0.5, (y + 0.5) / side - 0.5
@@ -259,9 +259,9 @@ def eye(rng: np.random.Generator, iris_radius: float, colours: Complexion) -> Te
 
 
 def hair(rng: np.random.Generator, colour: Colour, curl: float) -> NDArray[np.uint8]:
-    """(H, W, 4) strands down the texture, wrapping sideways; alpha holds the noise that frays edges.
+    """(H, W, 4) strands along the texture's height; alpha is the noise that frays edges.
 
-    curl: 0 straight to 1 woolly.
+    curl: from 0, straight, to 1, woolly.
     """
     side = HAIR_SIDE
     fine, tall = side, max(4, int(6 + 200 * curl))
@@ -293,7 +293,7 @@ def cloth(rng: np.random.Generator) -> Texture:
 
 
 def background(rng: np.random.Generator, side: int) -> Texture:
-    """(side, side, 3) what lies behind: a studio's gradient, blurred shapes of a room, or soft noise."""
+    """(side, side, 3) a background: a studio's gradient, the blurred shapes of a room, or soft noise."""
     vivid = rng.uniform(0.05, 0.35) if rng.random() < 0.8 else 1.0  # rooms are greyer than random colours
     first, second = (c.mean() + vivid * (c - c.mean()) for c in rng.uniform(10, 245, (2, 3)))
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side

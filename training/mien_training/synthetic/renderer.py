@@ -1,4 +1,4 @@
-"""Draws a character with OpenGL, off screen: on a GPU, or on the CPU through Mesa's llvmpipe."""
+"""Off-screen drawing of a character with OpenGL: on a GPU, or on the CPU through Mesa's llvmpipe."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from mien_training.synthetic.character import Character
 from mien_training.synthetic.head import Array, Indices
 
-#: Typed loosely because moderngl declares what it passes on to its backend as settings of settings.
+#: Any, because moderngl types the settings of its backend as a dict of dicts.
 _OFF_SCREEN: dict[str, Any] = {"backend": "egl"}
-#: Pixels are drawn this many times finer in each direction, then averaged.
+#: Supersampling: each pixel is the mean of this many pixels in each direction.
 _FINER = 2
-#: The shadow map: its side in pixels, and how far from the head's middle it reaches, cm.
+#: The shadow map: its side in pixels, and its reach from the head's centre, cm.
 _SHADOW_SIDE, _SHADOW_REACH = 512, 24.0
-#: What openness is measured with: views all round, each so many pixels wide.
+#: Openness is measured with this many views from all directions, each of this side in pixels.
 _VIEWS, _VIEW_SIDE = 48, 256
 
 _VERTEX = """
@@ -44,7 +44,7 @@ void main() {
     v_lit = (to_light * vec4(place, 1.0)).xyz * 0.5 + 0.5;
     v_place = place; v_normal = normal; v_uv = uv; v_tint = tint; v_edge = edge;
     float w = distance_cm - place.z;
-    // Row 0 of what is read back is the bottom of clip space: y points down, as pictures do.
+    // Row 0 of the pixels read back is the bottom of clip space, so flip y: in pictures y points down.
     vec2 seen = vec2(place.x, -place.y) * zoom + offset * w;
     float near = 10.0, far = 400.0;
     gl_Position = vec4(seen, ((far + near) * w - 2.0 * far * near) / (far - near), w);
@@ -115,7 +115,8 @@ void main() {
 class Camera:
     """A camera on the z axis that looks along it.
 
-    distance_cm: from the head's origin. zoom: crop units per cm, one cm before the camera. offset: of the crop, units.
+    distance_cm: from the head's origin. zoom: crop units per cm at 1 cm from the camera. offset: of the crop, in crop
+    units.
     """
 
     distance_cm: float
@@ -129,7 +130,7 @@ class Camera:
 
 
 def _seen_from(towards: Array) -> Array:
-    """(4, 4) the world to the clip space of someone far away in that direction (3,), looking at the head."""
+    """(4, 4) the matrix from the world to the clip space of a distant viewer in that direction (3,)."""
     aside = np.cross((0.0, 1.0, 0.0), towards)
     aside = np.asarray(aside / (np.linalg.norm(aside) + 1e-9))
     up = np.cross(towards, aside)
@@ -139,7 +140,7 @@ def _seen_from(towards: Array) -> Array:
 
 
 class Renderer:
-    """An OpenGL context and its picture; a context manager. size: the picture's side, pixels."""
+    """An OpenGL context with its framebuffers; a context manager. size: the picture's side in pixels."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -163,7 +164,7 @@ class Renderer:
         self._gl.release()
 
     def take(self, character: Character) -> None:
-        """Make ready to draw this character and no other."""
+        """Load this character; it replaces the previous one."""
         for thing in self._owned:
             thing.release()
         gl, count = self._gl, len(character.uv)
@@ -195,7 +196,7 @@ class Renderer:
             self._set(name, tuple(float(v) for v in getattr(character.light, name)))
 
     def draw(self, places: Array, normals: Array, camera: Camera, background: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(size, size, 3) the character with these vertices and normals (N, 3) before a background of that size."""
+        """(size, size, 3) the character with these vertices and normals (N, 3) over a background of that size."""
         self._moving.write(np.concatenate([places, normals], axis=1).astype("f4").tobytes())
         self._gl.enable_only(moderngl.DEPTH_TEST)
         matrix = np.ascontiguousarray(self._to_light.T).tobytes()
@@ -226,7 +227,7 @@ class Renderer:
         return np.asarray(np.clip(averaged[..., :3] + behind + 0.5, 0, 255), np.uint8)
 
     def openness(self, points: Array, normals: Array, triangles: Indices) -> Array:
-        """(N,) the share of directions before each vertex of a mesh (points, normals: (N, 3)) that nothing blocks."""
+        """(N,) the unblocked share of the directions in front of each vertex of a mesh (points, normals: (N, 3))."""
         gl = self._gl
         places, indices = gl.buffer(points.astype("f4").tobytes()), gl.buffer(triangles.astype("i4").tobytes())
         array = gl.vertex_array(self._depth_program, [(places, "3f", "place")], indices)
