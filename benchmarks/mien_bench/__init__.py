@@ -1,6 +1,6 @@
-"""How fast Mien is. Each module is one `mien bench` command; nothing that runs imports them."""
+"""Speed measurements. Each module holds `mien bench` commands; the services never import this package."""
 
 import os
 
-# As in a generator: the figures of this process count one thread where the service uses one.
+# A generator sets the same value, so this process measures one OpenBLAS thread, like the service.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -1,10 +1,11 @@
-"""`python -m mien_bench.device --json`: what a device makes of FOMM, on a machine with torch alone.
+"""`python -m mien_bench.device --json`: measures FOMM's speed on a GPU or CPU, on a machine that has only torch.
 
-Every arm makes the same faces of the same avatars from keypoints on the host to pictures on the host. "As published"
-is the published code's way, whole network for every frame, at full and half width; "kept source" is the half network
-split at the source but run as it is. Then our engine, one thing added at a time. An arm's `ms_a_face` is amortised:
-batches follow each other without a pause, the next submitted before the last is collected. `single_ms` is one face
-alone, from request to picture. Needs torch, numpy and OpenCV; weights are random, for speed does not depend on them.
+Each variant ("arm") makes the same faces of the same avatars, from keypoints on the host to pictures on the host.
+"As published" runs the whole network for every frame, like the published code, at full and half width. "Kept source"
+runs the half-width network unchanged, but encodes the source only once. The other arms are our generator with different
+options. `ms_a_face` is amortised: batches follow each other without a pause, and the next batch is submitted before
+the last is collected. `single_ms` is the time of one single face from request to picture. Needs torch, numpy and
+OpenCV. The weights are random, because speed does not depend on them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import median
 from time import perf_counter
-from typing import Any, Protocol, TypeVar
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -40,8 +42,11 @@ from mien_generator.face.fomm.generator import FommGenerator, Precision, Prepare
 from mien_generator.face.fomm.occlusion_generator import GeneratorSource
 from mien_generator.face.fomm.untrained import UntrainedWeights
 from mien_generator.face.picture import scaled
-from mien_generator.face.region import FRAME_HEIGHT, FRAME_WIDTH, CropBox, PasteRegion
+from mien_generator.face.region import FRAME_HEIGHT, FRAME_WIDTH, PasteRegion
 from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
+
+if TYPE_CHECKING:
+    from mien_shared.avatars import FaceBox
 
 FRAME_RATE = 30
 _AVATARS = 16
@@ -62,7 +67,7 @@ class Driven:
 T = TypeVar("T")
 
 
-class Engine(Protocol[T]):
+class Runner(Protocol[T]):
     """One way to make faces."""
 
     def submit(self, driven: Sequence[Driven]) -> T: ...
@@ -73,7 +78,7 @@ class Engine(Protocol[T]):
 
 
 class Published:
-    """The network as it is, on RGB pictures; `keep_source` encodes an avatar once instead of for every frame."""
+    """The unmodified network on RGB pictures; with `keep_source` it encodes an avatar once, not for every frame."""
 
     def __init__(
         self, config: FommConfig, size: int, device: torch.device, dtype: torch.dtype, *, keep_source: bool
@@ -112,7 +117,7 @@ class Published:
 
 
 class Ours:
-    """Our engine, with its avatars."""
+    """Our generator with its prepared avatars."""
 
     def __init__(self, generator: FommGenerator, driven: Sequence[Driven]) -> None:
         self.generator = generator
@@ -129,7 +134,7 @@ class Ours:
         return self.generator.predict(self._requests(driven))
 
     def avatar_mib(self) -> float:
-        """What an avatar takes on the device: its row of the bank, and its region of the picture."""
+        """Device memory of one avatar: its row of the bank and its region of the picture."""
         placements = [prepared.placement for prepared in self._prepared.values()]
         stills = [placement.still.numel() for placement in placements if placement]
         return (self.generator.bank.bytes_per_source + float(np.mean(stills or [0]))) / 2**20
@@ -140,7 +145,10 @@ class Ours:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One way to make faces, by name. crops: sides of the avatars' crops, in turn; none for RGB faces."""
+    """One variant to measure.
+
+    crops: sides of the avatars' crops, used in turn; empty if the arm returns RGB faces without pasting them.
+    """
 
     name: str
     width: FommConfig
@@ -169,13 +177,13 @@ ARMS = {
     "crops": replace(_OURS, name="ours, every crop another size", crops=tuple(range(300, 508, 13))),
     "compiled": replace(_OURS, name="ours, compiled, graphs", folding=_UNFUSED, compiled=True),
 }
-#: Without `compiled`, whose start alone takes minutes.
+#: Does not include `compiled`, because its start alone takes minutes.
 _DEFAULT_ARMS = "full,half,kept,eager,graphs,nearest,unfused,bfloat16,rgb,crops"
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What one arm did at one size. psnr_db: against the network as it is in float32."""
+    """The measurements of one arm at one size. psnr_db: against the unmodified network in float32."""
 
     arm: str
     size: int
@@ -190,18 +198,18 @@ class Figure:
 
 
 def a_driven(index: int, crops: Sequence[int]) -> Driven:
-    """Different pictures, keypoints and motions for different indices; the avatar's picture where it has a crop."""
+    """Different pictures, keypoints and motions for different indices; with a paste region if there are crops."""
     random = np.random.default_rng(index)
     still = random.integers(0, 256, (FRAME_HEIGHT, FRAME_WIDTH, 3), np.uint8)
     side = crops[index % len(crops)] if crops else _CROP
-    box = CropBox(400, 100, side)
+    box = cast("FaceBox", SimpleNamespace(x=400, y=100, size=side))  # a GPU machine has no pydantic
     rgb = still[box.y : box.y + side, box.x : box.x + side].copy()
     avatar = AvatarFace(rgb, _some_keypoints(random), PasteRegion.of(still, box) if crops else None)
     return Driven(avatar, _some_keypoints(random))
 
 
-def start(arm: Arm, size: int, batches: Sequence[int], device: torch.device, driven: Sequence[Driven]) -> Engine[Any]:
-    """An arm ready to be measured: kernels chosen, graphs recorded, avatars prepared."""
+def start(arm: Arm, size: int, batches: Sequence[int], device: torch.device, driven: Sequence[Driven]) -> Runner[Any]:
+    """An arm that is ready to be measured: kernels are chosen, graphs recorded, avatars prepared."""
     on_cuda = device.type == "cuda"
     if arm.published:
         dtype = torch.float16 if on_cuda and arm.precision == "float16" else torch.float32
@@ -220,30 +228,30 @@ def start(arm: Arm, size: int, batches: Sequence[int], device: torch.device, dri
 
 
 def measure(arm: Arm, size: int, batches: Sequence[int], device: torch.device) -> Figure:
-    """One arm at one size, from its start to its end."""
+    """Start one arm at one size and measure it."""
     driven = [a_driven(index, arm.crops) for index in range(_AVATARS)]
     held_mib, begun_s = _allocated_mib(device), perf_counter()
-    engine = start(arm, size, batches, device, driven)
+    runner = start(arm, size, batches, device, driven)
     start_s = perf_counter() - begun_s
-    single_ms = _single_ms(engine, driven[:1])
-    ms_a_face = {batch: _amortised_ms(engine, [driven[i % _AVATARS] for i in range(batch)]) for batch in batches}
-    generator = engine.generator if isinstance(engine, Ours) else None
+    single_ms = _single_ms(runner, driven[:1])
+    ms_a_face = {batch: _amortised_ms(runner, [driven[i % _AVATARS] for i in range(batch)]) for batch in batches}
+    generator = runner.generator if isinstance(runner, Ours) else None
     return Figure(
         arm=arm.name,
         size=size,
         single_ms=single_ms,
         ms_a_face=ms_a_face,
         speakers_at_30_fps=int(1000 / FRAME_RATE / min(ms_a_face.values())),
-        psnr_db=_psnr_db(engine.predict(driven[:4]), _exact(arm, size, device, driven[:4])),
+        psnr_db=_psnr_db(runner.predict(driven[:4]), _exact(arm, size, device, driven[:4])),
         start_s=start_s,
         memory_mib=_allocated_mib(device) - held_mib,
-        avatar_mib=engine.avatar_mib() if isinstance(engine, Ours) else None,
+        avatar_mib=runner.avatar_mib() if isinstance(runner, Ours) else None,
         doublings=generator.network.doublings() if generator else None,
     )
 
 
 def ceilings(device: torch.device) -> dict[str, float]:
-    """What this device does at most: a large float16 product on random numbers, and a copy within its memory."""
+    """The limits of this device: the rate of a large float16 product of random matrices, and of a memory copy."""
     if device.type != "cuda":
         return {}
     a, b = (torch.randn(8192, 8192, device=device, dtype=torch.float16) for _ in range(2))
@@ -256,18 +264,18 @@ def ceilings(device: torch.device) -> dict[str, float]:
 
 
 def floor_ms(config: FommConfig, size: int, tflops: float) -> float:
-    """A face's multiplications and additions as published, at the rate of a large product."""
+    """Lower bound of a face's time: its multiplications and additions as published, at the rate of a large product."""
     return 2 * count(config, size).macs_per_frame / tflops / 1e9
 
 
 def profile(arm: Arm, size: int, batch: int, device: torch.device) -> str:
-    """torch's table of one arm's batches, by the device's time."""
+    """torch's profiler table for the batches of one arm, sorted by device time."""
     driven = [a_driven(index, arm.crops) for index in range(batch)]
-    engine = start(arm, size, [batch], device, driven)
-    engine.collect(engine.submit(driven))
+    runner = start(arm, size, [batch], device, driven)
+    runner.collect(runner.submit(driven))
     with torch.profiler.profile() as profiled:
         for _ in range(_LEAST_RUNS):
-            engine.collect(engine.submit(driven))
+            runner.collect(runner.submit(driven))
     by_device = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
     return str(profiled.key_averages().table(sort_by=by_device, row_limit=40, max_name_column_width=80))
 
@@ -275,7 +283,7 @@ def profile(arm: Arm, size: int, batch: int, device: torch.device) -> str:
 def report(
     arms: Sequence[Arm], sizes: Sequence[int], batches: Sequence[int], device: torch.device
 ) -> dict[str, object]:
-    """Everything, as JSON has it. An arm that fails says why in its place, and the others go on."""
+    """The report as printed in JSON. The entry of an arm that fails holds the error; the other arms still run."""
     limits = ceilings(device)
     figures: list[dict[str, object]] = []
     for size in sizes:
@@ -298,15 +306,19 @@ def report(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Parse the command line, measure and print."""
     parser = argparse.ArgumentParser(prog="device_bench", description=__doc__)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--arms", default=_DEFAULT_ARMS, help=f"of {','.join(ARMS)}")
-    parser.add_argument("--sizes", default="384,256")
-    parser.add_argument("--batches", default="1,2,4,8,16,32,64")
-    parser.add_argument("--tiny", action="store_true", help="a network of a few channels: to see that it runs")
-    parser.add_argument("--profile", action="store_true", help="torch's table of the first arm's first size instead")
-    parser.add_argument("--json", action="store_true", help="the whole report instead of a table")
+    parser.add_argument("--device", default="cuda", help="Device to measure: cpu, cuda, cuda:1. Default: cuda.")
+    parser.add_argument(
+        "--arms", default=_DEFAULT_ARMS, help=f"Variants to measure, separated by commas, out of: {', '.join(ARMS)}."
+    )
+    parser.add_argument("--sizes", default="384,256", help="Sides of the faces in pixels, separated by commas.")
+    parser.add_argument("--batches", default="1,2,4,8,16,32,64", help="Batch sizes, separated by commas.")
+    parser.add_argument("--tiny", action="store_true", help="Use a tiny network, only to check that every arm runs.")
+    parser.add_argument(
+        "--profile", action="store_true", help="Print only torch's profile of the first arm at the first size."
+    )
+    parser.add_argument("--json", action="store_true", help="Print the full report as JSON instead of a table.")
     chosen = parser.parse_args(arguments)
     try:
         device = reachable(chosen.device)
@@ -339,29 +351,29 @@ def _table(made: Mapping[str, Any], batches: Sequence[int]) -> str:
     return "\n".join(lines)
 
 
-def _single_ms(engine: Engine[T], driven: Sequence[Driven]) -> float:
-    """Median time from the request to the picture."""
+def _single_ms(runner: Runner[T], driven: Sequence[Driven]) -> float:
+    """Median time from request to picture."""
     times_s = []
     for _ in range(3 + 5 * _LEAST_RUNS):
         begun_s = perf_counter()
-        engine.collect(engine.submit(driven))
+        runner.collect(runner.submit(driven))
         times_s.append(perf_counter() - begun_s)
     return 1000 * median(times_s[3:])
 
 
-def _amortised_ms(engine: Engine[T], driven: Sequence[Driven]) -> float:
-    """Time for each face while batches follow each other, each submitted before the one ahead of it is collected."""
+def _amortised_ms(runner: Runner[T], driven: Sequence[Driven]) -> float:
+    """Time per face while batches follow each other; each batch is submitted before the previous one is collected."""
     for _ in range(2):
-        engine.collect(engine.submit(driven))
+        runner.collect(runner.submit(driven))
     waiting: deque[T] = deque()
     runs, begun_s = 0, perf_counter()
     while runs < _LEAST_RUNS or perf_counter() - begun_s < _LEAST_S:
-        waiting.append(engine.submit(driven))
+        waiting.append(runner.submit(driven))
         runs += 1
         if len(waiting) > 1:
-            engine.collect(waiting.popleft())
+            runner.collect(waiting.popleft())
     while waiting:
-        engine.collect(waiting.popleft())
+        runner.collect(waiting.popleft())
     return 1000 * (perf_counter() - begun_s) / (runs * len(driven))
 
 

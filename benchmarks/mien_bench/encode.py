@@ -1,8 +1,9 @@
-"""`mien bench encode` and `compose`: what a frame costs after its face is made, beside the way it is usually done.
+"""`mien bench encode` and `mien bench compose`: a frame's cost after its face is made, compared with the usual way.
 
-ours: the face into the YUV picture's rectangle, then the encoder. whole frame: the face pasted into a full RGB picture,
-that converted to YUV 4:2:0, then x264 ultrafast zerolatency. Both at the same target bitrate on one thread, frame by
-frame in turn, so that whatever else the machine does burdens both alike. The face itself (warp) is timed beside them.
+ours: the face is written into its rectangle of the YUV picture, then the picture is encoded. whole frame: the face is
+pasted into a full RGB picture, the picture is converted to YUV 4:2:0, then encoded with x264 ultrafast zerolatency.
+Both use the same target bitrate and one thread. They take turns frame by frame, so that other load on the machine
+slows both equally. The time to make the face (warp) is measured too.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ import cv2
 import numpy as np
 
 from mien_generator.face.contract import FaceRequest, RgbArray
-from mien_generator.face.region import FRAME_HEIGHT, FRAME_WIDTH, CropBox
+from mien_generator.face.region import FRAME_HEIGHT, FRAME_WIDTH
 from mien_generator.face.warp import WarpGenerator
 from mien_generator.frame.compositor import Compositor
-from mien_generator.h264.encoder import DEFAULT_BITRATE_BPS, FRAME_RATE, H264Encoder, choose_encoder
+from mien_generator.h264.encoder import DEFAULT_BITRATE_BPS, FRAME_RATE, H264Encoder, choose_h264_encoder
 from mien_generator.specimen import CROP, draw_speaker, face_of, talking
+from mien_shared.avatars import FaceBox
 from mien_shared.media.clock import VIDEO_CLOCK_HZ
 
 _WARM_UP_FRAMES = 10
@@ -49,9 +51,9 @@ class EncodeFigures:
 
 
 class WholeFramePath:
-    """The usual way: a full RGB picture for each frame, converted and encoded."""
+    """The usual way: convert and encode a full RGB picture for each frame."""
 
-    def __init__(self, still: RgbArray, crop: CropBox, bitrate_bps: int) -> None:
+    def __init__(self, still: RgbArray, crop: FaceBox, bitrate_bps: int) -> None:
         self._picture = still.copy()
         self._place = (slice(crop.y, crop.y + crop.size), slice(crop.x, crop.x + crop.size))
         self._context = av.video.codeccontext.VideoCodecContext.create("libx264", "w")
@@ -80,7 +82,7 @@ def measure(still: RgbArray, frames: int) -> EncodeFigures:
     avatar = face_of(still)
     generator, compositor = WarpGenerator(), Compositor(still, CROP)
     prepared = generator.prepare(avatar)
-    encoder = H264Encoder(choose_encoder(), DEFAULT_BITRATE_BPS)
+    encoder = H264Encoder(choose_h264_encoder(), DEFAULT_BITRATE_BPS)
     whole = WholeFramePath(still, CROP, DEFAULT_BITRATE_BPS)
     times_s: list[tuple[float, float, float, float]] = []
     sizes: list[tuple[int, int]] = []
@@ -107,7 +109,7 @@ def measure(still: RgbArray, frames: int) -> EncodeFigures:
 
 @dataclass(frozen=True, slots=True)
 class ComposeFigures:
-    """Medians over the frames, milliseconds. copy_ms: writing the face's rectangle in YUV once, the least there is."""
+    """Medians over the frames, milliseconds. copy_ms: writing the face's YUV rectangle once, the lower bound."""
 
     frames: int
     ours_ms: float
@@ -117,7 +119,7 @@ class ComposeFigures:
 
 
 def measure_compose(still: RgbArray, frames: int) -> ComposeFigures:
-    """Ours and the whole-frame way in turn, on faces of a talking speaker."""
+    """Run our way and the whole-frame way in turn, on the faces of a talking speaker."""
     avatar = face_of(still)
     generator, compositor = WarpGenerator(), Compositor(still, CROP)
     prepared = generator.prepare(avatar)
@@ -140,10 +142,10 @@ def measure_compose(still: RgbArray, frames: int) -> ComposeFigures:
 
 
 def load_picture(path: Path) -> RgbArray:
-    """A picture file as (720, 1280, 3) RGB, cropped to that aspect; raises click.BadParameter if it is none."""
+    """A picture file as (720, 1280, 3) RGB, cropped to that aspect; raises click.BadParameter if it cannot be read."""
     loaded = cv2.imread(str(path))
     if loaded is None:
-        raise click.BadParameter(f"{path} is no picture")
+        raise click.BadParameter(f"{path} is not a picture")
     height, width = loaded.shape[:2]
     scale = max(FRAME_WIDTH / width, FRAME_HEIGHT / height)
     size = (round(width * scale), round(height * scale))
@@ -160,7 +162,7 @@ def load_picture(path: Path) -> RgbArray:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def encode(frames: int, avatar: Path | None, as_json: bool) -> None:
-    """Composition and encoding of one 720p session, beside the whole-frame RGB way."""
+    """Measure composing and encoding of one 720p session, compared with converting a whole RGB frame."""
     cv2.setNumThreads(1)  # as in a generator, whose sessions share the cores
     figures = measure(load_picture(avatar) if avatar else draw_speaker(), frames)
     if as_json:
@@ -183,7 +185,7 @@ def encode(frames: int, avatar: Path | None, as_json: bool) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def compose(frames: int, avatar: Path | None, as_json: bool) -> None:
-    """Putting a face into its 720p picture, beside converting the whole of it."""
+    """Measure composing a face into its 720p picture, compared with converting the whole picture."""
     cv2.setNumThreads(1)  # as in a generator, whose sessions share the cores
     figures = measure_compose(load_picture(avatar) if avatar else draw_speaker(), frames)
     if as_json:

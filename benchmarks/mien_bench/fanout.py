@@ -1,8 +1,8 @@
-"""`mien bench fanout`: how many viewers one core can serve, beside aiortc encoding for each of them.
+"""`mien bench fanout`: how many viewers one core can serve, compared with aiortc encoding separately for each viewer.
 
-Both ways run here, one after the other, against the same receivers in a second process over loopback: real peer
-connections with ICE, DTLS and SRTP, fed with 720p at 30 frames a second. What is measured is this process's CPU time
-while everybody is connected; the receivers count packets and decode nothing.
+Both ways run in this process, one after the other. The receivers are the same: real peer connections with ICE, DTLS
+and SRTP in a second process, connected over loopback. The source is 720p at 30 frames a second. The bench measures the
+CPU time of this process while all viewers are connected; the receivers only count packets and do not decode.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LINE_BYTES = 1 << 24
 
 @dataclass(frozen=True)
 class Measurement:
-    """One way of sending. cpu_ms_per_viewer: CPU time of one second for one viewer."""
+    """The result of one way of sending. cpu_ms_per_viewer: CPU milliseconds per second and viewer."""
 
     viewers: int
     cpu_ms_per_viewer: float
@@ -48,7 +48,7 @@ class Measurement:
 
 
 class _NoFeedback:
-    """A bench's receivers have no wishes."""
+    """Ignores all feedback: the receivers of this bench ask for nothing."""
 
     def on_keyframe_wanted(self) -> None: ...
 
@@ -66,7 +66,7 @@ class _Pictures(MediaStreamTrack):  # type: ignore[misc] # aiortc is untyped for
 
     def __init__(self, pictures: list[av.VideoFrame]) -> None:
         super().__init__()
-        # aiortc writes into the frames it encodes, in a thread of its own for each viewer.
+        # aiortc modifies the frames that it encodes, in a separate thread for each viewer: copy them.
         self._pictures = [av.VideoFrame.from_ndarray(picture.to_ndarray(), "yuv420p") for picture in pictures]
         self.sent = 0
         self._start_s: float | None = None
@@ -82,7 +82,7 @@ class _Pictures(MediaStreamTrack):  # type: ignore[misc] # aiortc is untyped for
 
 
 def moving_pictures(count: int) -> list[av.VideoFrame]:
-    """A lit, grainy wall with a head-sized patch of changing grain that wanders over it: (720, 1280), yuv420p."""
+    """A noisy brightness gradient and a head-sized patch of changing noise that moves over it: (720, 1280), yuv420p."""
     random = np.random.default_rng(1)
     across = np.linspace(60, 180, WIDTH, dtype=np.float32)[None, :].repeat(HEIGHT, 0)
     wall = np.clip(across + random.normal(0, 4, (HEIGHT, WIDTH)), 0, 255).astype(np.uint8)
@@ -98,7 +98,7 @@ def moving_pictures(count: int) -> list[av.VideoFrame]:
 
 
 def encode(pictures: list[av.VideoFrame]) -> list[EncodedFrame]:
-    """The pictures as H.264, as a generator would publish them: constrained baseline, an IDR first."""
+    """The pictures as H.264, like a generator's output: constrained baseline, the first picture is an IDR."""
     encoder = av.CodecContext.create("libx264", "w")
     encoder.width, encoder.height, encoder.pix_fmt = WIDTH, HEIGHT, "yuv420p"
     encoder.framerate, encoder.time_base = Fraction(FPS, 1), Fraction(1, FPS)
@@ -121,7 +121,7 @@ async def measure(
     frames_sent: Callable[[], int],
     begin: Callable[[], None] = lambda: None,
 ) -> Measurement:
-    """Connect that many receivers to senders made by `add_sender`, `begin`, and measure while they run."""
+    """Connect `viewers` receivers to the senders that `add_sender` makes, call `begin`, then measure for `seconds`."""
     peers: list[RTCPeerConnection] = []
     try:
         async with _receivers(viewers) as receivers:
@@ -157,7 +157,7 @@ async def measure(
 
 
 async def measure_passthrough(frames: list[EncodedFrame], viewers: int, seconds: float) -> Measurement:
-    """Our way: packetised once, handed to every viewer's sender."""
+    """Our way: each frame is packetised once and passed to the sender of every viewer."""
     fanout = Fanout()
     sent = 0
 
@@ -177,7 +177,7 @@ async def measure_passthrough(frames: list[EncodedFrame], viewers: int, seconds:
             fanout.push(EncodedFrame(frame.run, sent, sent * VIDEO_CLOCK_HZ // FPS, frame.is_idr, frame.data))
             sent += 1
 
-    # Not before everybody is there, or they would all wait for the second IDR.
+    # Start only when all viewers are connected: they would miss the first IDR and wait for the second.
     pumping: list[asyncio.Task[None]] = []
     try:
         return await measure(
@@ -189,7 +189,7 @@ async def measure_passthrough(frames: list[EncodedFrame], viewers: int, seconds:
 
 
 async def measure_encoding(pictures: list[av.VideoFrame], viewers: int, seconds: float) -> Measurement:
-    """aiortc's way: every viewer's sender encodes the same pictures."""
+    """aiortc's way: the sender of every viewer encodes the same pictures again."""
     tracks: list[_Pictures] = []
 
     def add_sender(peer: RTCPeerConnection) -> None:
@@ -239,12 +239,12 @@ async def _ask_packets(process: asyncio.subprocess.Process) -> int:
 
 
 @click.command()
-@click.option("--viewers", default=60, show_default=True, help="Viewers of the passthrough.")
-@click.option("--encode-viewers", default=2, show_default=True, help="Viewers that aiortc encodes for.")
-@click.option("--seconds", default=6.0, show_default=True, help="How long each way is measured.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--viewers", default=60, show_default=True, help="Number of viewers for passthrough.")
+@click.option("--encode-viewers", default=2, show_default=True, help="Number of viewers for which aiortc encodes.")
+@click.option("--seconds", default=6.0, show_default=True, help="Seconds to measure each way.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def fanout(viewers: int, encode_viewers: int, seconds: float, as_json: bool) -> None:
-    """Viewers a core, passing encoded frames through and encoding for each."""
+    """Measure how many viewers one core serves, passing encoded frames through or encoding for each viewer."""
     pictures = moving_pictures(_INPUT_FRAMES)
     frames = encode(pictures)
     kbps = sum(len(frame.data) for frame in frames) * 8 * FPS / len(frames) / 1000
@@ -265,7 +265,7 @@ def fanout(viewers: int, encode_viewers: int, seconds: float, as_json: bool) -> 
 
 
 async def _receive(viewers: int) -> None:
-    """The second process: offers on standard output, then answers and questions on standard input."""
+    """The second process: writes offers to standard output, then reads answers and queries from standard input."""
     packets = 0
 
     async def count(data: bytes, arrival_time_ms: int) -> None:

@@ -1,11 +1,12 @@
-"""`mien bench generator`: what a face costs on this machine's CPU, beside what a user would run instead.
+"""`mien bench generator`: the time of a face on this machine's CPU, compared with what a user would run instead.
 
-Every arm makes faces of the same avatar from keypoints in memory to pictures in memory, in turn, round after round, so
-that whatever else the machine does burdens all alike. `published` is the published code's way: the whole network for
-every frame, in torch, at full and at half width; `kept source` is the half network split at the source. torch's arms
-are left out where torch is not installed. Speed does not depend on the weights: without a file they are untrained.
+Every variant ("arm") makes faces of the same avatar, from keypoints in memory to pictures in memory. The arms take
+turns in every round, so that other load on the machine slows all of them equally. `published` works like the published
+code: the whole network for every frame, in torch, at full and half width. `kept source` is the half-width network that
+encodes the source only once. If torch is not installed, its arms are skipped. Speed does not depend on the weights:
+without a weights file, random ones are used.
 
-Devices have a bench of their own, with the arms that exist there: `python -m mien_bench.device`.
+GPUs have a separate bench with other arms: `python -m mien_bench.device`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from mien_generator.face.warp import WarpGenerator
 from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-#: Side of the matrices whose product stands for the most that the machine multiplies.
+#: Side of the two square matrices whose product measures the machine's peak rate.
 _GEMM_SIDE = 1024
 
 Run = Callable[[], object]
@@ -48,7 +49,7 @@ Run = Callable[[], object]
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One way to make `faces` faces. macs: multiply-accumulates of one."""
+    """One variant, which makes `faces` faces in one run. macs: multiply-accumulates of one face."""
 
     name: str
     size: int
@@ -59,7 +60,7 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """ms, cpu_ms: of a face, medians of the rounds, by the wall clock and of processor time on all cores."""
+    """Medians over the rounds for one face. ms: wall-clock time. cpu_ms: processor time on all cores."""
 
     arm: Arm
     ms: float
@@ -67,13 +68,34 @@ class Figure:
 
 
 @click.command()
-@click.option("--weights", type=_FILE, help="Default: the shipped ones, else untrained.")
-@click.option("--size", "sizes", type=int, multiple=True, default=(256, 384), show_default=True)
-@click.option("--batch", "batches", type=int, multiple=True, default=(1, 4), show_default=True)
-@click.option("--threads", default=os.cpu_count() or 1, show_default=True, help="Of every arm.")
-@click.option("--rounds", default=7, show_default=True, help="Of which the median is taken.")
-@click.option("--peers/--no-peers", default=True, help="torch's arms, where torch is installed.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--weights", type=_FILE, help="Weights file. Default: the bundled weights, or random ones without them.")
+@click.option(
+    "--size",
+    "sizes",
+    type=int,
+    multiple=True,
+    default=(256, 384),
+    show_default=True,
+    help="Side of the faces, in pixels. Repeat for several sizes.",
+)
+@click.option(
+    "--batch",
+    "batches",
+    type=int,
+    multiple=True,
+    default=(1, 4),
+    show_default=True,
+    help="Faces in one run of the onnx backend. Repeat for several batch sizes.",
+)
+@click.option(
+    "--threads",
+    default=os.cpu_count() or 1,
+    show_default=True,
+    help="Threads that each measured network may use.",
+)
+@click.option("--rounds", default=7, show_default=True, help="Number of rounds; the report shows their median.")
+@click.option("--peers/--no-peers", default=True, help="Also measure the published network in torch, if installed.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def generator(
     *,
     weights: Path | None,
@@ -84,7 +106,7 @@ def generator(
     peers: bool,
     as_json: bool,
 ) -> None:
-    """What a face costs: warp, onnx in float32 and 8-bit, and torch as published."""
+    """Measure the time of a face on the CPU: warp, onnx in float32 and 8-bit, and torch as published."""
     path = weights or (SHIPPED_WEIGHTS if SHIPPED_WEIGHTS.is_file() else None)
     try:
         files = ModelFiles.read(path) if path else untrained(HALF_WIDTH)
@@ -104,7 +126,7 @@ def generator(
 
 
 def measured(arms: Sequence[Arm], rounds: int) -> list[Figure]:
-    """Every arm once to warm up, then all of them in turn."""
+    """Run every arm once to warm up, then measure all of them in turn, `rounds` times."""
     times: list[list[tuple[float, float]]] = [[] for _ in arms]
     for arm in arms:
         arm.run()
@@ -120,15 +142,18 @@ def measured(arms: Sequence[Arm], rounds: int) -> list[Figure]:
 
 
 def untrained(config: FommConfig) -> ModelFiles:
-    """A model of Mien's own kind that learned nothing. Needs the `onnx` package."""
+    """A model like the bundled one, but with random weights. Needs the `onnx` package."""
     if not find_spec("onnx"):
-        raise ValueError("there are no weights, and untrained ones need onnx: pip install 'mien-generator[export]'")
+        raise ValueError(
+            "no weights file was found, and random weights need the onnx package: give --weights, "
+            "or pip install 'mien-generator[export]'"
+        )
     own = replace(config, keypoint_detector=None, pixel_centres=True, source_residual=True)
     values = np.random.default_rng(0)
     weights = StoredWeights(
         own,
         {
-            # Positive, so that variances are; small, so that nothing overflows.
+            # Positive, because variances must be positive; small, so that nothing overflows.
             name: np.abs(values.normal(0, 0.05, shape)).astype(np.float32)
             for name, shape in tensor_shapes(own).items()
         },
@@ -215,7 +240,7 @@ def _avatar(size: int) -> AvatarFace:
 
 
 def _peaks(threads: int) -> dict[str, float]:
-    """10^9 multiply-accumulates a second of one large matrix product, in float32 and in 8-bit integers."""
+    """The rate of one large matrix product, in 10^9 multiply-accumulates a second, for float32 and 8-bit integers."""
     values = np.random.default_rng(0)
     side = (_GEMM_SIDE, _GEMM_SIDE)
     peaks = {}

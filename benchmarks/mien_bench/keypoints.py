@@ -1,8 +1,7 @@
-"""`mien bench keypoints`: what a frame costs the sender, beside finding the face anew in every frame.
+"""`mien bench keypoints`: the sender's time for a frame, compared with detecting the face again in every frame.
 
-ours: the crop cut from a 720p picture and the encoder run on it, one thread. mtcnn: the same picture searched by MTCNN
-at 512 pixels and the ten keypoints laid out by its five landmarks, which is what found an uploaded avatar's keypoints
-before there was an encoder. Frame by frame in turn, so that whatever else the machine does burdens both alike.
+ours: cut the crop from a 720p picture and run the encoder on it, on one thread. mtcnn: search the same picture with
+MTCNN at 512 pixels. The two take turns frame by frame, so that other load on the machine slows both equally.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _BOX = CropSquare(448.0, 120.0, 384.0)
 
 @dataclass(frozen=True, slots=True)
 class EncoderFigures:
-    """Medians over the frames, milliseconds a frame; ratio: how many of ours fit into one of MTCNN's."""
+    """Medians over the frames, milliseconds a frame. ratio: MTCNN's time divided by ours."""
 
     frames: int
     cut_ms: float
@@ -44,7 +43,7 @@ class EncoderFigures:
 
 
 def measure(frames: int) -> EncoderFigures:
-    """Time both on noise with a face's smooth shading: what is in the picture changes neither by much."""
+    """Time both ways on a picture of soft shapes: the content of the picture hardly changes their time."""
     cv2.setNumThreads(1)
     picture, encoder, finder = _picture(), KeypointEncoder(), FaceFinder()
     cutting, encoding, searching = [], [], []
@@ -72,10 +71,10 @@ def measure(frames: int) -> EncoderFigures:
 
 
 @click.command()
-@click.option("--frames", default=60, show_default=True, type=click.IntRange(min=1), help="How many to time.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--frames", default=60, show_default=True, type=click.IntRange(min=1), help="Frames to measure.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def keypoints(frames: int, as_json: bool) -> None:
-    """The encoder's time a frame on one core, beside finding the face anew by MTCNN."""
+    """Measure the encoder's time per frame on one core, compared with detecting the face again with MTCNN."""
     figures = measure(frames)
     if as_json:
         click.echo(json.dumps(asdict(figures), indent=2))
@@ -95,6 +94,6 @@ def _ms(work: Callable[[], object]) -> float:
 
 
 def _picture() -> RgbArray:
-    """720p, (720, 1280, 3): soft shapes, so that MTCNN's first stage has about as much to pass on as in a room."""
+    """A picture of soft shapes, (720, 1280, 3): MTCNN's first stage finds about as many candidates as in a room."""
     coarse = np.random.default_rng(5).integers(0, 255, (18, 32, 3), np.uint8)
     return np.asarray(cv2.resize(coarse, (_WIDTH, _HEIGHT), interpolation=cv2.INTER_CUBIC), np.uint8)

@@ -1,8 +1,9 @@
-"""`mien bench latency`: where a frame's time goes, from the speaker's packet to the last one of its picture.
+"""`mien bench latency`: the time that each stage takes, from the speaker's packet to the last packet of the picture.
 
-The whole system runs, with its services in processes of their own and an embedded Redis; speakers and a viewer of the
-first one run here. A frame tells its own stages by its trace; beside the viewer a second subscriber reads the bus, so
-that publishing and fan-out are told apart. One machine's clock throughout.
+The bench starts the whole system: each service in a separate process, and an embedded Redis. The speakers, and one
+viewer of the first speaker, run in this process. Each frame carries a trace with the times of its stages. In addition
+to the viewer, a second subscriber reads the bus, so that publishing and fan-out can be told apart. All times come from
+one machine's clock.
 """
 
 from __future__ import annotations
@@ -34,19 +35,19 @@ from mien_shared.media.clock import from_90k
 from mien_shared.media.frame_trace import FrameTrace, read_trace
 from mien_shared.wire.track import MotionTrack
 
-#: In the order of a frame's life. uplink: the speaker's send to the gateway's receipt. wait: until its batch begins,
-#: and from the face to a free thread. device: the batch. publish: the encoder to a reader of the bus. fan-out: from
-#: there to the viewer's last packet of the picture.
+#: The stages in order. uplink: from the speaker's send to the gateway's receipt. wait: until the batch starts, plus
+#: from the finished face to a free thread. device: the batch. publish: from the encoder to a subscriber of the bus.
+#: fan_out: from that subscriber's read to the viewer's last packet of the picture.
 STAGES = ("uplink", "wait", "device", "compose", "encode", "publish", "fan_out", "total")
 _SETTLE_S = 3.0
 _DECODER_QUEUE = "_RTCRtpReceiver__decoder_queue"
-#: Frames that a subscriber has seen and the viewer has not yet.
+#: How many frames to remember that the subscriber has received and the viewer has not; the oldest are dropped.
 _MOST_PENDING = 600
 
 
 @dataclass(frozen=True, slots=True)
 class StageFigures:
-    """Milliseconds."""
+    """Percentiles of one stage, in milliseconds."""
 
     p50: float
     p99: float
@@ -54,7 +55,7 @@ class StageFigures:
 
 @dataclass(frozen=True, slots=True)
 class LatencyFigures:
-    """frames: measured at the viewer. tier: which the first speaker was on at the end."""
+    """frames: number of frames measured at the viewer. tier: the first speaker's tier at the end."""
 
     speakers: int
     frames: int
@@ -64,8 +65,8 @@ class LatencyFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class _OnTheBus:
-    """A frame as the second subscriber saw it. Unix seconds."""
+class _BusFrame:
+    """A frame as the second subscriber received it. Times in Unix seconds."""
 
     trace: FrameTrace
     encoding_began_s: float
@@ -73,28 +74,28 @@ class _OnTheBus:
 
 
 class Watch:
-    """Puts together what is known of each frame; times in Unix seconds."""
+    """Combines the times of each frame from speaker, bus and viewer. Times in Unix seconds."""
 
     def __init__(self) -> None:
         self.samples: list[dict[str, float]] = []
         self._sent_s: dict[int, float] = {}
-        self._on_the_bus: dict[tuple[int, int], _OnTheBus] = {}
+        self._bus_frames: dict[tuple[int, int], _BusFrame] = {}
         self._parts: list[bytes] = []
 
     def sent(self, capture_ms: int, at_s: float) -> None:
-        """The speaker sends a packet."""
+        """Record that the speaker sends a packet."""
         self._sent_s[capture_ms] = at_s
 
     def published(self, frame: EncodedFrame, at_s: float) -> None:
-        """A reader of the bus has a frame."""
+        """Record that the subscriber of the bus has read a frame."""
         trace = read_trace(frame.data)
         if trace is not None and not trace.is_stalled:
-            self._on_the_bus[trace.capture_ms, trace.sequence] = _OnTheBus(trace, from_90k(frame.pts_90k), at_s)
-            while len(self._on_the_bus) > _MOST_PENDING:
-                del self._on_the_bus[next(iter(self._on_the_bus))]
+            self._bus_frames[trace.capture_ms, trace.sequence] = _BusFrame(trace, from_90k(frame.pts_90k), at_s)
+            while len(self._bus_frames) > _MOST_PENDING:
+                del self._bus_frames[next(iter(self._bus_frames))]
 
     def received(self, packet: RtpPacket) -> None:
-        """The viewer has a packet; `_data` is its Annex-B, as aiortc depacketised it, and the marker ends a picture."""
+        """Record a packet at the viewer. `_data` is Annex-B, as aiortc depacketised it; the marker ends a picture."""
         self._parts.append(getattr(packet, "_data", b""))
         if packet.marker:
             now_s, trace = time.time(), read_trace(b"".join(self._parts))
@@ -103,7 +104,7 @@ class Watch:
                 self._add(trace, now_s)
 
     def _add(self, trace: FrameTrace, received_s: float) -> None:
-        bus = self._on_the_bus.pop((trace.capture_ms, trace.sequence), None)
+        bus = self._bus_frames.pop((trace.capture_ms, trace.sequence), None)
         sent_s = self._sent_s.pop(trace.capture_ms, None)
         if bus is None or sent_s is None:
             return
@@ -124,20 +125,20 @@ class Watch:
         )
 
 
-class _NothingToDecode:
-    """Stands for aiortc's queue of frames to decode and lets them go: a decoder takes a fifth of a core."""
+class _DiscardingQueue:
+    """Replaces aiortc's queue of frames to decode and drops them, because a decoder takes a fifth of a core."""
 
     def __init__(self, queue: Queue[object]) -> None:
         self._queue = queue
 
     def put(self, task: object) -> None:
-        if task is None:  # its end, for which the decoder waits
+        if task is None:  # tells the decoder thread to end
             self._queue.put(None)
 
 
 def tap(receiver: RTCRtpReceiver, take: Callable[[RtpPacket], None]) -> None:
-    """Show `take` every packet once aiortc has dealt with it."""
-    setattr(receiver, _DECODER_QUEUE, _NothingToDecode(getattr(receiver, _DECODER_QUEUE)))
+    """Call `take` with every packet after aiortc has processed it."""
+    setattr(receiver, _DECODER_QUEUE, _DiscardingQueue(getattr(receiver, _DECODER_QUEUE)))
     handle = receiver._handle_rtp_packet
 
     async def handle_and_show(packet: RtpPacket, arrival_time_ms: int) -> None:
@@ -147,14 +148,14 @@ def tap(receiver: RTCRtpReceiver, take: Callable[[RtpPacket], None]) -> None:
     receiver._handle_rtp_packet = handle_and_show
 
 
-async def measure(seconds: float, speakers: int, engine: str) -> LatencyFigures:
-    """Run it all for so long; raises what the launcher and the client raise."""
+async def measure(seconds: float, speakers: int, backend: str) -> LatencyFigures:
+    """Run the whole system and measure for `seconds`; raises the errors of the launcher and of the client."""
     with EmbeddedRedis() as server:
         options = StackOptions(
             gateway_port=0,
             signaling_port=0,
             redis_url=server.url,
-            generator_env={"MIEN_ENGINE": engine, "MIEN_CAPACITY": str(speakers)},
+            generator_env={"MIEN_FACE_BACKEND": backend, "MIEN_CAPACITY": str(speakers)},
         )
         async with AsyncExitStack() as contexts:
             stack = await contexts.enter_async_context(Stack(options))
@@ -182,7 +183,7 @@ async def measure(seconds: float, speakers: int, engine: str) -> LatencyFigures:
 
 
 async def _speak(uplink: Uplink, watch: Watch | None, phase: float) -> None:
-    """The demo's motion in a loop; cameras do not run in step."""
+    """Send the demo's motion in a loop. phase: offset in frame intervals, because real cameras are not in step."""
     track = MotionTrack.load(DEMO_TRACK)
     begun_s = time.monotonic() + phase * track.interval_s
     for at_s, packet in track.looped():
@@ -213,13 +214,23 @@ def _stages(samples: Sequence[dict[str, float]]) -> dict[str, StageFigures]:
 
 
 @click.command()
-@click.option("--seconds", default=10.0, show_default=True, help="How long to measure.")
-@click.option("--speakers", default=1, show_default=True, help="Speakers at once; the first one is looked at.")
-@click.option("--engine", type=click.Choice(["auto", "onnx", "torch", "warp"]), default="auto", show_default=True)
+@click.option("--seconds", default=10.0, show_default=True, help="Seconds to measure.")
+@click.option(
+    "--speakers", default=1, show_default=True, help="Number of simultaneous speakers; only the first is measured."
+)
+@click.option(
+    "--backend",
+    "--engine",  # the former name, still accepted
+    "backend",
+    type=click.Choice(["auto", "onnx", "torch", "warp"]),
+    default="auto",
+    show_default=True,
+    help="Backend that makes the faces. auto means onnx, or warp if the weights or onnxruntime are missing.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-def latency(seconds: float, speakers: int, engine: str, as_json: bool) -> None:
-    """Where a frame's time goes, stage by stage, in a running system."""
-    figures = asyncio.run(measure(seconds, speakers, engine))
+def latency(seconds: float, speakers: int, backend: str, as_json: bool) -> None:
+    """Measure how long each stage of a frame takes in a running system."""
+    figures = asyncio.run(measure(seconds, speakers, backend))
     if as_json:
         click.echo(json.dumps(asdict(figures)))
         return

@@ -1,7 +1,7 @@
-"""`mien bench sessions` and `mien bench memory`: what a whole generator holds, with real packets through a real Redis.
+"""`mien bench sessions` and `mien bench memory`: how many sessions a generator serves, and the memory that they take.
 
-A generator process of its own, an embedded Redis, and in this process what a gateway and a signaling service would be
-to it: sessions are placed by the registry, motion goes through the inbox, frames are read from the video streams.
+The generator runs in a separate process, with an embedded Redis. This process plays the gateway and the signaling
+service: it places sessions with the registry, sends motion through the inbox and reads frames from the video streams.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import secrets
-import socket
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ import cv2
 import numpy as np
 from redis.asyncio import Redis
 
+from mien_bench.process import cpu_seconds, free_port, resident_bytes
 from mien_generator.face.contract import RgbArray
 from mien_generator.specimen import CROP, draw_speaker, source_keypoints, talking
 from mien_shared.avatars import AvatarRecord, AvatarStore, FaceBox
@@ -42,19 +42,20 @@ MAX_P99_MS = 100.0
 HELD_SHARE = 0.95
 _START_TIMEOUT_S = 60.0
 _MOTION_FRAMES = 300
-#: By then a generator has given back what ended sessions took.
-_TIDIED_S = 15.0
+#: After this time a generator has returned the memory of ended sessions to the system.
+_MEMORY_RETURNED_S = 15.0
 
 
 class GeneratorLost(RuntimeError):
-    """The generator ended, or did not begin; the text holds the end of its log."""
+    """The generator ended, or sent no frames in time; the text holds its status or the end of its log."""
 
 
 @dataclass(frozen=True, slots=True)
 class LevelFigures:
-    """So many speakers, and what they got.
+    """The measurements with one number of speakers.
 
-    fps: of the median and of the worst session. cores: the generator's CPU time a second. tiers: sessions on each.
+    fps_median, fps_least: frame rates of the median and of the worst session. cores: the generator's CPU time per
+    second. tiers: number of sessions on each tier.
     """
 
     speakers: int
@@ -70,7 +71,7 @@ class LevelFigures:
 
 @dataclass(frozen=True, slots=True)
 class SessionsFigures:
-    """holds: the most speakers that held, at so many packets a second each."""
+    """holds: the largest number of speakers that held. fps: packets a second of each speaker."""
 
     fps: int
     holds: int
@@ -78,8 +79,8 @@ class SessionsFigures:
 
 
 @dataclass
-class _Seen:
-    """What came of one session since it was last looked at."""
+class _Received:
+    """Frames of one session received since the measurement started."""
 
     frames: int = 0
     latencies_s: list[float] = field(default_factory=list)
@@ -95,7 +96,7 @@ class Rig:
         self._fps = fps
         self._forwarder = MotionForwarder(redis, lambda reason, count: None)
         self._records: dict[str, SessionRecord] = {}
-        self._seen: dict[str, _Seen] = {}
+        self._seen: dict[str, _Received] = {}
         self._tasks: dict[str, list[asyncio.Task[None]]] = {}
         self._generator_id = ""
         at_rest = source_keypoints()
@@ -104,11 +105,11 @@ class Rig:
         ]
 
     async def ready(self) -> None:
-        """Wait until the generator's heart beats; raises GeneratorLost."""
+        """Wait for the generator's first heartbeat; raises GeneratorLost."""
         async with asyncio.timeout(_START_TIMEOUT_S):
             while not (found := await self._registry.generators()):
                 if self._process.returncode is not None:
-                    raise GeneratorLost(f"the generator ended with status {self._process.returncode}")
+                    raise GeneratorLost(f"the generator process ended with status {self._process.returncode}")
                 await asyncio.sleep(0.05)
         self._generator_id = found[0].generator_id
 
@@ -122,19 +123,22 @@ class Rig:
         await self._avatars.put(record, png)
 
     async def raise_to(self, speakers: int, avatar_ids: Sequence[str]) -> None:
-        """Be so many speakers, the n-th with the n-th avatar, in turn; returns when all of them get frames."""
+        """Start or stop speakers until there are `speakers` of them; returns when all of them get frames.
+
+        The n-th speaker uses the n-th avatar; after the last avatar the first one follows again.
+        """
         for number in range(len(self._records), speakers):
             await self._speak(f"s{secrets.token_hex(6)}", avatar_ids[number % len(avatar_ids)], number)
         while len(self._records) > speakers:
-            await self._hush(next(reversed(self._records)))
+            await self._stop_speaking(next(reversed(self._records)))
         async with asyncio.timeout(_START_TIMEOUT_S):
             while not all(seen.frames for seen in self._seen.values()):  # noqa: ASYNC110 - several tasks count
                 await asyncio.sleep(0.05)
 
     async def measure(self, seconds: float) -> LevelFigures:
-        """What the speakers there are get, in the next `seconds`."""
+        """Measure what the present speakers get during the next `seconds`."""
         for session_id in self._seen:
-            self._seen[session_id] = _Seen()
+            self._seen[session_id] = _Received()
         cpu_s, begun_s = cpu_seconds(self._process.pid), time.monotonic()
         await asyncio.sleep(seconds)
         elapsed_s, cpu_s = time.monotonic() - begun_s, cpu_seconds(self._process.pid) - cpu_s
@@ -159,11 +163,11 @@ class Rig:
 
     async def aclose(self) -> None:
         for session_id in list(self._records):
-            await self._hush(session_id)
+            await self._stop_speaking(session_id)
 
     async def _speak(self, session_id: str, avatar_id: str, number: int) -> None:
         record = SessionRecord(session_id=session_id, avatar_id=avatar_id, created_at_ms=time.time_ns() // 1_000_000)
-        self._records[session_id], self._seen[session_id] = record, _Seen()
+        self._records[session_id], self._seen[session_id] = record, _Received()
         await self._registry.hold(self._generator_id, session_id, RESERVATION_MS)
         await self._registry.keep_alive(record)
         await send_control(self._registry.redis, self._generator_id, StartSession(session=record))
@@ -173,7 +177,7 @@ class Rig:
             asyncio.create_task(self._watch(session_id)),
         ]
 
-    async def _hush(self, session_id: str) -> None:
+    async def _stop_speaking(self, session_id: str) -> None:
         for task in self._tasks.pop(session_id):
             task.cancel()
         del self._records[session_id], self._seen[session_id]
@@ -181,7 +185,7 @@ class Rig:
         await send_control(self._registry.redis, self._generator_id, StopSession(session_id=session_id))
 
     async def _send(self, session_id: str, number: int) -> None:
-        """Motion at its own pace; cameras do not run in step."""
+        """Send motion at the frame rate, with a different phase for each speaker, as real cameras are not in step."""
         begun_s, sequence = time.monotonic() + (number * 0.618) % 1 / self._fps, 0
         while True:
             await asyncio.sleep(max(0.0, begun_s + sequence / self._fps - time.monotonic()))
@@ -191,7 +195,7 @@ class Rig:
             sequence += 1
 
     async def forward(self) -> None:
-        """The gateway's loop; runs until cancelled."""
+        """Forward motion to the generator, as the gateway does, until cancelled."""
         while True:
             await self._forwarder.flush()
 
@@ -219,11 +223,9 @@ class Rig:
 
 @asynccontextmanager
 async def rig(fps: int, environment: dict[str, str]) -> AsyncIterator[Rig]:
-    """A generator process with an unlimited capacity, ready; gone afterwards. Raises GeneratorLost."""
-    with EmbeddedRedis() as server, tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
+    """A ready generator process with practically unlimited capacity; ends with the context. Raises GeneratorLost."""
+    with EmbeddedRedis() as server, tempfile.TemporaryDirectory() as folder:
+        port = free_port()
         log_path = Path(folder) / "generator.log"
         own = {
             "REDIS_URL": server.url,
@@ -252,7 +254,7 @@ async def rig(fps: int, environment: dict[str, str]) -> AsyncIterator[Rig]:
                     forwarding.cancel()
         except TimeoutError as error:
             tail = "\n".join(log_path.read_text(errors="replace").splitlines()[-15:])
-            raise GeneratorLost(f"the generator makes no frames:\n{tail}") from error
+            raise GeneratorLost(f"the generator did not start or sent no frames in time:\n{tail}") from error
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
@@ -262,7 +264,7 @@ async def rig(fps: int, environment: dict[str, str]) -> AsyncIterator[Rig]:
 async def find_limit(
     fps: int, seconds: float, settle_s: float, most: int, environment: dict[str, str]
 ) -> SessionsFigures:
-    """Twice as many speakers each time until a level does not hold, then the place between the last two."""
+    """Double the number of speakers until a level does not hold, then search between the last two levels."""
     levels: list[LevelFigures] = []
     async with rig(fps, environment) as running:
         await running.store_avatar("a", draw_speaker())
@@ -291,8 +293,8 @@ async def find_limit(
 class MemoryFigures:
     """Resident bytes of a generator process.
 
-    empty: without a session, once the first has come and gone. session: one more session of an avatar that is there
-    already. avatar: what another avatar adds to that. left: what all of them leave behind when they have ended.
+    empty: without a session, after a first session has ended. session: one more session of an avatar that is already
+    loaded. avatar: what a new avatar adds to that. left: growth over `empty` after all sessions have ended.
     """
 
     empty: int
@@ -302,7 +304,7 @@ class MemoryFigures:
 
 
 async def measure_memory(sessions: int, environment: dict[str, str]) -> MemoryFigures:
-    """The process before, with sessions of one avatar, with as many of avatars of their own, and after."""
+    """Measure the process when empty, with sessions of one avatar, with one avatar per session, and empty again."""
     async with rig(30, environment) as running:
         ids = [f"a{number}" for number in range(sessions)]
         for number, avatar_id in enumerate(ids):
@@ -315,48 +317,55 @@ async def measure_memory(sessions: int, environment: dict[str, str]) -> MemoryFi
 
         async def emptied() -> int:
             await running.raise_to(0, ids)
-            await asyncio.sleep(_TIDIED_S)
+            await asyncio.sleep(_MEMORY_RETURNED_S)
             return running.memory_bytes()
 
-        await settled(1, ids[:1])  # what the first one brings along stays: libraries, working memory of the threads
+        await settled(1, ids[:1])  # warm-up: the first session loads libraries and thread buffers, which stay
         empty = await emptied()
         one = await settled(1, ids[:1])
         of_one_avatar = await settled(sessions, ids[:1])
         await emptied()
-        of_their_own = await settled(sessions, ids)
+        of_many_avatars = await settled(sessions, ids)
         left = await emptied()
     each = (of_one_avatar - one) / (sessions - 1)
-    return MemoryFigures(empty, round(each), round((of_their_own - of_one_avatar) / (sessions - 1)), left - empty)
+    return MemoryFigures(empty, round(each), round((of_many_avatars - of_one_avatar) / (sessions - 1)), left - empty)
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far (proc(5), fields 14 and 15)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def resident_bytes(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
-
-
-_ENGINE = click.option(
-    "--engine", type=click.Choice(["auto", "onnx", "torch", "warp"]), default="auto", show_default=True
+_BACKEND = click.option(
+    "--backend",
+    "--engine",  # the former name, still accepted
+    "backend",
+    type=click.Choice(["auto", "onnx", "torch", "warp"]),
+    default="auto",
+    show_default=True,
+    help="Backend that makes the faces. auto means onnx, or warp if the weights or onnxruntime are missing.",
 )
-_DEVICE = click.option("--device", default="cpu", show_default=True, help="Of the network.")
+_DEVICE = click.option(
+    "--device", default="cpu", show_default=True, help="Device that runs the network: cpu, cuda, cuda:1."
+)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 
 
 @click.command()
-@click.option("--fps", default="30,15", show_default=True, help="Packets a second of each speaker, one search each.")
-@click.option("--seconds", default=5.0, show_default=True, help="How long a level is measured.")
-@click.option("--settle", default=4.0, show_default=True, help="How long it runs before that.")
-@click.option("--most", default=256, show_default=True, help="Speakers to stop at.")
-@_ENGINE
+@click.option(
+    "--fps",
+    default="30,15",
+    show_default=True,
+    help="Packets a second of each speaker. Several rates, separated by commas, are searched one after the other.",
+)
+@click.option("--seconds", default=5.0, show_default=True, help="Seconds to measure each number of speakers.")
+@click.option("--settle", default=4.0, show_default=True, help="Seconds to wait before each measurement.")
+@click.option("--most", default=256, show_default=True, help="Largest number of speakers to try.")
+@_BACKEND
 @_DEVICE
 @_JSON
-def sessions(fps: str, seconds: float, settle: float, most: int, engine: str, device: str, as_json: bool) -> None:
-    """How many speakers hold: p99 of motion-to-packet below 100 ms, no frames lost."""
-    environment = {"MIEN_ENGINE": engine, "MIEN_DEVICE": device}
+def sessions(fps: str, seconds: float, settle: float, most: int, backend: str, device: str, as_json: bool) -> None:
+    """Find how many speakers one generator serves.
+
+    The generator serves a number of speakers (the level "holds") if the p99 of motion-to-packet is at most 100 ms and
+    every speaker gets at least 95 % of its frames.
+    """
+    environment = {"MIEN_FACE_BACKEND": backend, "MIEN_DEVICE": device}
     found = [asyncio.run(find_limit(int(rate), seconds, settle, most, environment)) for rate in fps.split(",")]
     if as_json:
         click.echo(json.dumps([asdict(one) for one in found]))
@@ -373,13 +382,20 @@ def sessions(fps: str, seconds: float, settle: float, most: int, engine: str, de
 
 
 @click.command()
-@click.option("--sessions", "count", default=8, show_default=True, type=click.IntRange(min=2))
-@_ENGINE
+@click.option(
+    "--sessions",
+    "count",
+    default=8,
+    show_default=True,
+    type=click.IntRange(min=2),
+    help="Number of sessions to run at once.",
+)
+@_BACKEND
 @_DEVICE
 @_JSON
-def memory(count: int, engine: str, device: str, as_json: bool) -> None:
-    """What a session and an avatar take of a generator's memory, and what is left when they have gone."""
-    figures = asyncio.run(measure_memory(count, {"MIEN_ENGINE": engine, "MIEN_DEVICE": device}))
+def memory(count: int, backend: str, device: str, as_json: bool) -> None:
+    """Measure the memory that a session and an avatar take in a generator, and what remains after they have ended."""
+    figures = asyncio.run(measure_memory(count, {"MIEN_FACE_BACKEND": backend, "MIEN_DEVICE": device}))
     if as_json:
         click.echo(json.dumps(asdict(figures)))
         return

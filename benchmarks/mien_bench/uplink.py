@@ -1,8 +1,9 @@
-"""`mien bench uplink`: packets that one core takes, ours beside a plain FastAPI WebSocket that reads JSON.
+"""`mien bench uplink`: motion packets that one core receives, compared with a plain FastAPI WebSocket that reads JSON.
 
-Both ways run here, one after the other, each in a process of its own with the same senders and the same embedded Redis.
-Ours is the gateway itself, with tokens, checks, leases and 128 binary bytes a packet; the plain one has an open socket
-a session, reads each packet as JSON into a model and publishes it. Measured is the server's own CPU time.
+The bench runs both servers one after the other, each in a separate process, with the same senders and the same
+embedded Redis. Ours is the real gateway, with tokens, checks, leases and 128 binary bytes a packet. The plain server
+has one open socket for each session, validates each packet as JSON and publishes it. The bench measures the CPU time
+of the server process.
 """
 
 from __future__ import annotations
@@ -11,14 +12,12 @@ import asyncio
 import json
 import os
 import secrets
-import socket
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import click
 import uvicorn
@@ -26,6 +25,7 @@ from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 from pydantic import BaseModel, Field
 from websockets.asyncio.client import ClientConnection, connect
 
+from mien_bench.process import cpu_seconds, free_port
 from mien_shared.bus.connection import open_redis
 from mien_shared.bus.embedded_redis import EmbeddedRedis
 from mien_shared.bus.messages import SessionRecord
@@ -41,7 +41,7 @@ _LEASE_MS = 3_600_000
 
 
 class PlainMotion(BaseModel):
-    """A packet as one would write it without thinking of its size."""
+    """A motion packet in plain JSON, not optimised for size."""
 
     sequence: int
     capture_ms: int
@@ -49,7 +49,7 @@ class PlainMotion(BaseModel):
 
 
 def plain_app(redis_url: str) -> FastAPI:
-    """The usual way: JSON in, validated, published as it is."""
+    """The usual way: receive JSON, validate it, publish it as JSON."""
     app = FastAPI()
     redis = open_redis(redis_url)
 
@@ -68,7 +68,7 @@ def plain_app(redis_url: str) -> FastAPI:
 
 @dataclass(frozen=True, slots=True)
 class WayFigures:
-    """One way of taking packets. core: the share of a core it took. bytes_per_packet: payload on the wire."""
+    """The result for one server. core: the share of one core that it used. bytes_per_packet: payload on the wire."""
 
     packets_per_s: float
     core: float
@@ -78,7 +78,7 @@ class WayFigures:
 
 @dataclass(frozen=True, slots=True)
 class UplinkFigures:
-    """ratio: packets a core-second, ours to the plain way's."""
+    """ratio: our packets per core-second divided by those of the plain server."""
 
     uplinks: int
     ours: WayFigures
@@ -87,7 +87,7 @@ class UplinkFigures:
 
 
 async def measure(uplinks: int, seconds: float) -> UplinkFigures:
-    """Both ways, one after the other."""
+    """Measure both servers, one after the other."""
     with EmbeddedRedis() as server:
         ours = await _measure_ours(server.url, uplinks, seconds)
         plain = await _measure_plain(server.url, uplinks, seconds)
@@ -95,7 +95,7 @@ async def measure(uplinks: int, seconds: float) -> UplinkFigures:
 
 
 async def _measure_ours(redis_url: str, uplinks: int, seconds: float) -> WayFigures:
-    secret, port = secrets.token_urlsafe(48), _free_port()
+    secret, port = secrets.token_urlsafe(48), free_port()
     motion = Keypoints.at_rest()
     with tempfile.TemporaryDirectory() as folder:
         environment = {
@@ -120,7 +120,7 @@ async def _measure_ours(redis_url: str, uplinks: int, seconds: float) -> WayFigu
 
 
 async def _measure_plain(redis_url: str, uplinks: int, seconds: float) -> WayFigures:
-    port = _free_port()
+    port = free_port()
     rows = [[round(float(value), 5) for value in row] for row in Keypoints.at_rest().rows()]
     headers: dict[str, dict[str, str]] = {f"s{number}": {} for number in range(uplinks)}
     command = ("-m", "mien_bench.uplink", redis_url, str(port))
@@ -141,7 +141,7 @@ async def _send(
     seconds: float,
     packet_of: Callable[[int], bytes | str],
 ) -> WayFigures:
-    """Thirty packets a second on every uplink, in turn; what the server spent on them."""
+    """Send thirty packets a second on every uplink, in turn, and measure the server's CPU time."""
     async with AsyncExitStack() as contexts:
         sockets: list[ClientConnection] = []
         for session_id, own in headers.items():
@@ -162,7 +162,7 @@ async def _send(
 
 @asynccontextmanager
 async def _serving(command: tuple[str, ...], environment: Mapping[str, str], port: int) -> AsyncIterator[int]:
-    """A server process, listening; its pid."""
+    """Run a server process; yields its pid when it listens."""
     process = await asyncio.create_subprocess_exec(sys.executable, *command, env={**os.environ, **environment})
     try:
         async with asyncio.timeout(_START_TIMEOUT_S):
@@ -180,24 +180,12 @@ async def _serving(command: tuple[str, ...], environment: Mapping[str, str], por
         await process.wait()
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far (proc(5), fields 14 and 15)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        return int(probe.getsockname()[1])
-
-
 @click.command()
-@click.option("--uplinks", default=100, show_default=True, help="Sockets, each with 30 packets a second.")
-@click.option("--seconds", default=5.0, show_default=True, help="How long each way is measured.")
+@click.option("--uplinks", default=100, show_default=True, help="Number of sockets; each sends 30 packets a second.")
+@click.option("--seconds", default=5.0, show_default=True, help="Seconds to measure each server.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def uplink(uplinks: int, seconds: float, as_json: bool) -> None:
-    """Packets that one core takes, beside a plain FastAPI WebSocket with JSON."""
+    """Measure how many motion packets one core receives, compared with a plain FastAPI WebSocket with JSON."""
     figures = asyncio.run(measure(uplinks, seconds))
     if as_json:
         click.echo(json.dumps(asdict(figures)))

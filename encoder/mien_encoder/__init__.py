@@ -1,1 +1,1 @@
-"""The encoder K: from a picture with a face to ten keypoints with their Jacobians, and the face's crop kept steady."""
+"""The encoder K: computes ten keypoints with Jacobians from a picture with a face, and keeps the face's crop steady."""

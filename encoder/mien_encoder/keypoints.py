@@ -1,4 +1,4 @@
-"""The encoder K in ONNX Runtime: a face crop in, ten keypoints with Jacobians out, and how likely it is a face."""
+"""The encoder K in ONNX Runtime: face crop in, ten keypoints with Jacobians and the probability of a face out."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from mien_encoder.crop import RgbArray
 from mien_encoder.model_file import EncoderFileError, NotAnEncoder, bundled_path, read_encoder
 from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
 
-#: Whoever loads an encoder meets its file's errors too.
+#: Includes the file errors, because code that loads an encoder has to handle them.
 __all__ = ["CROP_SIZE", "EncodedFace", "EncoderFileError", "KeypointEncoder", "bundled_path"]
 
-#: Side of the crop that the encoder looks at, pixels.
+#: Side of the encoder's input crop, in pixels.
 CROP_SIZE = 256
 
 _INPUT = "crops"
@@ -26,48 +26,48 @@ _OUTPUTS = ("points", "jacobians", "presence")
 
 @dataclass(frozen=True, slots=True)
 class EncodedFace:
-    """What the encoder says of one crop. presence: 0 to 1, how likely the crop shows a face framed as faces are."""
+    """The encoder's result for one crop. presence: 0 to 1, how likely the crop shows a correctly framed face."""
 
     keypoints: Keypoints
     presence: float
 
 
 class KeypointEncoder:
-    """The encoder, loaded once; one thread of the processor a call. May be used by several threads at a time.
+    """The encoder, loaded once. Each call uses one CPU thread; several threads may call it at the same time.
 
-    sha256: of the file it was loaded from, for logs and model listings.
+    sha256: of the loaded file, for logs and model listings.
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        """Load an encoder, the bundled one unless a file is named. Raises a model_file.EncoderFileError."""
+        """Load an encoder file, by default the bundled one. Raises a model_file.EncoderFileError."""
         path = bundled_path() if path is None else path
         model, manifest = read_encoder(path)
         self.sha256 = manifest.sha256
         options = ort.SessionOptions()
-        # A frame costs less than waking a second thread; many encoders and services share a machine.
+        # A frame takes less time than waking a second thread, and many encoders and services share a machine.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the runtime's own exceptions share no other base
-            raise NotAnEncoder(f"{path.name} is no model that ONNX Runtime can run") from error
+        except Exception as error:  # ONNX Runtime's exceptions have no other common base class
+            raise NotAnEncoder(f"{path.name} is not a model that ONNX Runtime can run") from error
         inputs = [(one.name, one.type, one.shape[1:]) for one in self._session.get_inputs()]
         outputs = tuple(one.name for one in self._session.get_outputs())
         if inputs != [(_INPUT, "tensor(uint8)", [CROP_SIZE, CROP_SIZE, 3])] or outputs != _OUTPUTS:
-            raise NotAnEncoder(f"{path.name} is a model, but no encoder of {CROP_SIZE}x{CROP_SIZE} crops")
+            raise NotAnEncoder(f"{path.name} is a model, but not an encoder for {CROP_SIZE}x{CROP_SIZE} crops")
 
     def encode(self, crop: RgbArray) -> EncodedFace:
-        """One crop, (256, 256, 3) RGB, framed as every crop is. ValueError if it has another shape."""
+        """Encode one crop, (256, 256, 3) uint8 RGB, framed by the convention. Raises ValueError for another shape."""
         return self.encode_all([crop])[0]
 
     def encode_all(self, crops: Sequence[RgbArray]) -> list[EncodedFace]:
-        """Several crops at once; empty for none. ValueError if one has another shape than (256, 256, 3)."""
+        """Encode several crops in one run; no crops give an empty list. Raises ValueError as encode does."""
         if not crops:
             return []
         for crop in crops:
             if crop.shape != (CROP_SIZE, CROP_SIZE, 3) or crop.dtype != np.uint8:
-                raise ValueError(f"a crop is ({CROP_SIZE}, {CROP_SIZE}, 3) uint8, not {crop.shape} {crop.dtype}")
+                raise ValueError(f"a crop must be ({CROP_SIZE}, {CROP_SIZE}, 3) uint8, not {crop.shape} {crop.dtype}")
         points, jacobians, presence = self._run(np.stack(crops))
         return [EncodedFace(Keypoints(points[i], jacobians[i]), float(presence[i])) for i in range(len(crops))]
 

@@ -1,4 +1,4 @@
-"""The encoder's file, and what is said of it beside it. Reading and checking it loads no runtime."""
+"""The encoder file and its manifest. Reading and checking them does not load ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -14,50 +14,50 @@ class EncoderFileError(RuntimeError):
 
 
 class EncoderFileMissing(EncoderFileError):
-    """A file is not there, or cannot be read."""
+    """A file does not exist or cannot be read."""
 
 
 class EncoderFileTruncated(EncoderFileError):
-    """The file is shorter, or longer, than the manifest beside it says."""
+    """The file is shorter or longer than its manifest says."""
 
 
 class EncoderFileTampered(EncoderFileError):
-    """The file's SHA-256 is not the manifest's."""
+    """The file's SHA-256 differs from the one in its manifest."""
 
 
 class NotAnEncoder(EncoderFileError):
-    """The file is no ONNX model, or a model of something else."""
+    """The file is not an ONNX model, or it is a model of something else, or its manifest is not valid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What is said of an encoder's file beside it, in FILE.json: its length and SHA-256."""
+    """Length and SHA-256 of an encoder file, stored next to it as FILE.json."""
 
     size_bytes: int
     sha256: str
 
     @classmethod
     def of(cls, model: bytes) -> Manifest:
-        """The manifest that fits a model's bytes."""
+        """The manifest for a model's bytes."""
         return cls(len(model), hashlib.sha256(model).hexdigest())
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
-        """Raises EncoderFileMissing, or NotAnEncoder where it is no manifest."""
+        """Raises EncoderFileMissing, or NotAnEncoder if the file is not a manifest."""
         try:
             values = json.loads(path.read_bytes())
             return cls(int(values["bytes"]), str(values["sha256"]))
         except OSError as error:
             raise EncoderFileMissing(f"the encoder's manifest {path.name} cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise NotAnEncoder(f"{path.name} is no manifest of an encoder") from error
+            raise NotAnEncoder(f"{path.name} is not the manifest of an encoder") from error
 
     def write(self, path: Path) -> None:
         """Write it as FILE.json."""
         path.write_text(json.dumps({"bytes": self.size_bytes, "sha256": self.sha256}, indent=1) + "\n")
 
     def check(self, name: str, model: bytes) -> None:
-        """Raises EncoderFileTruncated or EncoderFileTampered."""
+        """Compare a model's bytes with the manifest; raises EncoderFileTruncated or EncoderFileTampered."""
         if len(model) != self.size_bytes:
             raise EncoderFileTruncated(f"{name} has {len(model)} bytes, its manifest says {self.size_bytes}")
         digest = hashlib.sha256(model).hexdigest()
@@ -66,17 +66,17 @@ class Manifest:
 
 
 def manifest_path(model: Path) -> Path:
-    """Where a model's manifest lies: encoder.onnx has encoder.json."""
+    """Path of a model's manifest: encoder.json for encoder.onnx."""
     return model.with_suffix(".json")
 
 
 def bundled_path() -> Path:
-    """The encoder that comes with Mien."""
+    """Path of the encoder file that comes with Mien."""
     return Path(str(files(__package__))) / "weights" / "encoder.onnx"
 
 
 def read_encoder(path: Path) -> tuple[bytes, Manifest]:
-    """An encoder's file, checked against its manifest. Raises an EncoderFileError that says what is wrong."""
+    """Read an encoder file and check it against its manifest. Raises an EncoderFileError that says what is wrong."""
     manifest = Manifest.read(manifest_path(path))
     try:
         model = path.read_bytes()

@@ -1,8 +1,8 @@
-"""Keypoints steadied before they are sent: One-Euro, centred Savitzky-Golay, dead zones. Pure; time is passed in.
+"""Smoothing of keypoints before they are sent: One-Euro, centred Savitzky-Golay, dead zones. Pure; time is passed in.
 
-A smoother takes one (10, 6) array after another, rows of x, y, j00, j01, j10, j11, and gives one back for each. What it
-costs is declared: `delay_frames` is how many frames ago the face looked like what comes back. docs/judgement.md has
-jitter and lag of each, measured.
+A smoother takes one (10, 6) array for each frame, with rows of x, y, j00, j01, j10, j11, and returns a smoothed array.
+It declares its delay: the returned array belongs to the frame that came `delay_frames` earlier. docs/judgement.md
+lists the measured jitter and lag of each smoother.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ _SAVITZKY_GOLAY = np.array([-3, 12, 17, 12, -3], np.float64) / 35
 
 
 class UnsmoothableValue(ValueError):
-    """A value that no smoother takes, for it would stay in it: not finite, or of another shape than those before."""
+    """A value that a smoother rejects because it would corrupt its state: not finite, or its shape has changed."""
 
 
 class Smoother(Protocol):
-    """Steadies one stream of values of one shape.
+    """Smooths one stream of values of one shape.
 
-    delay_frames: the value returned belongs to the frame so many before the one passed in.
+    delay_frames: the returned value belongs to the frame this many frames before the one passed in.
     """
 
     @property
     def delay_frames(self) -> int: ...
 
     def filter(self, value: Values, time_s: float) -> Values:
-        """The smoothed value. A time that does not advance starts the stream afresh.
+        """The smoothed value. A time that does not advance restarts the stream.
 
-        Raises UnsmoothableValue, and is as if it had not been called.
+        Raises UnsmoothableValue; the state is then unchanged.
         """
 
     def reset(self) -> None:
-        """Forget the stream: what comes next has nothing to do with what came before."""
+        """Forget the stream; the next value starts a new one."""
 
 
 class Unsmoothed:
-    """Every value as it comes."""
+    """Returns every value unchanged."""
 
     delay_frames = 0
 
@@ -53,14 +53,15 @@ class Unsmoothed:
         return _checked(value, None)
 
     def reset(self) -> None:
-        """There is nothing to forget."""
+        """Does nothing: there is no state."""
 
 
 class OneEuro:
-    """One-Euro filter (Casiez, Roussel and Vogel 2012): steady at rest, quick when things move.
+    """One-Euro filter (Casiez, Roussel and Vogel 2012): steady at rest, fast during motion.
 
     min_cutoff_hz: the cutoff at rest. beta: how much the cutoff rises, in Hz, for a speed of one unit a second.
-    Its lag is no whole number of frames: about one at rest, less the faster things move.
+    speed_cutoff_hz: the cutoff of the speed estimate. The lag is not a whole number of frames: about one frame at rest,
+    less during fast motion.
     """
 
     delay_frames = 0
@@ -91,9 +92,9 @@ class OneEuro:
 class SavitzkyGolay:
     """Five-point cubic Savitzky-Golay, centred: the smoothing of the 3D-avatar paper (Liu, Chen and Tian 2021).
 
-    Keeps peaks that a low pass flattens, for two frames of delay; at the window's end it would cost none and hardly
-    smooth (the newest sample would weigh 0.986). Frames are taken as evenly spaced; a stream begins as if its first
-    value had stood still before.
+    It keeps peaks that a low pass flattens, and delays by two frames. Evaluated at the end of the window instead, it
+    would have no delay, but would hardly smooth (the newest sample would have the weight 0.986). Frames are assumed to
+    be evenly spaced. A new stream starts as if its first value had been constant before.
     """
 
     delay_frames = 2
@@ -115,12 +116,13 @@ class SavitzkyGolay:
 
 
 class DeadZones:
-    """Holds each keypoint quite still while it hardly moves, behind another smoother.
+    """Holds each keypoint exactly still while it hardly moves. Runs after the `inner` smoother.
 
-    A keypoint is a row of the value; its motion is the larger of its points' in `point_radius` and its Jacobian's in
-    `jacobian_radius`. Held, it is let go once it has moved by more than 1 (the zone). Moving, it is held again once it
-    has stayed within `still` for `still_s` (the hysteresis). What held it back on being let go, at most one radius, is
-    given back over `catch_up_s`, so that nothing jumps.
+    A keypoint is a row of the value. Its motion is the larger of two distances: of its point, in units of
+    `point_radius`, and of its Jacobian, in units of `jacobian_radius`. A held keypoint is released when it has moved by
+    more than 1 (the zone). A released keypoint is held again when it has stayed within `still` for `still_s` (the
+    hysteresis). At release, the shown value is up to one radius behind; this offset decays with the time constant
+    `catch_up_s`, so that nothing jumps.
     """
 
     def __init__(
@@ -140,7 +142,7 @@ class DeadZones:
         self._time_s = 0.0
         self._offset = np.zeros((NUM_KEYPOINTS, 6))
         self._held = np.zeros(NUM_KEYPOINTS, bool)
-        self._around = np.zeros((NUM_KEYPOINTS, 6))
+        self._anchor = np.zeros((NUM_KEYPOINTS, 6))
         self._still_since_s = np.zeros(NUM_KEYPOINTS)
 
     @property
@@ -149,40 +151,40 @@ class DeadZones:
 
     def filter(self, value: Values, time_s: float) -> Values:
         if np.shape(value) != (NUM_KEYPOINTS, 6):
-            raise UnsmoothableValue(f"dead zones want ten rows of six values, not an array of shape {np.shape(value)}")
+            raise UnsmoothableValue(f"dead zones need ten rows of six values, not an array of shape {np.shape(value)}")
         value = self._inner.filter(value, time_s)
         elapsed_s = time_s - self._time_s
         self._time_s = time_s
         if self._shown is None or elapsed_s <= 0:
-            self._shown, self._around = value.copy(), value.copy()
+            self._shown, self._anchor = value.copy(), value.copy()
             self._offset[:], self._held[:], self._still_since_s[:] = 0, False, time_s
             return value
-        self._let_go(value)
+        self._release(value)
         self._offset *= np.where(self._held, 1.0, np.exp(-elapsed_s / self._catch_up_s))[:, None]
         self._shown = np.where(self._held[:, None], self._shown, value + self._offset)
-        self._hold_what_is_still(value, time_s)
+        self._hold_still_keypoints(value, time_s)
         return self._shown.copy()
 
     def reset(self) -> None:
         self._inner.reset()
         self._shown = None
 
-    def _let_go(self, value: Values) -> None:
+    def _release(self, value: Values) -> None:
         assert self._shown is not None
         distance = self._distance(value, self._shown)
         released = self._held & (distance > 1)
-        # The zone's edge is what is kept of the difference: beyond it a blink shows in its first frame.
+        # Only one zone radius of the difference stays as offset, so the first frame of a blink shows at once.
         self._offset[released] = ((self._shown - value) / np.maximum(distance, 1)[:, None])[released]
         self._held &= ~released
 
-    def _hold_what_is_still(self, value: Values, time_s: float) -> None:
-        moved = self._held | (self._distance(value, self._around) > self._still)
-        self._around[moved] = value[moved]
+    def _hold_still_keypoints(self, value: Values, time_s: float) -> None:
+        moved = self._held | (self._distance(value, self._anchor) > self._still)
+        self._anchor[moved] = value[moved]
         self._still_since_s[moved] = time_s
         self._held |= time_s - self._still_since_s >= self._still_s
 
     def _distance(self, value: Values, other: Values) -> Values:
-        """(10,) how far each keypoint is from another place, 1 at the edge of its zone."""
+        """(10,) distance of each keypoint between two values; 1 is the radius of the zone."""
         scaled = (value - other) / self._radii
         points, jacobians = np.linalg.norm(scaled[:, :2], axis=1), np.linalg.norm(scaled[:, 2:], axis=1)
         return np.asarray(np.maximum(points, jacobians))
@@ -191,13 +193,13 @@ class DeadZones:
 def _checked(value: Values, before: Values | None) -> Values:
     value = np.array(value, np.float64)
     if not np.isfinite(value).all():
-        raise UnsmoothableValue("a value to smooth is not finite")
+        raise UnsmoothableValue("the value to smooth is not finite")
     if before is not None and value.shape != before.shape:
-        raise UnsmoothableValue(f"a value to smooth has the shape {value.shape}, those before it {before.shape}")
+        raise UnsmoothableValue(f"the value to smooth has shape {value.shape}, the previous one {before.shape}")
     return value
 
 
 def _share(cutoff_hz: Values | float, elapsed_s: float) -> Values:
-    """The newest sample's share in a first-order low pass."""
+    """The weight of the newest sample in a first-order low pass."""
     turns = 2 * np.pi * np.asarray(cutoff_hz) * elapsed_s
     return np.asarray(turns / (turns + 1))

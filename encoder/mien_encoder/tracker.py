@@ -1,4 +1,4 @@
-"""A face found once and then followed from its own keypoints, in a crop that keeps still while the face does."""
+"""Finds a face once and then follows it by its keypoints, in a crop that stays still while the face hardly moves."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ from mien_encoder.finder import FaceFinder
 from mien_encoder.keypoints import CROP_SIZE, KeypointEncoder
 from mien_shared.keypoints import FaceKeypoint, Keypoints
 
-#: Presence at which a face that was lost counts as found, and below which one that is followed counts as lost.
+#: From FOUND_PRESENCE on a searched face counts as found; below LOST_PRESENCE a followed face counts as not seen.
 FOUND_PRESENCE = 0.6
 LOST_PRESENCE = 0.3
-#: Below LOST_PRESENCE for this long: a hand across the face, a blur. Until then its last keypoints stand.
+#: A face that is not seen for longer than this is lost. Until then (a hand over the face, blur) its last keypoints are
+#: used.
 LOST_AFTER_S = 0.15
-#: How often MTCNN looks while there is no face: it costs tens of milliseconds.
+#: Time between two MTCNN searches while there is no face; a search takes tens of milliseconds.
 SEARCH_INTERVAL_S = 0.4
 
-#: The box follows only what leaves this zone, in parts of its size: a talking head never does.
+#: The box starts to move when the face's shift or the log of its growth exceeds these limits, as shares of the box
+#: size. A talking head never does.
 SHIFT_DEAD_ZONE = 0.1
 SCALE_DEAD_ZONE = 0.12
-#: Once it moves, the box goes to where the face is, smoothly: the share of the way that is left after a second.
-_LEFT_AFTER_S = 0.02
-#: It stops when this near, in parts of its size.
+#: A moving box approaches the face smoothly: this share of the distance remains after one second.
+_REMAINING_AFTER_1_S = 0.02
+#: The box stops when the remaining shift and growth are below this, as shares of its size.
 _ARRIVED = 0.01
-#: A smaller crop holds no face that could be told apart.
+#: In a smaller crop a face cannot be recognised.
 _SMALLEST_BOX_PX = 32.0
 
 _LAYOUT: Points = np.array([TEN_KEYPOINTS[keypoint] for keypoint in FaceKeypoint])
-#: The keypoints that neither speech nor a blink moves much: what the box follows.
+#: The box follows these keypoints, which neither speech nor a blink moves much.
 _STEADY = [
     FaceKeypoint.LEFT_BROW,
     FaceKeypoint.RIGHT_BROW,
@@ -45,7 +47,7 @@ _STEADY = [
 
 @dataclass(frozen=True, slots=True)
 class TrackedFace:
-    """One frame's face. keypoints: in the coordinates of `box`, the crop in the picture's pixels. presence: 0 to 1."""
+    """The face of one frame. box: its crop in the picture's pixels. keypoints: in that crop. presence: 0 to 1."""
 
     keypoints: Keypoints
     box: CropSquare
@@ -53,10 +55,10 @@ class TrackedFace:
 
 
 def framing_of(keypoints: Keypoints, box: CropSquare) -> CropSquare:
-    """The crop that the framing convention gives a face whose keypoints lie so in `box`.
+    """The crop for a face according to the framing convention, computed from its keypoints in `box`.
 
-    A similarity takes the measured layout to the steady keypoints; where it takes the crop's centre and half side is
-    the new crop. Rotation is left out: crops are upright.
+    A similarity maps the measured layout to the steady keypoints. The same similarity maps the layout's crop to the new
+    crop. Rotation is ignored, because crops are upright.
     """
     found = keypoints.points[_STEADY].astype(np.float64)
     matrix, offset = similarity(_LAYOUT[_STEADY], found)
@@ -67,7 +69,7 @@ def framing_of(keypoints: Keypoints, box: CropSquare) -> CropSquare:
 
 
 class FaceTracker:
-    """Follows the largest face of a moving picture. Not for two threads at a time."""
+    """Follows the largest face of a video. Not thread-safe."""
 
     def __init__(self, encoder: KeypointEncoder, finder: FaceFinder) -> None:
         self._encoder = encoder
@@ -76,13 +78,13 @@ class FaceTracker:
         self._moving = False
         self._last: TrackedFace | None = None
         self._seen_at_s = 0.0
-        self._looked_at_s = float("-inf")
+        self._searched_at_s = float("-inf")
 
     def find(self, rgb: RgbArray, time_s: float) -> TrackedFace | None:
-        """The face in the next picture, (H, W, 3) RGB, captured at time_s on a clock that does not run back.
+        """The face in the next picture, (H, W, 3) RGB, captured at time_s on a clock that never runs backwards.
 
-        None while there is no face. A face that cannot be seen for a moment keeps its last keypoints, with the low
-        presence that was found.
+        None while there is no face. A face that is hidden for a moment keeps its last keypoints and gets the low
+        presence that the encoder reports.
         """
         if self._box is None or self._last is None:
             return self._search(rgb, time_s)
@@ -98,29 +100,29 @@ class FaceTracker:
         return face
 
     def _search(self, rgb: RgbArray, time_s: float) -> TrackedFace | None:
-        if time_s - self._looked_at_s < SEARCH_INTERVAL_S:
+        if time_s - self._searched_at_s < SEARCH_INTERVAL_S:
             return None
-        self._looked_at_s = time_s
+        self._searched_at_s = time_s
         for face in self._finder.find(rgb):  # largest first
-            tracked = self._looked_at_closely(rgb, CropSquare.around(crop_wish(face)))
+            tracked = self._refined(rgb, CropSquare.around(crop_wish(face)))
             if tracked is not None:
                 self._box, self._last, self._seen_at_s, self._moving = tracked.box, tracked, time_s, False
                 return tracked
         return None
 
-    def _looked_at_closely(self, rgb: RgbArray, box: CropSquare) -> TrackedFace | None:
-        """A found face in the crop that its own keypoints ask for: MTCNN's box is uncertain by a tenth of its size."""
+    def _refined(self, rgb: RgbArray, box: CropSquare) -> TrackedFace | None:
+        """A detected face in a crop corrected by its keypoints: MTCNN's box is uncertain by a tenth of its size."""
         first = self._encoder.encode(cut(rgb, box, CROP_SIZE))
         if first.presence < FOUND_PRESENCE:
             return None
         box = framing_of(first.keypoints, box)
-        if not _holds_picture(box, rgb.shape[1], rgb.shape[0]):
+        if not _is_usable(box, rgb.shape[1], rgb.shape[0]):
             return None
         seen = self._encoder.encode(cut(rgb, box, CROP_SIZE))
         return TrackedFace(seen.keypoints, box, seen.presence) if seen.presence >= FOUND_PRESENCE else None
 
     def _follow(self, face: TrackedFace, elapsed_s: float, width: int, height: int) -> None:
-        """Where the next picture's crop lies."""
+        """Set the crop for the next picture."""
         target = framing_of(face.keypoints, face.box)
         box = face.box
         shift = (
@@ -136,12 +138,12 @@ class FaceTracker:
         elif shift < _ARRIVED and growth < _ARRIVED:
             self._moving = False
         if self._moving:
-            box = box.towards(target, 1 - _LEFT_AFTER_S ** max(elapsed_s, 0.0))
-        self._box = box if _holds_picture(box, width, height) else None
+            box = box.towards(target, 1 - _REMAINING_AFTER_1_S ** max(elapsed_s, 0.0))
+        self._box = box if _is_usable(box, width, height) else None
 
 
-def _holds_picture(box: CropSquare, width: int, height: int) -> bool:
-    """Whether a crop is large enough, no larger than a picture full of face needs, and its centre in the picture."""
+def _is_usable(box: CropSquare, width: int, height: int) -> bool:
+    """Whether a crop is large enough, not larger than twice the picture, and has its centre in the picture."""
     centre_x, centre_y = box.x + box.size / 2, box.y + box.size / 2
     fits = _SMALLEST_BOX_PX <= box.size <= 2 * max(width, height)
     return fits and 0 <= centre_x <= width and 0 <= centre_y <= height

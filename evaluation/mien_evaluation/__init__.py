@@ -1,1 +1,1 @@
-"""How near a face generator comes to whom it shows: `mien model evaluate` measures it, `animate` lets it be seen."""
+"""Quality of face generators: `mien model evaluate` measures it, `mien model animate` writes a video to look at."""

@@ -1,4 +1,4 @@
-"""Clips and pictures, read and written. No networks here."""
+"""Reads and writes clips and pictures. Uses no neural network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from mien_encoder.crop import CropSquare
 from mien_generator.face.contract import RgbArray
 
-#: What a folder of pictures is taken to run at: VoxCeleb's rate, to which FOMM's preparation of it keeps.
+#: Frame rate assumed for a folder of pictures: VoxCeleb's rate, which FOMM's preprocessing keeps.
 FOLDER_RATE = Fraction(25)
 PICTURES = (".png", ".jpg", ".jpeg")
 CLIPS = (".mp4", ".mpg", ".mov", ".mkv", ".webm", ".avi", ".gif")
@@ -27,7 +27,7 @@ class ClipError(ValueError):
 
 def read_picture(path: Path) -> RgbArray:
     """(H, W, 3) uint8 RGB."""
-    # imdecode, not imread: a name that is not ASCII, or a missing file, is then an error with a text.
+    # imdecode, not imread: reading the file here gives a clear error for a missing file and allows non-ASCII names.
     data = np.frombuffer(path.read_bytes(), np.uint8)
     bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if bgr is None:
@@ -47,7 +47,7 @@ def clip_rate(path: Path) -> Fraction:
 
 
 def clip_length(path: Path) -> int:
-    """How many frames a clip has, by its packets: a damaged one may decode to fewer."""
+    """Number of frames in a clip, counted from its packets; a damaged clip may decode to fewer."""
     if path.is_dir():
         return len(_pictures_in(path))
     try:
@@ -58,7 +58,7 @@ def clip_length(path: Path) -> int:
 
 
 def clip_pictures(path: Path) -> Iterator[RgbArray]:
-    """Every frame, whole, (H, W, 3) uint8 RGB."""
+    """Every frame, uncropped, (H, W, 3) uint8 RGB."""
     if path.is_dir():
         yield from map(read_picture, _pictures_in(path))
         return
@@ -71,33 +71,33 @@ def clip_pictures(path: Path) -> Iterator[RgbArray]:
 
 
 def is_clip(path: Path) -> bool:
-    """Whether a name in a folder is taken for a clip."""
+    """Whether a path is a clip: a file with a video's extension, or a folder that contains pictures."""
     return bool(_pictures_in(path)) if path.is_dir() else path.suffix.lower() in CLIPS
 
 
 def parse_square(text: str) -> CropSquare:
-    """From `X,Y,SIZE` in whole pixels."""
+    """The square from a text `X,Y,SIZE` in whole pixels; raises ClipError."""
     try:
         x, y, size = (int(part) for part in text.split(","))
     except ValueError as error:
-        raise ClipError(f"a crop is X,Y,SIZE in whole pixels, not {text!r}") from error
+        raise ClipError(f"a crop must be X,Y,SIZE in whole pixels, not {text!r}") from error
     return CropSquare(x, y, size)
 
 
 def within(square: CropSquare, rgb: RgbArray) -> CropSquare:
-    """The square, if it lies in the picture; raises ClipError if not."""
+    """The square, if it lies inside the picture; otherwise raises ClipError."""
     height, width = rgb.shape[:2]
     x, y, size = square.x, square.y, square.size
     if size < 1 or x < 0 or y < 0 or x + size > width or y + size > height:
-        raise ClipError(f"crop {x:g},{y:g},{size:g} does not lie in a picture of {width}x{height}")
+        raise ClipError(f"crop {x:g},{y:g},{size:g} is not inside the picture of {width}x{height}")
     return square
 
 
 class ClipWriter:
-    """Writes RGB pictures of one even size as H.264 in an mp4, labelled as synthetic.
+    """Writes RGB pictures of one size (even width and height) as H.264 in an mp4, labelled as synthetic.
 
-    A context manager: what it was writing when an exception came is removed. Raises OSError where nothing can be
-    written, ClipError where nothing was.
+    A context manager: it removes the file if an exception leaves the block. Raises OSError if the file cannot be
+    written, ClipError if no picture was written.
     """
 
     def __init__(self, path: Path, rate: Fraction) -> None:
@@ -122,7 +122,7 @@ class ClipWriter:
         if not whole:
             self._path.unlink()
         if error is None and not whole:
-            raise ClipError(f"{self._path.name} would hold no frame")
+            raise ClipError(f"{self._path.name} was not written: it would have no frames")
 
     def write(self, rgb: RgbArray) -> None:
         """Append one picture."""
@@ -141,7 +141,7 @@ class ClipWriter:
 
 def _video(container: av.container.InputContainer, path: Path) -> av.VideoStream:
     if not container.streams.video:
-        raise ClipError(f"{path.name} holds no video")
+        raise ClipError(f"{path.name} has no video stream")
     return container.streams.video[0]
 
 

@@ -1,8 +1,8 @@
-"""The instruments: dlib's 68 landmarks and its identity network, both on CPU and neither any part of the system.
+"""The instruments of the evaluation: dlib's 68 landmarks and its identity network. Both run on the CPU.
 
-They are chosen for being independent of what they judge: the encoder's teacher is another detector. The models come
-from the package face_recognition_models. The landmark model was trained on iBUG 300-W, whose licence excludes
-commercial use: it measures here and is neither shipped nor needed to run anything (docs/evaluation.md).
+Neither is a part of the system. They are independent of the models that they judge: the encoder's teacher is another
+detector. The models come from the package face_recognition_models. The landmark model was trained on iBUG 300-W, whose
+licence excludes commercial use. It is used only to measure; Mien neither ships it nor needs it (docs/evaluation.md).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import numpy as np
 
 from mien_evaluation.metrics import Points, ReadFace, RgbArray, l1
 
-#: Side of the picture that faces are looked for in, and the unit of landmarks, as in the paper.
+#: Side of the picture in which the detector searches for faces. Landmarks are in its pixels, as in the paper.
 MEASURED_SIDE = 256
-#: dlib reports landmarks in whole pixels. On a picture this many times larger that grain is a quarter of a pixel, and
-#: what two JPEGs of one picture differ by falls from 0.47 to 0.33 pixels (four clips, 100 frames).
+#: dlib reports landmarks in whole pixels. On a picture this many times larger, the step is a quarter of a pixel, and
+#: the difference between two JPEGs of one picture falls from 0.47 to 0.33 pixels (four clips, 100 frames).
 _MAGNIFIED = 4
 
 _MODELS_PACKAGE = "face_recognition_models"
@@ -31,13 +31,13 @@ _IDENTITY_MODEL = "dlib_face_recognition_resnet_model_v1.dat"
 
 
 class EvaluationPartMissing(RuntimeError):
-    """What evaluation measures with is not installed; the text says how to get it."""
+    """A package or model that the evaluation needs is not installed; the text says how to install it."""
 
 
 class FaceReader:
-    """Reads landmarks, and identities where asked, from face crops. Not for two threads at a time.
+    """Reads landmarks, and identities if wanted, from face crops. Not thread-safe.
 
-    Loading takes about a second and 120 MB. Reading a picture takes 10 ms, with its identity 90 ms.
+    Loading takes about one second and 120 MB. Reading a picture takes 10 ms, or 90 ms with the identity.
     """
 
     def __init__(self, *, identity: bool = True) -> None:
@@ -48,7 +48,7 @@ class FaceReader:
         self._identity = self._dlib.face_recognition_model_v1(str(_model(_IDENTITY_MODEL))) if identity else None
 
     def read(self, rgb: RgbArray) -> ReadFace | None:
-        """The largest face of a square RGB picture of any size; None where there is none."""
+        """The largest face of a square RGB picture of any size; None if there is no face."""
         small = _at_side(rgb, MEASURED_SIDE)
         found = self._faces(small)
         if not found:
@@ -63,7 +63,7 @@ class FaceReader:
 
 
 def instruments() -> dict[str, str]:
-    """What measures, by name and version, to be told with every figure."""
+    """Names and versions of the instruments, to be reported with every figure."""
     dlib, models = importlib.metadata.version("dlib-bin"), importlib.metadata.version(_MODELS_PACKAGE)
     origin = f"dlib {dlib}, {_MODELS_PACKAGE} {models}"
     return {
@@ -75,8 +75,8 @@ def instruments() -> dict[str, str]:
 def l1_and_akd(generated: RgbArray, driving: RgbArray) -> tuple[float, float]:
     """L1 and AKD (pixels at 256) of two batches of pictures, (N, S, S, 3) uint8 RGB: for a training loop.
 
-    AKD is the mean over the pairs in which both have a face, NaN where none has. Takes 20 ms a pair; the detector is
-    loaded on the first call and kept. Raises EvaluationPartMissing.
+    AKD is the mean over the pairs in which both pictures have a face, or NaN if there is no such pair. One pair takes
+    20 ms. The first call loads the detector and keeps it. Raises EvaluationPartMissing.
     """
     reader = face_reader(identity=False)
     distances = []
@@ -89,7 +89,7 @@ def l1_and_akd(generated: RgbArray, driving: RgbArray) -> tuple[float, float]:
 
 @cache
 def face_reader(*, identity: bool = True) -> FaceReader:
-    """A FaceReader, loaded on the first call; raises EvaluationPartMissing."""
+    """The FaceReader, created by the first call and then kept; raises EvaluationPartMissing."""
     return FaceReader(identity=identity)
 
 
@@ -101,10 +101,10 @@ def _dlib() -> Any:
 
 
 def _model(name: str) -> Path:
-    # Looked for, not imported: the package's own code wants pkg_resources, which newer setuptools no longer has.
+    # The package is located, not imported: its code needs pkg_resources, which newer setuptools no longer has.
     try:
         spec = find_spec(_MODELS_PACKAGE)
-    except ValueError:  # what find_spec makes of a module that is None
+    except ValueError:  # find_spec raises it if sys.modules holds None for the package
         spec = None
     folders = (spec.submodule_search_locations if spec else None) or []
     for folder in folders:
@@ -114,7 +114,7 @@ def _model(name: str) -> Path:
 
 
 def _missing(part: str) -> str:
-    return f"evaluation measures with {part}, which is not installed: pip install 'mien-evaluation[instruments]'"
+    return f"evaluation needs {part}, which is not installed: pip install 'mien-evaluation[instruments]'"
 
 
 def _at_side(rgb: RgbArray, side: int) -> RgbArray:

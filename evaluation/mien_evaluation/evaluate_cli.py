@@ -1,4 +1,4 @@
-"""`mien model evaluate` and `mien model animate`. Importing this needs neither torch nor dlib."""
+"""`mien model evaluate` and `mien model animate`. Importing this module needs neither torch nor dlib."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from mien_evaluation.keypoints import (
 from mien_evaluation.metrics import Scores, rounded
 from mien_evaluation.reenactment import ClipScores, DrivingClip, Motion, measured, over_identities
 from mien_evaluation.sheet import Sheet
-from mien_generator.face.build import EngineUnavailable, make_ladder
+from mien_generator.face.build import BackendUnavailable, portrait_ladder
 from mien_generator.face.contract import AvatarFace, FaceGenerator
 from mien_generator.face.fomm.config import ConfigError
 from mien_generator.face.fomm.weights import StoredWeights, WeightsError
@@ -60,51 +60,84 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _EITHER = click.Path(exists=True, path_type=Path)
 _OUT = click.Path(dir_okay=False, writable=True, path_type=Path)
 
-_ENGINES: tuple[str, ...] = get_args(GeneratorSettings.model_fields["engine"].annotation)
+_BACKENDS: tuple[str, ...] = get_args(GeneratorSettings.model_fields["face_backend"].annotation)
 _PRECISIONS: tuple[str, ...] = get_args(GeneratorSettings.model_fields["precision"].annotation)
-_DEFAULT_ENGINE: str = GeneratorSettings.model_fields["engine"].default
+_DEFAULT_BACKEND: str = GeneratorSettings.model_fields["face_backend"].default
 _WARP = "warp"
 
 KeypointSource = Literal["encoder", "weights"]
 
-#: What this can end in besides a result; each one's text says what is wrong.
-_ERRORS = (ClipError, ConfigError, EncoderFileError, EngineUnavailable, EvaluationPartMissing, WeightsError, OSError)
+#: Errors that a command reports to the user; the text of each says what is wrong.
+_ERRORS = (ClipError, ConfigError, EncoderFileError, BackendUnavailable, EvaluationPartMissing, WeightsError, OSError)
 
-_engine = click.option("--engine", type=click.Choice(_ENGINES), default=_DEFAULT_ENGINE, show_default=True)
-_weights = click.option("--weights", type=_FILE, help="The engine's weights file. Default: those that come with Mien.")
-_device = click.option("--device", default="cpu", show_default=True, help="Where the network runs: cpu, cuda, cuda:1.")
-_precision = click.option("--precision", type=click.Choice(_PRECISIONS), default="float32", show_default=True)
+_backend = click.option(
+    "--backend",
+    "--engine",  # its name before
+    "backend",
+    type=click.Choice(_BACKENDS),
+    default=_DEFAULT_BACKEND,
+    show_default=True,
+    help="Backend that makes the faces. auto means onnx, or warp if the weights or onnxruntime are missing.",
+)
+_weights = click.option("--weights", type=_FILE, help="Weights file of the backend. Default: the bundled weights.")
+_device = click.option(
+    "--device", default="cpu", show_default=True, help="Device that runs the network: cpu, cuda, cuda:1."
+)
+_precision = click.option(
+    "--precision",
+    type=click.Choice(_PRECISIONS),
+    default="float32",
+    show_default=True,
+    help="Number format in which the network computes.",
+)
 _keypoints = click.option(
     "--keypoints",
     type=click.Choice(get_args(KeypointSource)),
-    help="Who finds keypoints: Mien's encoder, or the detector in the weights. Default: the weights' where they have "
-    "one, since a network is driven by the keypoints it was trained with.",
+    help="Source of the keypoints: Mien's encoder, or the keypoint detector in the weights file. Default: the detector "
+    "if the weights have one, because a network needs the keypoints that it was trained with; otherwise the encoder.",
 )
 
 
 @click.command()
-@click.option("--clip", "clips", type=_EITHER, multiple=True, help="A video, or a folder of pictures. Several may be.")
-@click.option("--folder", type=_FOLDER, help="Every clip in this folder.")
-@click.option("--labelled", type=_FOLDER, multiple=True, help="A set of `mien_landmarks label`, or a folder of sets.")
-@click.option("--size", type=click.Choice(["256", "384"]), default="256", show_default=True)
-@_engine
+@click.option(
+    "--clip", "clips", type=_EITHER, multiple=True, help="A video or a folder of pictures. Repeat for several clips."
+)
+@click.option("--folder", type=_FOLDER, help="Folder of clips; every clip in it is measured.")
+@click.option(
+    "--labelled",
+    type=_FOLDER,
+    multiple=True,
+    help="A set written by `mien_landmarks label`, or a folder of such sets. Repeat for several.",
+)
+@click.option(
+    "--size", type=click.Choice(["256", "384"]), default="256", show_default=True, help="Side of the faces, in pixels."
+)
+@_backend
 @_weights
 @_device
 @_precision
 @_keypoints
-@click.option("--motion", type=click.Choice(get_args(Motion)), default="absolute", show_default=True)
-@click.option("--cropped", is_flag=True, help="The clips are face crops already: take them whole.")
-@click.option("--every", type=click.IntRange(min=1), default=1, show_default=True, help="Take every so many-th frame.")
-@click.option("--sheet", type=_OUT, help="A PNG to write: driving frames and what was made of them (one clip).")
+@click.option(
+    "--motion",
+    type=click.Choice(get_args(Motion)),
+    default="absolute",
+    show_default=True,
+    help="absolute: send the driving keypoints as they are. relative: send their change since the first frame.",
+)
+@click.option("--cropped", is_flag=True, help="The clips are already face crops: use the whole frames.")
+@click.option(
+    "--every", type=click.IntRange(min=1), default=1, show_default=True, help="Measure only every N-th frame."
+)
+@click.option("--sheet", type=_OUT, help="PNG file to write: driving frames and results in rows (one clip only).")
 @click.option("--columns", type=click.IntRange(min=1), default=8, show_default=True, help="Frames on the sheet.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def evaluate(
     *,
     clips: tuple[Path, ...],
     folder: Path | None,
     labelled: tuple[Path, ...],
     size: str,
-    engine: str,
+    backend: str,
     weights: Path | None,
     device: str,
     precision: str,
@@ -116,10 +149,11 @@ def evaluate(
     columns: int,
     as_json: bool,
 ) -> None:
-    """Self-reenactment from the first frame: L1, AKD and AED of the engine, of warp and of the still first frame.
+    """Measure self-reenactment from the first frame: L1, AKD and AED of the backend, of warp and of the still frame.
 
-    Clips of one person count as one in the mean; whom a clip shows is read from its name. A clip that cannot be
-    measured is reported and the rest go on; only where none can the status is 1.
+    Clips of one person count as one in the mean. The person is known from the clip's name, or from meta.json in a
+    labelled set. If a clip cannot be measured, the command reports it and continues with the others. The exit status is
+    1 only if no clip was measured.
     """
     pixels = int(size)
     films = [*clips, *_clips_in(folder)]
@@ -130,8 +164,8 @@ def evaluate(
         raise click.UsageError("--sheet shows one clip")
     try:
         reader = face_reader()
-        faces = _engines(engine, weights, pixels, device, precision)
-        found_by = _keypoint_source(engine, weights, keypoints) if films else None
+        faces = _backends(backend, weights, pixels, device, precision)
+        found_by = _keypoint_source(backend, weights, keypoints) if films else None
         finder = _finder(found_by, weights, device) if found_by else None
         framing = _framing(finder, cropped) if finder else None
     except _ERRORS as error:
@@ -150,32 +184,40 @@ def evaluate(
     if not results:
         raise click.exceptions.Exit(1)
     if as_json:
-        told = {"size": pixels, "keypoints": found_by or "labels", "motion": motion, "every": every}
-        click.echo(json.dumps(told | instruments() | _results_json(results, failed), indent=2))
+        setup = {"size": pixels, "keypoints": found_by or "labels", "motion": motion, "every": every}
+        click.echo(json.dumps(setup | instruments() | _results_json(results, failed), indent=2))
     else:
         click.echo(_results_table(results))
 
 
 @click.command()
-@click.option("--source", type=_FILE, required=True, help="The picture to animate.")
-@click.option("--driving", type=_EITHER, required=True, help="A clip, or a motion track (.motion).")
-@click.option("--out", type=_OUT, required=True, help="The mp4 to write.")
-@_engine
+@click.option("--source", type=_FILE, required=True, help="Picture to animate.")
+@click.option("--driving", type=_EITHER, required=True, help="Clip or motion track (.motion) that moves the picture.")
+@click.option("--out", type=_OUT, required=True, help="mp4 file to write.")
+@_backend
 @_weights
-@click.option("--size", type=click.Choice(["256", "384"]), default="384", show_default=True)
+@click.option(
+    "--size", type=click.Choice(["256", "384"]), default="384", show_default=True, help="Side of the face, in pixels."
+)
 @_device
 @_precision
 @_keypoints
-@click.option("--crop", metavar="X,Y,SIZE", help="Square of the source picture. Default: around its face.")
-@click.option("--driving-crop", metavar="X,Y,SIZE", help="Square of the clip. Default: around its face, following it.")
-@click.option("--record", type=_FILE, help="A stored avatar's record: its crop and its keypoints.")
-@click.option("--result-only", is_flag=True, help="Leave source and driving picture out of the mp4.")
+@click.option(
+    "--crop", metavar="X,Y,SIZE", help="Square of the source picture to use. Default: a square around the face."
+)
+@click.option(
+    "--driving-crop",
+    metavar="X,Y,SIZE",
+    help="Square of the clip to use. Default: a square around the face; with --keypoints encoder it follows the face.",
+)
+@click.option("--record", type=_FILE, help="Record (JSON) of a stored avatar. Its crop and its keypoints are used.")
+@click.option("--result-only", is_flag=True, help="Write only the result, without the source and driving pictures.")
 def animate(
     *,
     source: Path,
     driving: Path,
     out: Path,
-    engine: str,
+    backend: str,
     weights: Path | None,
     size: str,
     device: str,
@@ -188,20 +230,24 @@ def animate(
 ) -> None:
     """Animate a picture: source, driving and result side by side in an mp4.
 
-    The clip's motion relative to its frame nearest to the source's pose moves the source's own keypoints.
+    The reference is the clip's frame whose pose is nearest to the source's pose. The clip's motion relative to that
+    reference is applied to the source's keypoints.
     """
     pixels = int(size)
     try:
         avatar_record = _read_record(record) if record else None
-        found_by = _keypoint_source(engine, weights, keypoints)
+        found_by = _keypoint_source(backend, weights, keypoints)
         if found_by == "weights" and (record or _is_track(driving)):
-            # Theirs are the keypoints of the encoder; these weights' keypoints lie elsewhere on the face.
-            raise ClipError("these weights find keypoints of their own: they take no motion track and no record")
+            # Records and tracks hold the encoder's keypoints; this detector's keypoints lie elsewhere on the face.
+            raise ClipError(
+                "weights with their own keypoint detector take no motion track and no record: "
+                "give a clip as --driving, and --crop instead of --record"
+            )
         needs_finder = avatar_record is None or not _is_track(driving)
         finder = _finder(found_by, weights, device) if needs_finder else None
         avatar = _avatar(source, pixels, finder, _square(crop, avatar_record), avatar_record)
         steps, rate = _steps(driving, avatar, finder, driving_crop)
-        made_by, why_no_network = _generator(engine, weights, pixels, device, precision)
+        made_by, why_no_network = _generator(backend, weights, pixels, device, precision)
         if why_no_network:
             click.echo(f"animated by {made_by.name}: {why_no_network}", err=True)
         with closing(made_by) as generator, ClipWriter(out, rate) as mp4:
@@ -213,38 +259,38 @@ def animate(
     click.echo(f"{out}: {mp4.frames} frames, {float(rate):g} a second")
 
 
-# --- engines and keypoints --------------------------------------------------------------------------------------------
+# --- backend and keypoints --------------------------------------------------------------------------------------------
 
 
 def _generator(
-    engine: str, weights: Path | None, size: int, device: str, precision: str
+    backend: str, weights: Path | None, size: int, device: str, precision: str
 ) -> tuple[FaceGenerator[Any], str | None]:
-    """The best tier that the settings give at this size, and why it is none of a network where `auto` found none."""
-    values: dict[str, Any] = {"engine": engine, "weights": weights, "device": device, "precision": precision}
-    # Not the service's own settings: its secrets and addresses are nothing that a measurement should ask for.
+    """The best tier for these settings and this size; if `auto` found no network to run, also the reason."""
+    values: dict[str, Any] = {"face_backend": backend, "weights": weights, "device": device, "precision": precision}
+    # Built without validation: a measurement does not need the service's secrets and addresses.
     settings = GeneratorSettings.model_construct(None, **values, face_size=256 if size == 256 else 384)
-    ladder, fallback = make_ladder(settings, max(1, round(usable_cores())))
+    ladder, fallback = portrait_ladder(settings, max(1, round(usable_cores())))
     best, *others = ladder.rungs
     for rung in others:
         rung.generator.close()
     return best.generator, fallback.text if fallback else None
 
 
-def _engines(
-    engine: str, weights: Path | None, size: int, device: str, precision: str
+def _backends(
+    backend: str, weights: Path | None, size: int, device: str, precision: str
 ) -> dict[str, FaceGenerator[Any]]:
-    """The generator that was asked for, and warp before it."""
-    generator, why_none = _generator(engine, weights, size, device, precision)
+    """Warp first, then the generator that the options name."""
+    generator, why_none = _generator(backend, weights, size, device, precision)
     if why_none:
-        click.echo(f"the baselines alone: {why_none}", err=True)
+        click.echo(f"only the baselines are measured: {why_none}", err=True)
     return {_WARP: WarpGenerator()} | {generator.name: generator}
 
 
-def _keypoint_source(engine: str, weights: Path | None, wish: KeypointSource | None) -> KeypointSource:
+def _keypoint_source(backend: str, weights: Path | None, wish: KeypointSource | None) -> KeypointSource:
     has_own = weights is not None and StoredWeights.read(weights).config.keypoint_detector is not None
     if wish == "weights" and not has_own:
-        raise ClipError("--keypoints weights needs --weights with a keypoint detector of their own")
-    return wish or ("weights" if has_own and engine != _WARP else "encoder")
+        raise ClipError("--keypoints weights needs --weights with a file that has a keypoint detector")
+    return wish or ("weights" if has_own and backend != _WARP else "encoder")
 
 
 def _finder(source: KeypointSource, weights: Path | None, device: str) -> KeypointFinder:
@@ -255,13 +301,13 @@ def _finder(source: KeypointSource, weights: Path | None, device: str) -> Keypoi
         from mien_generator.face.fomm.device.devices import DeviceError
         from mien_generator.face.fomm.generator import FommKeypointFinder
     except ImportError as error:
-        raise EngineUnavailable(
-            "the weights' own keypoint detector needs torch: pip install 'mien-generator[torch]'"
+        raise BackendUnavailable(
+            "the keypoint detector in the weights needs torch: pip install 'mien-generator[torch]'"
         ) from error
     try:
         return FommKeypointFinder(read_weights(weights), device=device)
     except DeviceError as error:
-        raise EngineUnavailable(str(error)) from error
+        raise BackendUnavailable(str(error)) from error
 
 
 def _framing(finder: KeypointFinder, cropped: bool = False) -> Framing:
@@ -354,7 +400,7 @@ def _results_table(results: Sequence[ClipScores]) -> str:
 
 def _square(crop: str | None, record: AvatarRecord | None) -> CropSquare | None:
     if crop is not None and record is not None:
-        raise ClipError("a record has a crop of its own: --crop goes without --record")
+        raise ClipError("--record already gives the crop: leave out --crop")
     if crop is not None:
         return parse_square(crop)
     return CropSquare(record.face_box.x, record.face_box.y, record.face_box.size) if record else None
@@ -368,7 +414,7 @@ def _avatar(
         within(square, rgb)
     if record is not None and square is not None:
         return AvatarFace(cut(rgb, square, size), record.source_keypoints())
-    assert finder is not None  # who has no record has one
+    assert finder is not None  # without a record there is always a finder
     square = square or _framing(finder)(rgb)
     if square is None:
         raise ClipError(f"no face in {source.name}: give its place with --crop")
@@ -394,7 +440,7 @@ def _found(driving: Path, finder: KeypointFinder, square: CropSquare | None) -> 
         return followed(driving, FaceTracker(finder.encoder, FaceFinder()), DeadZones(OneEuro()))  # as `mien send`
     first = next(clip_pictures(driving), None)
     if first is None:
-        raise ClipError(f"{driving.name} holds no frame")
+        raise ClipError(f"{driving.name} has no frames")
     square = within(square, first) if square else _framing(finder)(first)
     if square is None:
         raise ClipError(f"no face in the first frame of {driving.name}: give its place with --driving-crop")
@@ -404,5 +450,5 @@ def _found(driving: Path, finder: KeypointFinder, square: CropSquare | None) -> 
 def _read_record(path: Path) -> AvatarRecord:
     try:
         return AvatarRecord.model_validate_json(path.read_bytes())
-    except ValueError as error:  # pydantic's, whose own text is a page
-        raise ClipError(f"{path.name} is no avatar's record") from error
+    except ValueError as error:  # pydantic's own text is a page long
+        raise ClipError(f"{path.name} is not the record of an avatar") from error

@@ -1,4 +1,4 @@
-"""Where keypoints come from: the system's own encoder, an imported model's detector, or labels beside a clip."""
+"""Sources of keypoints: the system's encoder, the detector of an imported model, or labels stored with a clip."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mien_generator.face.contract import RgbArray
 from mien_generator.face.picture import scaled
 from mien_shared.keypoints import Keypoints
 
-#: Where in a whole picture the face's crop lies; None where there is no face.
+#: Returns the face's crop in a whole picture, or None if there is no face.
 Framing = Callable[[RgbArray], CropSquare | None]
 
 
@@ -29,7 +29,7 @@ class KeypointFinder(Protocol):
     """Finds keypoints in crops."""
 
     def find(self, pictures: Sequence[RgbArray]) -> Sequence[Keypoints | None]:
-        """For each (256, 256, 3) crop; None where there is no face."""
+        """The keypoints for each (256, 256, 3) crop, or None if it has no face."""
 
 
 class EncoderFinder:
@@ -39,7 +39,7 @@ class EncoderFinder:
         self.encoder = encoder
 
     def find(self, pictures: Sequence[RgbArray]) -> list[Keypoints | None]:
-        """None where the encoder's presence says that a tracker would have lost the face."""
+        """The keypoints for each crop; None if the encoder's presence is so low that a tracker drops the face."""
         return [
             face.keypoints if face.presence >= LOST_PRESENCE else None for face in self.encoder.encode_all(pictures)
         ]
@@ -54,7 +54,7 @@ class FoundFace:
 
 
 def tracked(encoder: KeypointEncoder, finder: FaceFinder) -> Framing:
-    """The crop that a sender's tracker begins with: MTCNN's, corrected by the keypoints found in it."""
+    """The crop with which a sender's tracker starts: MTCNN's, corrected by the keypoints found in it."""
 
     def framing(rgb: RgbArray) -> CropSquare | None:
         face = FaceTracker(encoder, finder).find(rgb, 0.0)
@@ -64,7 +64,7 @@ def tracked(encoder: KeypointEncoder, finder: FaceFinder) -> Framing:
 
 
 def framed(finder: FaceFinder) -> Framing:
-    """The crop of the largest face, by the framing convention, from MTCNN's box alone."""
+    """The crop of the largest face, computed by the framing convention from MTCNN's result alone."""
 
     def framing(rgb: RgbArray) -> CropSquare | None:
         faces = finder.find(rgb)
@@ -74,14 +74,14 @@ def framed(finder: FaceFinder) -> Framing:
 
 
 def whole(rgb: RgbArray) -> CropSquare:
-    """The largest square about the centre: for clips that are face crops already, as FOMM prepares VoxCeleb."""
+    """The largest centred square: for clips that are already face crops, as FOMM prepares VoxCeleb."""
     height, width = rgb.shape[:2]
     size = min(height, width)
     return CropSquare((width - size) / 2, (height - size) / 2, size)
 
 
 def found_in(rgb: RgbArray, square: CropSquare, finder: KeypointFinder, name: str) -> FoundFace:
-    """The face of one picture; raises ClipError where the crop holds none."""
+    """The face of one picture; raises ClipError if the crop has no face."""
     (keypoints,) = finder.find([cut(rgb, square, CROP_SIZE)])
     if keypoints is None:
         raise ClipError(f"no face in the crop of {name}")
@@ -89,9 +89,9 @@ def found_in(rgb: RgbArray, square: CropSquare, finder: KeypointFinder, name: st
 
 
 def followed(path: Path, tracker: FaceTracker, smoother: Smoother) -> list[FoundFace | None]:
-    """Every frame's face as a sender's tracker finds it, the crop following a head that leaves it, and smoothed.
+    """The face of every frame, as a sender's tracker finds it, smoothed. The crop follows a head that leaves it.
 
-    smoother: one without delay.
+    smoother: a smoother that adds no delay.
     """
     rate = clip_rate(path)
     found: list[FoundFace | None] = []
@@ -108,7 +108,7 @@ def followed(path: Path, tracker: FaceTracker, smoother: Smoother) -> list[Found
 
 
 def held(path: Path, square: CropSquare, finder: KeypointFinder) -> list[FoundFace | None]:
-    """Every frame's face in one crop."""
+    """The face of every frame, all in the same crop."""
     found: list[FoundFace | None] = []
     for rgb in clip_pictures(path):
         (keypoints,) = finder.find([cut(rgb, square, CROP_SIZE)])
@@ -117,7 +117,7 @@ def held(path: Path, square: CropSquare, finder: KeypointFinder) -> list[FoundFa
 
 
 class FilmedClip:
-    """A DrivingClip from a video or a folder of pictures: cropped where its first face is, and held there."""
+    """A DrivingClip from a video or a folder of pictures. The crop is placed on the first face and then stays."""
 
     def __init__(self, path: Path, size: int, finder: KeypointFinder, framing: Framing) -> None:
         self._path = path
@@ -138,7 +138,7 @@ class FilmedClip:
         return clip_length(self._path)
 
     def frames(self, every: int = 1) -> Iterator[DrivingFrame]:
-        """From the first frame with a face on; raises ClipError where there is none."""
+        """The frames from the first one with a face on; raises ClipError if there is no face."""
         square: CropSquare | None = None
         to_skip = 0
         for rgb in clip_pictures(self._path):
@@ -152,7 +152,7 @@ class FilmedClip:
             crop = cut(rgb, square, self._size)
             small = crop if self._size == CROP_SIZE else cut(rgb, square, CROP_SIZE)
             (keypoints,) = self._finder.find([small])
-            if keypoints is None and not started:  # the two disagree on whether this is a face
+            if keypoints is None and not started:  # the framing found a face, the keypoint finder did not
                 square = None
                 continue
             to_skip = every - 1
@@ -164,11 +164,11 @@ class FilmedClip:
 class LabelledClip:
     """A DrivingClip from a labelled set, as `mien_landmarks label` writes it: frames.npy and keypoints.npy, meta.json.
 
-    Its keypoints are a landmark detector's; its framing is the convention's, held for the whole set.
+    Its keypoints come from a landmark detector. One crop, framed by the convention, is used for the whole set.
     """
 
     def __init__(self, folder: Path, size: int) -> None:
-        """Raises ClipError where the folder is no labelled set."""
+        """Raises ClipError if the folder is not a labelled set."""
         self._size = size
         self._name = folder.name
         try:
@@ -176,9 +176,10 @@ class LabelledClip:
             self._frames = np.load(folder / "frames.npy", mmap_mode="r")
             self._keypoints = np.load(folder / "keypoints.npy")
         except (OSError, ValueError, LookupError, TypeError) as error:
-            raise ClipError(f"{folder.name} is no labelled set") from error
+            raise ClipError(f"{folder.name} is not a labelled set") from error
         if not len(self._frames) or self._keypoints.shape != (len(self._frames), 10, 6):
-            raise ClipError(f"{folder.name}: its keypoints are not those of its {len(self._frames)} frames")
+            shape = self._keypoints.shape
+            raise ClipError(f"{folder.name}: keypoints of shape {shape} do not match {len(self._frames)} frames")
 
     @property
     def name(self) -> str:
@@ -197,10 +198,10 @@ class LabelledClip:
 
 
 def identity_of(path: Path) -> str:
-    """Who a clip shows, by its name.
+    """The person that a clip shows, derived from its name.
 
-    In FOMM's VoxCeleb layout (id10280#videoid#from#to.mp4) what stands before the first #; else the name without a
-    number or a letter at its end: talk_01.mp4, talk_02.mp4 and talk_b.mp4 are one person.
+    In FOMM's VoxCeleb layout (id10280#videoid#from#to.mp4) this is the part before the first #. Otherwise it is the
+    name without a number or a single letter at its end: talk_01.mp4, talk_02.mp4 and talk_b.mp4 show one person.
     """
     name = path.name if path.is_dir() else path.stem
     if "#" in name:

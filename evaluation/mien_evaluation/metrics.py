@@ -1,10 +1,10 @@
-"""L1, AKD and AED of generated pictures, as the paper (section 4.1) takes them over from FOMM. Pure: arrays in.
+"""L1, AKD and AED of generated pictures, as the paper (section 4.1) adopts them from FOMM. Pure functions on arrays.
 
-FOMM's text (Siarohin et al. 2019, section 4) calls AKD the average keypoint distance and AED the average Euclidean
-distance of identity embeddings, and that is what `akd` and `aed` are. The script published with it
-(AliaksandrSiarohin/pose-evaluation, cmp_kp.py and cmp.py) prints the mean difference of a *coordinate* instead of the
-distance, about two thirds of it, and the *square* of the embeddings' distance: `akd_per_coordinate` and `aed_squared`
-are those, for setting beside published figures.
+FOMM's text (Siarohin et al. 2019, section 4) defines AKD as the average keypoint distance and AED as the average
+Euclidean distance of identity embeddings; `akd` and `aed` follow this text. The script published with FOMM
+(AliaksandrSiarohin/pose-evaluation, cmp_kp.py and cmp.py) computes something else: the mean difference of a
+*coordinate*, about two thirds of the distance, and the *square* of the embeddings' distance. `akd_per_coordinate` and
+`aed_squared` follow the script, for comparison with published figures.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Embedding = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class ReadFace:
-    """What instruments read from one picture.
+    """The readings of the instruments for one picture.
 
-    landmarks: (68, 2) in pixels of the picture at 256x256. embedding: (128,), None where identity is not asked for.
+    landmarks: (68, 2) in pixels of the picture at 256x256. embedding: (128,), or None if identity is not wanted.
     """
 
     landmarks: Points
@@ -33,11 +33,11 @@ class ReadFace:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Means over frames; None where no frame could be measured.
+    """Means over frames; a mean is None if no frame could be measured.
 
     l1: mean absolute error, pictures in [0, 1]. akd: mean distance of the landmarks, pixels at 256x256. aed: mean
-    Euclidean distance of the embeddings. frames: compared. unread: of these, frames in which the driving picture has
-    a face for the landmark detector and the generated one has none: they count for l1 alone.
+    Euclidean distance of the embeddings. frames: number of frames compared. unread: frames in which the landmark
+    detector finds a face in the driving picture but not in the generated one; they count for l1 only.
     """
 
     frames: int
@@ -60,14 +60,14 @@ def l1(generated: RgbArray, driving: RgbArray) -> float:
 
 
 class Tally:
-    """Gathers one method's frames of one clip."""
+    """Collects the measurements of one method over one clip."""
 
     def __init__(self) -> None:
         self._values: dict[str, list[float]] = {measure: [] for measure in MEASURES}
         self._unread = 0
 
     def add(self, generated: RgbArray, driving: RgbArray, read: ReadFace | None, wanted: ReadFace | None) -> None:
-        """One frame: both pictures, and what was read from the generated and from the driving one."""
+        """Add one frame. read, wanted: the readings of the generated and of the driving picture."""
         values = self._values
         values["l1"].append(l1(generated, driving))
         if wanted is None:
@@ -90,9 +90,9 @@ class Tally:
 
 
 def mean_scores(scores: Iterable[Scores]) -> Scores:
-    """The mean of several scores, each counting once however many frames it has; frames are added up.
+    """The mean of several scores. Each counts once, independent of its number of frames; frame counts are added up.
 
-    One that has no value for a measure is left out of that measure.
+    A score without a value for a measure does not count for that measure.
     """
     listed = list(scores)
     means = {}
@@ -103,6 +103,6 @@ def mean_scores(scores: Iterable[Scores]) -> Scores:
 
 
 def rounded(scores: Scores) -> dict[str, float | int | None]:
-    """As JSON carries them: five decimals say more than any detector knows."""
+    """The scores for JSON, rounded to five decimals, which is finer than any detector's accuracy."""
     values = {field.name: getattr(scores, field.name) for field in fields(scores)}
     return {name: round(value, 5) if isinstance(value, float) else value for name, value in values.items()}

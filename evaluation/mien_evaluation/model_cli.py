@@ -1,4 +1,4 @@
-"""`mien model`: what the face generators' models are, and how they look. Importing this needs no torch."""
+"""`mien model`: inspect, import, export and measure the face generator's models. Importing this needs no torch."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _OUT_FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 class TorchMissing(click.ClickException):
-    """The optional part that this command runs on is not installed."""
+    """The command needs torch, which is not installed."""
 
     def __init__(self) -> None:
         super().__init__("this command needs torch: pip install 'mien-generator[torch]'")
 
 
 class OnnxMissing(click.ClickException):
-    """Writing graphs takes a package that running them does not."""
+    """The command writes ONNX graphs and needs the onnx package, which is not installed. Running graphs does not."""
 
     def __init__(self) -> None:
         super().__init__("this command needs onnx: pip install 'mien-generator[export]'")
@@ -40,7 +40,7 @@ class OnnxMissing(click.ClickException):
 
 @click.group()
 def model() -> None:
-    """The learned face generator: count it, import its weights, measure it, animate a picture with it."""
+    """The learned face generator: count its cost, import its weights, measure it, animate a picture with it."""
 
 
 model.add_command(evaluate)
@@ -48,15 +48,21 @@ model.add_command(animate)
 
 
 @model.command()
-@click.option("--size", default=MAX_FACE_SIZE, show_default=True, help="Side of the picture, pixels.")
-@click.option("--width", type=click.Choice(get_args(Width)), default="half", show_default=True)
-@click.option("--weights", type=_FILE, help="Count the model of a weights file instead.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--size", default=MAX_FACE_SIZE, show_default=True, help="Side of the picture, in pixels.")
+@click.option(
+    "--width",
+    type=click.Choice(get_args(Width)),
+    default="half",
+    show_default=True,
+    help="Network to count. full: channel counts as published for FOMM. half: the ultra-lightweight paper's generator.",
+)
+@click.option("--weights", type=_FILE, help="Count the model in this weights file instead; --width is ignored.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def info(size: int, width: Width, weights: Path | None, as_json: bool) -> None:
-    """Multiply-accumulates and parameters of the model, and those of the encoder K.
+    """Count multiply-accumulates and parameters of the model and of the encoder K.
 
-    Beside them what ONNX Runtime multiplies for a frame: the same function after exact rewrites, but for channels that
-    only fill its vectors.
+    The table also shows the multiply-accumulates of one frame in ONNX Runtime: the same function after exact rewrites,
+    including channels that only pad its vectors.
     """
     from mien_encoder.count import count as count_encoder
     from mien_encoder.model_file import EncoderFileError
@@ -80,11 +86,11 @@ def info(size: int, width: Width, weights: Path | None, as_json: bool) -> None:
 
 @model.command("import")
 @click.argument("checkpoint", type=_FILE)
-@click.option("--config", type=_FILE, help="The model's configuration, JSON. Default: taken from the tensors.")
-@click.option("--out", type=_OUT, required=True, help="The safetensors file to write.")
-@click.option("--half", is_flag=True, help="Write float16: half the file, and what Mien's own weights are.")
+@click.option("--config", type=_FILE, help="Configuration of the model (JSON). Default: derived from the tensors.")
+@click.option("--out", type=_OUT, required=True, help="safetensors file to write.")
+@click.option("--half", is_flag=True, help="Write float16, like the bundled weights: the file has half the size.")
 def import_(checkpoint: Path, config: Path | None, out: Path, *, half: bool) -> None:
-    """Read a published CHECKPOINT (.pth.tar) once and write its weights as safetensors."""
+    """Convert a published CHECKPOINT (.pth.tar) to a safetensors file."""
     _require_torch()
     from mien_generator.face.fomm.checkpoint import read_checkpoint, write_weights
     from mien_generator.face.fomm.weights import WeightsError
@@ -101,16 +107,16 @@ def import_(checkpoint: Path, config: Path | None, out: Path, *, half: bool) -> 
 
 @model.command()
 @click.argument("weights", type=_FILE)
-@click.option("--standalone", type=_OUT_FOLDER, help="Folder for graphs with their weights inside, written as well.")
+@click.option("--standalone", type=_OUT_FOLDER, help="Also write graphs that contain their weights to this folder.")
 def export(weights: Path, standalone: Path | None) -> None:
-    """Write the ONNX graphs of WEIGHTS (.safetensors) beside it, and the list of what belongs together.
+    """Write the ONNX graphs of WEIGHTS (.safetensors) next to it, and a list with the SHA-256 of each file.
 
-    The graphs hold no weights: ONNX Runtime is given those of the safetensors file when it opens them. An 8-bit graph
-    is written where `mien model calibrate` has left its ranges.
+    The graphs hold no weights: the backend takes them from the safetensors file when it opens a graph.
+    The 8-bit graph is written only if `mien model calibrate` has written the ranges.
 
-    For a server of your own, --standalone writes NAME-prepare.onnx, run once for an avatar, and NAME-animate.onnx, run
-    for every frame: float32, of standard operators (opset 20) alone, any batch and size. docs/decisions/0009 says what
-    goes in and comes out.
+    --standalone also writes graphs for your own server: NAME-prepare.onnx runs once for each avatar, NAME-animate.onnx
+    runs for every frame. They compute in float32, use only standard operators (opset 20) and take any batch and size.
+    docs/decisions/0009 describes their inputs and outputs.
     """
     _require_onnx()
     from mien_generator.face.fomm.weights import WeightsError
@@ -128,15 +134,23 @@ def export(weights: Path, standalone: Path | None) -> None:
 
 @model.command()
 @click.argument("weights", type=_FILE)
-@click.option("--clip", "folders", type=_FOLDER, multiple=True, required=True, help="Labelled crops; may be repeated.")
-@click.option("--frames", default=8, show_default=True, help="Frames of each clip.")
-@click.option("--size", default=MAX_FACE_SIZE, show_default=True, help="Side of the faces, pixels.")
-@click.option("--threads", default=0, show_default=True, help="Of the CPU; 0 takes every core.")
+@click.option(
+    "--clip",
+    "folders",
+    type=_FOLDER,
+    multiple=True,
+    required=True,
+    help="Folder of labelled crops. Repeat for several clips.",
+)
+@click.option("--frames", default=8, show_default=True, help="Number of frames to use from each clip.")
+@click.option("--size", default=MAX_FACE_SIZE, show_default=True, help="Side of the faces, in pixels.")
+@click.option("--threads", default=0, show_default=True, help="CPU threads to use; 0 means one for each core.")
 def calibrate(weights: Path, folders: tuple[Path, ...], frames: int, size: int, threads: int) -> None:
-    """Find the ranges of 8-bit integers for WEIGHTS (.safetensors) on real motion, and export again with them.
+    """Find the ranges of the 8-bit integers for WEIGHTS (.safetensors) on real motion, then export with these ranges.
 
-    A clip is a folder with frames.npy (N, S, S, 3) uint8 and keypoints.npy (N, 10, 6): its first frame is the face that
-    the others move. What 8 bits cost is then measured on frames in between.
+    A clip is a folder with frames.npy (N, S, S, 3) uint8 and keypoints.npy (N, 10, 6). Its first frame with a face is
+    the avatar, and evenly spaced frames drive it. The command then measures the loss through 8 bits on frames between
+    the calibration frames.
     """
     _require_onnx()
     from mien_generator.face.fomm.weights import StoredWeights, WeightsError
@@ -157,8 +171,8 @@ def calibrate(weights: Path, folders: tuple[Path, ...], frames: int, size: int, 
         raise click.ClickException(str(error)) from error
     decibels = calibration.psnr(integers, exact, between)
     click.echo(
-        f"{weights.name}: {len(ranges)} ranges from {sum(len(clip.driving) for clip in clips)} frames; "
-        f"8-bit against float32 on {len(decibels)} others: {mean(decibels):.1f} dB, worst {min(decibels):.1f} dB"
+        f"{weights.name}: {len(ranges)} ranges from {sum(len(clip.driving) for clip in clips)} frames; PSNR of 8-bit "
+        f"against float32 on {len(decibels)} other frames: {mean(decibels):.1f} dB, worst {min(decibels):.1f} dB"
     )
 
 
@@ -206,16 +220,16 @@ def _count_table(name: str, counted: ModelCount, rewritten: int, encoder: Encode
         values = f"{parameters / 1e6:>12.2f} M" if parameters else ""
         return f"  {label:<28}{per:<10}{macs / 1e9:>9.2f} G{values}"
 
-    apart = [part for part in (counted.at_rest, counted.keypoint_detector) if part is not None]
+    extra = [part for part in (counted.at_rest, counted.keypoint_detector) if part is not None]
     return "\n".join(
         [
             f"First Order Motion Model, {name}, {counted.size}x{counted.size}",
             f"  {'part':<28}{'once per':<10}{'MAC':>11}{'parameters':>14}",
             *(row(part.name, part.per, part.macs, part.parameters) for part in counted.generator),
             row("generator", "", counted.macs, counted.parameters),
-            row("  of it per frame", "", counted.macs_per_frame, 0),
-            row("  that, rewritten (onnx)", "", rewritten, 0),
-            *(row(f"{part.name} (apart)", part.per, part.macs, part.parameters) for part in apart),
+            row("  per frame", "", counted.macs_per_frame, 0),
+            row("  per frame, onnx backend", "", rewritten, 0),
+            *(row(f"{part.name} (extra)", part.per, part.macs, part.parameters) for part in extra),
             f"Encoder K, 256x256: {encoder.macs / 1e6:.2f} M MAC, {encoder.parameters / 1e6:.3f} M parameters, "
             f"{encoder.size_bytes / 1e6:.2f} MB",
         ]

@@ -1,6 +1,6 @@
 """Self-reenactment (FOMM, section 4.1): a clip's first frame is the avatar, and every frame drives it.
 
-What drives is what travels: each frame's keypoints go through a motion packet, FP16 and all.
+Each frame's keypoints pass through a motion packet first, so they have the same FP16 rounding as in a call.
 """
 
 from __future__ import annotations
@@ -19,44 +19,44 @@ from mien_generator.face.contract import AvatarFace, FaceGenerator, FaceRequest,
 from mien_shared.keypoints import Keypoints
 from mien_shared.wire.motion import MotionFlags, MotionPacket, MotionPacketError
 
-#: Frames that a generator makes together.
+#: Frames that a generator makes in one batch.
 _BATCH = 8
-#: The baseline that shows the first frame throughout; warp, the other one, is an engine.
+#: The baseline that shows the first frame all the time. The other baseline, warp, is an engine.
 STILL = "still"
 
-#: How keypoints travel: the driving frame's own, or what changed since the first frame. In self-reenactment the two
-#: differ by what FP16 rounds.
+#: What a packet carries: the driving frame's keypoints, or their change since the first frame. In self-reenactment the
+#: two differ only by FP16 rounding.
 Motion = Literal["absolute", "relative"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DrivingFrame:
-    """One frame of a driving clip: its crop, (S, S, 3) uint8 RGB, and where its keypoints lie, None if not found."""
+    """One frame of a driving clip: its crop, (S, S, 3) uint8 RGB, and its keypoints, or None if there are none."""
 
     picture: RgbArray
     keypoints: Keypoints | None
 
 
 class DrivingClip(Protocol):
-    """A clip with its face framed once, from the first frame that has one."""
+    """A clip with one fixed crop, taken from the first frame that has a face."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def identity(self) -> str:
-        """Who is to be seen: clips of one person count as one in a mean."""
+        """The person in the clip: clips of one person count as one in a mean."""
 
     def count(self) -> int:
-        """How many frames there are, or nearly: a container may promise one more than it holds."""
+        """Number of frames, approximately: a container may announce one more frame than it has."""
 
     def frames(self, every: int = 1) -> Iterator[DrivingFrame]:
-        """Every so many-th frame, the first one with keypoints; raises ClipError where there is no face at all."""
+        """Every N-th frame, starting at the first frame with keypoints; raises ClipError if the clip has no face."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reenacted:
-    """One driving frame and what each method made of it, in the order of the methods."""
+    """One driving frame and the picture that each method made for it, in the order of the methods."""
 
     number: int
     driving: RgbArray
@@ -65,10 +65,11 @@ class Reenacted:
 
 @dataclass(frozen=True, slots=True)
 class ClipScores:
-    """One clip, measured.
+    """The scores of one clip.
 
-    frames: compared. held: of these, frames without keypoints, or with keypoints that no packet carries: the last
-    motion stands, as in a call. unread: of these, driving frames in which the landmark detector finds no face.
+    frames: number of frames compared. held: how many of them have no keypoints, or keypoints that a packet cannot
+    carry; the last motion is used for them, as in a call. unread: in how many of the driving frames the landmark
+    detector finds no face.
     """
 
     clip: str
@@ -80,12 +81,12 @@ class ClipScores:
 
 
 class Reenactment:
-    """One clip, reenacted frame by frame. `held` counts as it goes."""
+    """One clip, reenacted frame by frame. `held` is updated during the iteration."""
 
     def __init__(
         self, clip: DrivingClip, faces: Mapping[str, FaceGenerator[Any]], *, motion: Motion = "absolute", every: int = 1
     ) -> None:
-        """faces: generators by the name to report them under. every: take every so many-th frame."""
+        """faces: generators by the name that reports use. every: use every N-th frame."""
         self._clip = clip
         self._faces = faces
         self._motion = motion
@@ -96,7 +97,7 @@ class Reenactment:
         frames: Iterator[tuple[int, DrivingFrame]] = zip(count(0, self._every), self._clip.frames(self._every))
         first = next(frames, None)
         if first is None:
-            raise ClipError(f"{self._clip.name} holds no frame")
+            raise ClipError(f"{self._clip.name} has no frames")
         avatar = _avatar(self._clip.name, first[1])
         prepared = {name: generator.prepare(avatar) for name, generator in self._faces.items()}
         driving = avatar.keypoints
@@ -117,7 +118,7 @@ class Reenactment:
                 yield Reenacted(number, frame.picture, {name: faces[i] for name, faces in made.items()})
 
     def _received(self, found: Keypoints | None, initial: Keypoints) -> Keypoints | None:
-        """A frame's keypoints as the generator gets them from a packet, None for a frame that moves nothing."""
+        """A frame's keypoints as the generator reads them from a packet; None if the last motion has to be used."""
         try:
             if found is not None:
                 return carried(found, initial, self._motion)
@@ -128,13 +129,13 @@ class Reenactment:
 
 
 def is_invertible(keypoints: Keypoints) -> bool:
-    """Whether motion can be taken relative to them: every Jacobian finite and far enough from flat."""
+    """Whether motion can be computed relative to these keypoints: each Jacobian is finite and clearly invertible."""
     determinants = np.linalg.det(keypoints.jacobians.astype(np.float64))
     return bool(np.isfinite(determinants).all() and (np.abs(determinants) > 1e-6).all())
 
 
 def carried(found: Keypoints, initial: Keypoints, motion: Motion) -> Keypoints:
-    """Keypoints after a journey in a motion packet; raises MotionPacketError for what none carries."""
+    """Keypoints after packing and unpacking a motion packet; raises MotionPacketError if it cannot carry them."""
     if motion == "absolute":
         return MotionPacket.unpack(MotionPacket(0, 0, found, MotionFlags.ABSOLUTE).pack()).keypoints
     packet = MotionPacket(0, 0, found.relative_to(initial))
@@ -150,9 +151,9 @@ def measured(
     every: int = 1,
     watch: Callable[[Reenacted], None] | None = None,
 ) -> ClipScores:
-    """L1, AKD and AED of every method over one clip, the still first frame among them.
+    """L1, AKD and AED of every method over one clip, including the still first frame.
 
-    watch: is shown every frame (the sheet's). Raises ClipError.
+    watch: called with every frame (used for the sheet). Raises ClipError.
     """
     reenactment = Reenactment(clip, faces, motion=motion, every=every)
     tallies = {name: Tally() for name in (STILL, *faces)}
@@ -163,7 +164,7 @@ def measured(
         unread += wanted is None
         frames += 1
         if still is None:
-            still = reader.read(shown.made[STILL])  # one picture throughout
+            still = reader.read(shown.made[STILL])  # the same picture for every frame
         for name, picture in shown.made.items():
             read = still if name == STILL else reader.read(picture)
             tallies[name].add(picture, shown.driving, read, wanted)
@@ -176,7 +177,7 @@ def measured(
 
 
 def over_identities(clips: Sequence[ClipScores]) -> dict[str, Scores]:
-    """By method: the mean over people, each the mean of their clips: whoever is seen more weighs no more."""
+    """For each method the mean over people. A person counts once, with the mean over that person's clips."""
     people: dict[str, list[ClipScores]] = {}
     for clip in clips:
         people.setdefault(clip.identity, []).append(clip)
@@ -189,7 +190,7 @@ def over_identities(clips: Sequence[ClipScores]) -> dict[str, Scores]:
 
 def _avatar(name: str, first: DrivingFrame) -> AvatarFace:
     if first.keypoints is None:
-        raise ClipError(f"{name}: no keypoints are found in the first frame")
+        raise ClipError(f"{name}: no keypoints found in the first frame")
     if not is_invertible(first.keypoints):
-        raise ClipError(f"{name}: a keypoint of the first frame has a Jacobian without an inverse")
+        raise ClipError(f"{name}: a keypoint of the first frame has a singular Jacobian")
     return AvatarFace(first.picture, first.keypoints)

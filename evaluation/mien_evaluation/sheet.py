@@ -1,4 +1,4 @@
-"""A sheet of pictures: what drove, and under it what each method made of it, at frames spread over a clip."""
+"""A contact sheet: a row of driving frames spread over a clip, and under it one row of results for each method."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _HEADER_HEIGHT = 24
 _BACKGROUND = 255
 _INK = (40, 40, 40)
 _FOOTER_HEIGHT, _FOOTER_WIDTH = 22, 480
-#: Pictures of faces are not let go of without saying what they are.
+#: Every sheet is labelled, because it shows synthetic pictures of faces.
 _FOOTER = "driving and still: the clip itself; the rest is synthetic"
 
 
 class Sheet:
-    """Gathers frames as they are made; one row for the driving clip and one for each method."""
+    """Collects frames while they are made; one row for the driving clip and one for each method."""
 
     def __init__(self, frames: int, columns: int) -> None:
-        """frames: that will be added. columns: how many of them are shown, evenly spread, first and last included."""
+        """frames: number of frames that will be added. columns: how many to show, evenly spread, first to last."""
         self._wanted = {round(n) for n in np.linspace(0, max(frames - 1, 0), min(columns, max(frames, 1)))}
         self._shown: list[tuple[int, dict[str, RgbArray]]] = []
         self._added = 0
 
     def add(self, frame: Reenacted) -> None:
-        """Keep the frame if it is one of those to be shown."""
+        """Keep the frame if the sheet shows it."""
         if self._added in self._wanted:
             self._shown.append((frame.number, _cells(frame)))
         self._added += 1
@@ -41,7 +41,7 @@ class Sheet:
         """The sheet, RGB; raises ValueError if no frame was added."""
         shown = self._shown
         if not shown:
-            raise ValueError("a sheet of no frame")
+            raise ValueError("the sheet has no frames: add at least one")
         rows = list(shown[0][1])
         step = _CELL + _GAP
         height = _HEADER_HEIGHT + len(rows) * step + _FOOTER_HEIGHT

@@ -49,7 +49,7 @@ def test_the_floor_is_what_the_arithmetic_says() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--device", "abacus"], "torch knows no device 'abacus'"),
+        (["--device", "abacus"], "torch does not know the device 'abacus'"),
         (["--device", "cpu", "--arms", "seventh"], "'seventh'"),
     ],
 )

@@ -34,7 +34,7 @@ def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"no picture")
     result = CliRunner().invoke(encode, ["--avatar", str(path)])
     assert result.exit_code == 2
-    assert "avatar.png is no picture" in result.output
+    assert "avatar.png is not a picture" in result.output
 
 
 def test_the_drawn_speaker_fills_a_frame() -> None:

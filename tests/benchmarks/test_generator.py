@@ -31,4 +31,4 @@ def test_weights_without_graphs(exported: Path, tmp_path: Path) -> None:
     (tmp_path / "bare.safetensors").write_bytes(exported.read_bytes())
     result = CliRunner().invoke(generator, ["--weights", str(tmp_path / "bare.safetensors")])
     assert result.exit_code == 1
-    assert result.stderr == "Error: bare.safetensors has no graphs beside it: make them with `mien model export`\n"
+    assert result.stderr == "Error: bare.safetensors has no graphs next to it: make them with `mien model export`\n"

@@ -94,14 +94,14 @@ def test_a_missing_file_or_manifest_is_named(copied: Path) -> None:
 @pytest.mark.parametrize("text", ["", "[]", '{"bytes": 3}', '{"bytes": "many", "sha256": ""}'])
 def test_a_manifest_that_is_none_is_refused(copied: Path, text: str) -> None:
     manifest_path(copied).write_text(text)
-    with pytest.raises(NotAnEncoder, match=r"encoder\.json is no manifest of an encoder"):
+    with pytest.raises(NotAnEncoder, match=r"encoder\.json is not the manifest of an encoder"):
         KeypointEncoder(copied)
 
 
 def test_a_file_that_is_no_model_is_refused(copied: Path) -> None:
     copied.write_bytes(b"no model at all")
     Manifest.of(b"no model at all").write(manifest_path(copied))
-    with pytest.raises(NotAnEncoder, match=r"encoder\.onnx is no model that ONNX Runtime can run"):
+    with pytest.raises(NotAnEncoder, match=r"encoder\.onnx is not a model that ONNX Runtime can run"):
         KeypointEncoder(copied)
 
 
@@ -111,12 +111,12 @@ def test_a_model_of_something_else_is_refused(copied: Path) -> None:
     copied.write_bytes(model)
     Manifest.of(model).write(manifest_path(copied))
     assert json.loads(manifest_path(copied).read_text())["bytes"] == len(model)
-    with pytest.raises(NotAnEncoder, match=r"encoder\.onnx is a model, but no encoder of 256x256 crops"):
+    with pytest.raises(NotAnEncoder, match=r"encoder\.onnx is a model, but not an encoder for 256x256 crops"):
         KeypointEncoder(copied)
 
 
 def test_crops_of_another_shape_are_refused(encoder: KeypointEncoder) -> None:
-    with pytest.raises(ValueError, match=r"a crop is \(256, 256, 3\) uint8, not \(128, 128, 3\) uint8"):
+    with pytest.raises(ValueError, match=r"a crop must be \(256, 256, 3\) uint8, not \(128, 128, 3\) uint8"):
         encoder.encode(np.zeros((128, 128, 3), np.uint8))
     assert encoder.encode_all([]) == []
 

@@ -68,7 +68,7 @@ class TestEverySmoother:
         broken[3, 4] = bad
         for i, value in enumerate(NOISE[:10]):
             expected = undisturbed.filter(FACE + value, i / 30)
-            with pytest.raises(UnsmoothableValue, match=r"^a value to smooth is not finite$"):
+            with pytest.raises(UnsmoothableValue, match=r"^the value to smooth is not finite$"):
                 smoother.filter(broken, i / 30)
             np.testing.assert_array_equal(smoother.filter(FACE + value, i / 30), expected)
 
@@ -111,7 +111,7 @@ class TestOneEuro:
     def test_refuses_another_shape(self) -> None:
         euro = OneEuro()
         euro.filter(np.zeros(3), 0.0)
-        with pytest.raises(UnsmoothableValue, match=r"shape \(4,\), those before it \(3,\)$"):
+        with pytest.raises(UnsmoothableValue, match=r"shape \(4,\), the previous one \(3,\)$"):
             euro.filter(np.zeros(4), 0.1)
 
 
@@ -167,6 +167,6 @@ class TestDeadZones:
 
     def test_refuses_what_is_no_face(self) -> None:
         with pytest.raises(
-            UnsmoothableValue, match=r"^dead zones want ten rows of six values, not an array of shape \(3,\)"
+            UnsmoothableValue, match=r"^dead zones need ten rows of six values, not an array of shape \(3,\)"
         ):
             DeadZones(OneEuro()).filter(np.zeros(3), 0.0)

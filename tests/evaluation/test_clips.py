@@ -58,14 +58,14 @@ def test_a_crop_is_the_square_it_says() -> None:
 def test_crop_text_that_is_none(text: str) -> None:
     with pytest.raises(ClipError) as error:
         parse_square(text)
-    assert str(error.value) == f"a crop is X,Y,SIZE in whole pixels, not {text!r}"
+    assert str(error.value) == f"a crop must be X,Y,SIZE in whole pixels, not {text!r}"
 
 
 @pytest.mark.parametrize("text", ["5,0,4", "0,3,4", "-1,0,4", "0,0,0"])
 def test_a_crop_outside_the_picture(text: str) -> None:
     with pytest.raises(ClipError) as error:
         within(parse_square(text), np.zeros((6, 8, 3), np.uint8))
-    assert str(error.value) == f"crop {text} does not lie in a picture of 8x6"
+    assert str(error.value) == f"crop {text} is not inside the picture of 8x6"
 
 
 # --- clips ------------------------------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ def test_sound_alone_is_no_clip(tmp_path: Path) -> None:
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), layout="mono")
         sound.sample_rate = 8000
         container.mux(stream.encode(sound))
-    with pytest.raises(ClipError, match=r"^a.wav holds no video$"):
+    with pytest.raises(ClipError, match=r"^a.wav has no video stream$"):
         clip_rate(tmp_path / "a.wav")
 
 
@@ -132,7 +132,7 @@ def test_a_failure_leaves_no_half_mp4(tmp_path: Path) -> None:
 
 def test_an_mp4_of_nothing_is_an_error(tmp_path: Path) -> None:
     with (
-        pytest.raises(ClipError, match=r"^a.mp4 would hold no frame$"),
+        pytest.raises(ClipError, match=r"^a.mp4 was not written: it would have no frames$"),
         ClipWriter(tmp_path / "a.mp4", Fraction(30)),
     ):
         pass

@@ -78,5 +78,5 @@ def test_a_missing_part_is_named_with_the_way_to_get_it(
     with pytest.raises(EvaluationPartMissing) as error:
         FaceReader()
     assert str(error.value) == (
-        f"evaluation measures with {part}, which is not installed: pip install 'mien-evaluation[instruments]'"
+        f"evaluation needs {part}, which is not installed: pip install 'mien-evaluation[instruments]'"
     )

@@ -107,8 +107,8 @@ def test_evaluate_json_over_people_names_what_measured_and_what_could_not_be(
     assert [(clip["clip"], clip["identity"]) for clip in told["clips"]] == [("a_1", "a"), ("a_2", "a"), ("b", "b")]
     assert told["mean"]["identities"] == 2
     assert told["mean"]["frames"] == 6
-    assert told["failed"] == [{"clip": "bad", "error": "bad is no labelled set"}]
-    assert result.stderr == "Error: bad is no labelled set\n"
+    assert told["failed"] == [{"clip": "bad", "error": "bad is not a labelled set"}]
+    assert result.stderr == "Error: bad is not a labelled set\n"
     for methods in (told["mean"]["methods"], *(clip["methods"] for clip in told["clips"])):
         assert methods.keys() == {"still", "warp"}
         assert all(scores.keys() == MEASURES for scores in methods.values())
@@ -165,7 +165,7 @@ def test_evaluate_without_its_instruments_says_how_to_get_them(
     result = _mien_model("evaluate", "--labelled", labelled("talk", "anna"), "--engine", "warp")
     assert result.exit_code == 1
     assert result.stderr == (
-        "Error: evaluation measures with dlib, which is not installed: pip install 'mien-evaluation[instruments]'\n"
+        "Error: evaluation needs dlib, which is not installed: pip install 'mien-evaluation[instruments]'\n"
     )
 
 
@@ -177,7 +177,7 @@ def test_the_commands_import_without_torch_and_dlib() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "Self-reenactment" in done.stdout
+    assert "self-reenactment" in done.stdout
 
 
 # --- animate ----------------------------------------------------------------------------------------------------------
@@ -238,24 +238,25 @@ def test_animate_refuses_what_does_not_go_together(
     cases: list[tuple[list[object], str]] = [
         (
             [*fomm, "--driving", track],
-            "these weights find keypoints of their own: they take no motion track and no record",
+            "weights with their own keypoint detector take no motion track and no record: "
+            "give a clip as --driving, and --crop instead of --record",
         ),
         (
             [*warp, "--driving", track, "--keypoints", "weights"],
-            "--keypoints weights needs --weights with a keypoint detector of their own",
+            "--keypoints weights needs --weights with a file that has a keypoint detector",
         ),
-        ([*warp, "--driving", track, "--record", track], "speech.motion is no avatar's record"),
+        ([*warp, "--driving", track, "--record", track], "speech.motion is not the record of an avatar"),
         (
             [*warp, "--driving", track, "--record", record, "--crop", "0,0,9"],
-            "a record has a crop of its own: --crop goes without --record",
+            "--record already gives the crop: leave out --crop",
         ),
         (
             [*fomm, "--driving", face_clip, "--crop", "0,0,721"],
-            "crop 0,0,721 does not lie in a picture of 1280x720",
+            "crop 0,0,721 is not inside the picture of 1280x720",
         ),
         (
             [*fomm, "--driving", face_clip, "--driving-crop", "0,0,361"],
-            "crop 0,0,361 does not lie in a picture of 360x360",
+            "crop 0,0,361 is not inside the picture of 360x360",
         ),
         (
             [*fomm, "--driving", noise_clip],

@@ -64,9 +64,9 @@ def test_info_table() -> None:
         "  dense motion                frame          2.85 G       14.20 M",
         "  bottleneck and up blocks    frame         22.44 G        1.87 M",
         "  generator                                 31.42 G       16.17 M",
-        "    of it per frame                         25.29 G",
-        "    that, rewritten (onnx)                  22.40 G",
-        "  keypoint detector (apart)   picture        2.92 G       14.22 M",
+        "    per frame                               25.29 G",
+        "    per frame, onnx backend                 22.40 G",
+        "  keypoint detector (extra)   picture        2.92 G       14.22 M",
     ]
     assert encoder.startswith("Encoder K, 256x256: ")
 
@@ -87,13 +87,13 @@ def test_info_tells_what_a_source_residual_costs_apart(small_config: FommConfig,
     assert counted["macs_per_avatar"] == counted["parts"][0]["macs"] + counted["macs_per_frame"]
     assert counted["macs"] == sum(part["macs"] for part in counted["parts"])
     *_, last, _encoder = _mien_model("info", "--size", 64, "--weights", path).stdout.splitlines()
-    assert last == "  picture at rest (apart)     avatar         0.03 G"
+    assert last == "  picture at rest (extra)     avatar         0.03 G"
 
 
 def test_info_at_a_size_that_does_not_fit() -> None:
     result = _mien_model("info", "--size", 300)
     assert result.exit_code == 1
-    assert result.stderr == "Error: this model makes pictures whose side is a multiple of 128, not 300\n"
+    assert result.stderr == "Error: the picture size of this model must be a multiple of 128, not 300\n"
 
 
 # --- without torch ----------------------------------------------------------------------------------------------------

@@ -111,9 +111,9 @@ def test_still_shows_the_first_frame_throughout_and_every_takes_some() -> None:
 @pytest.mark.parametrize(
     ("keypoints", "text"),
     [
-        ([], "grey holds no frame"),
-        ([None], "grey: no keypoints are found in the first frame"),
-        ([_at(0, scale=0)], "grey: a keypoint of the first frame has a Jacobian without an inverse"),
+        ([], "grey has no frames"),
+        ([None], "grey: no keypoints found in the first frame"),
+        ([_at(0, scale=0)], "grey: a keypoint of the first frame has a singular Jacobian"),
     ],
     ids=["empty", "none", "flat"],
 )

@@ -51,5 +51,5 @@ def test_more_columns_than_frames_show_each_frame_once() -> None:
 
 
 def test_a_sheet_of_nothing_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"^a sheet of no frame$"):
+    with pytest.raises(ValueError, match=r"^the sheet has no frames: add at least one$"):
         Sheet(frames=3, columns=3).picture()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mien_generator.face import build
-from mien_generator.face.build import EngineUnavailable, make_ladder
+from mien_generator.face.build import BackendUnavailable, portrait_ladder
 from mien_generator.face.contract import FacePicture, FaceRequest
 from mien_generator.face.fomm.config import FommConfig, GeneratorConfig, HourglassConfig
 from mien_generator.face.fomm.shapes import tensor_shapes
@@ -57,7 +57,7 @@ def weights_file(folder: Path) -> Path:
 def exported(tmp_path: Path) -> Path:
     """The same with its graphs beside it."""
     pytest.importorskip("onnx", reason="graphs are written with the onnx package")
-    pytest.importorskip("onnxruntime", reason="the onnx engine runs on it")
+    pytest.importorskip("onnxruntime", reason="the onnx backend runs on it")
     from mien_generator.face.onnx import files
 
     path = weights_file(tmp_path)
@@ -66,14 +66,14 @@ def exported(tmp_path: Path) -> Path:
 
 
 def test_warp_is_a_ladder_of_one() -> None:
-    ladder, fallback = aside(make_ladder, settings(engine="warp"), 1)
+    ladder, fallback = aside(portrait_ladder, settings(face_backend="warp"), 1)
     assert ladder.names == ("warp",)
     assert fallback is None
     assert not ladder.rungs[0].on_device
 
 
 def test_auto_runs_the_network_on_both_sizes_above_warp(exported: Path) -> None:
-    ladder, fallback = aside(make_ladder, settings(weights=exported), 1)
+    ladder, fallback = aside(portrait_ladder, settings(weights=exported), 1)
     assert ladder.names == ("onnx-384", "onnx-256", "warp")
     assert fallback is None
     assert ladder.shares_cores
@@ -89,32 +89,32 @@ def test_auto_runs_the_network_on_both_sizes_above_warp(exported: Path) -> None:
 
 
 def test_a_smaller_best_tier(exported: Path) -> None:
-    assert aside(make_ladder, settings(weights=exported, face_size=256), 1)[0].names == ("onnx-256", "warp")
+    assert aside(portrait_ladder, settings(weights=exported, face_size=256), 1)[0].names == ("onnx-256", "warp")
 
 
 def test_torch_runs_the_same_weights(tmp_path: Path) -> None:
-    pytest.importorskip("torch", reason="the torch engine needs it")
-    ladder, _ = aside(make_ladder, settings(engine="torch", weights=weights_file(tmp_path), face_size=256), 1)
+    pytest.importorskip("torch", reason="the torch backend needs it")
+    ladder, _ = aside(portrait_ladder, settings(face_backend="torch", weights=weights_file(tmp_path), face_size=256), 1)
     assert [rung.on_device for rung in ladder.rungs] == [True, False]
     assert ladder.names[0].endswith("-256")
 
 
 def test_auto_without_weights_or_runtime_says_which(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(build, "SHIPPED_WEIGHTS", tmp_path / "none.safetensors")
-    ladder, fallback = aside(make_ladder, settings(), 1)
+    ladder, fallback = aside(portrait_ladder, settings(), 1)
     assert ladder.names == ("warp",)
     assert fallback is not None
     assert fallback.reason == "weights"
     monkeypatch.setattr(build, "find_spec", lambda name: None)
-    _, fallback = aside(make_ladder, settings(weights=weights_file(tmp_path)), 1)
+    _, fallback = aside(portrait_ladder, settings(weights=weights_file(tmp_path)), 1)
     assert fallback is not None
     assert (fallback.reason, fallback.text) == ("runtime", "onnxruntime is not installed")
 
 
-@pytest.mark.parametrize("engine", ["onnx", "torch"])
-def test_a_network_that_was_asked_for_by_name_is_never_replaced(engine: str, tmp_path: Path) -> None:
-    with pytest.raises(EngineUnavailable, match=r"needs weights and there is no file none\.safetensors"):
-        aside(make_ladder, settings(engine=engine, weights=tmp_path / "none.safetensors"), 1)
+@pytest.mark.parametrize("backend", ["onnx", "torch"])
+def test_a_network_that_was_asked_for_by_name_is_never_replaced(backend: str, tmp_path: Path) -> None:
+    with pytest.raises(BackendUnavailable, match=r"needs weights and there is no file none\.safetensors"):
+        aside(portrait_ladder, settings(face_backend=backend, weights=tmp_path / "none.safetensors"), 1)
 
 
 def test_tampered_weights_are_an_error_of_their_own_under_auto_too(exported: Path) -> None:
@@ -122,21 +122,21 @@ def test_tampered_weights_are_an_error_of_their_own_under_auto_too(exported: Pat
     data[len(data) // 2] ^= 0xFF
     exported.write_bytes(data)
     with pytest.raises(WeightsError, match=exported.name):
-        aside(make_ladder, settings(weights=exported), 1)
+        aside(portrait_ladder, settings(weights=exported), 1)
 
 
 @pytest.mark.parametrize(
-    ("engine", "precision", "message"),
+    ("backend", "precision", "message"),
     [
-        ("torch", "int8", "the torch engine computes in float32, float16 or bfloat16, not in int8"),
-        ("onnx", "float16", "the onnx engine computes in float32 or int8, not in float16"),
+        ("torch", "int8", "the torch backend computes in float32, float16 or bfloat16, not in int8"),
+        ("onnx", "float16", "the onnx backend computes in float32 or int8, not in float16"),
     ],
 )
-def test_a_precision_that_an_engine_has_not_is_named(engine: str, precision: str, message: str, tmp_path: Path) -> None:
-    with pytest.raises(EngineUnavailable, match=f"^{message}$"):
-        aside(make_ladder, settings(engine=engine, precision=precision, weights=weights_file(tmp_path)), 1)
+def test_a_precision_that_a_backend_lacks_is_named(backend: str, precision: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(BackendUnavailable, match=f"^{message}$"):
+        aside(portrait_ladder, settings(face_backend=backend, precision=precision, weights=weights_file(tmp_path)), 1)
 
 
 def test_a_device_that_is_not_there_is_named(exported: Path) -> None:
-    with pytest.raises(EngineUnavailable, match="CUDA"):
-        aside(make_ladder, settings(engine="onnx", device="cuda", weights=exported), 1)
+    with pytest.raises(BackendUnavailable, match="CUDA"):
+        aside(portrait_ladder, settings(face_backend="onnx", device="cuda", weights=exported), 1)

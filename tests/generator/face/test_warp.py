@@ -274,7 +274,7 @@ def test_larger_motion_moves_more_until_its_limit(face: WarpFace) -> None:
 
 @pytest.mark.parametrize("shape", [(64, 64), (64, 48, 3), (64, 64, 4), (16, 16, 3)])
 def test_a_crop_that_is_no_square_rgb_picture_is_refused(generator: WarpGenerator, shape: tuple[int, ...]) -> None:
-    with pytest.raises(AvatarShapeError, match=r"an avatar's face crop is \(S, S, 3\) with S >= 32, not"):
+    with pytest.raises(AvatarShapeError, match=r"an avatar's face crop must be \(S, S, 3\) with S >= 32, not"):
         generator.prepare(AvatarFace(np.zeros(shape, np.uint8), SOURCE))
 
 

@@ -1,4 +1,4 @@
-"""How far each keypoint's motion reaches, judged from where an avatar's keypoints lie."""
+"""Derives from an avatar's keypoints how far each keypoint's motion reaches, and finds its mouth."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from mien_shared.keypoints import EYES, NUM_KEYPOINTS, FaceKeypoint, FloatArray
 
-#: Reach of a keypoint as (sigma_x, sigma_y), and the most its neighbourhood's own stretch may displace, in units of
-#: the distance between the eyes (about 63 mm). An eye is lower than wide, so a blink moves no brow.
+#: For each keypoint (sigma_x, sigma_y, stretch): its reach, and the largest displacement by its linear part, in units
+#: of the distance between the eyes (about 63 mm). An eye's sigma_y is small, so that a blink does not move the brow.
 _REACH: dict[FaceKeypoint, tuple[float, float, float]] = {
     FaceKeypoint.LEFT_BROW: (0.34, 0.16, 0.08),
     FaceKeypoint.RIGHT_BROW: (0.34, 0.16, 0.08),
-    FaceKeypoint.LEFT_EYE: (0.30, 0.12, 0.13),  # the last two for a brow 0.3 above, see _LID_REACH
+    FaceKeypoint.LEFT_EYE: (0.30, 0.12, 0.13),  # the last two are for a brow 0.3 above the eye, see _LID_REACH
     FaceKeypoint.RIGHT_EYE: (0.30, 0.12, 0.13),
     FaceKeypoint.NOSE: (0.28, 0.34, 0.08),
     FaceKeypoint.UPPER_LIP: (0.46, 0.18, 0.10),
@@ -25,7 +25,7 @@ _REACH: dict[FaceKeypoint, tuple[float, float, float]] = {
     FaceKeypoint.RIGHT_CHEEK: (0.36, 0.42, 0.10),
 }
 
-#: What each keypoint says about the skull's motion: lips and chin move by themselves, eyes and nose hardly.
+#: Weight of each keypoint in the head's motion: lips and chin also move without the head, eyes and nose hardly do.
 _RIGIDITY: dict[FaceKeypoint, float] = {
     FaceKeypoint.LEFT_BROW: 0.5,
     FaceKeypoint.RIGHT_BROW: 0.5,
@@ -41,20 +41,20 @@ _RIGIDITY: dict[FaceKeypoint, float] = {
 
 _LID_CLOSING = 1.4
 
-#: Sigma in y and largest displacement of an eye, as shares of the height from eye to brow: a drawn character's large
-#: eyes lie under high brows. And that height's bounds, in distances between the eyes.
+#: Sigma in y and largest displacement of an eye, as shares of the height from eye to brow, because drawn characters
+#: have large eyes and high brows. _LID_RANGE limits that height, in distances between the eyes.
 _LID_REACH = np.array([0.40, 0.43])
 _LID_RANGE = np.array([0.25, 0.50])
 
-#: Teeth show where something between the lips is as colourless as this, darkest channel by brightest, and clearly more
-#: so than the face: lips and skin of every shade are red (0.45 to 0.75 on twelve portraits).
+#: Teeth are visible if an area between the lips is at least this colourless (darkest channel / brightest channel) and
+#: clearly more colourless than the face. Lips and skin of every shade are reddish (0.45 to 0.75 on twelve portraits).
 _TEETH_PALENESS = 0.75
 _TEETH_BEYOND_SKIN = 1.08
 
-#: Lips whose middles lie closer than this share of the distance between the eyes touch each other.
+#: Lips touch if their keypoints are closer than this share of the distance between the eyes.
 _CLOSED_LIPS = 0.30
 
-#: A keypoint of unknown meaning reaches this share of the way to its nearest neighbour.
+#: Sigma of a keypoint of unknown meaning, as a share of the distance to its nearest neighbour.
 _GENERIC_REACH = 0.55
 _GENERIC_SIGMA = (0.06, 0.35)
 
@@ -63,9 +63,9 @@ _GENERIC_SIGMA = (0.06, 0.35)
 class Reach:
     """How far and how much each keypoint moves its neighbourhood; crop coordinates.
 
-    sigma: (10, 2) widths of the Gaussian weights in x and y. stretch: (10,) the most that a keypoint's linear part
-    may displace. rigidity: (10,) weight of each keypoint in the head's motion. closing: (10,) exponent of a vertical
-    squeeze: landmarks see a shut eye as a slit of a tenth to a third of its height, a viewer sees a shut eye.
+    sigma: (10, 2) widths of the Gaussian weights in x and y. stretch: (10,) largest displacement by a keypoint's linear
+    part. rigidity: (10,) weight of each keypoint in the head's motion. closing: (10,) exponent of a vertical squeeze.
+    It exaggerates a blink, because landmarks show a shut eye as a slit of a tenth to a third of the eye's height.
     """
 
     sigma: FloatArray
@@ -76,10 +76,10 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class Mouth:
-    """Where the lips of the avatar meet; crop coordinates.
+    """The line between the avatar's lips; crop coordinates.
 
     The line between the lips is y = centre_y + tilt * u + bend * u^2, u = (x - centre_x) / half_width in [-1, 1].
-    closed: whether the avatar's lips touch and show no teeth of their own.
+    closed: whether the avatar's lips touch and show no teeth.
     """
 
     centre_x: float
@@ -91,9 +91,9 @@ class Mouth:
 
 
 def is_face(points: FloatArray) -> bool:
-    """Whether the ten points lie as FaceKeypoint names them: brows over eyes over nose over lips over chin.
+    """Whether the ten points are arranged as FaceKeypoint names them: brows over eyes over nose over lips over chin.
 
-    A learned encoder finds keypoints of its own, whose order means nothing; then no point may be taken for an eye.
+    The keypoints of a self-supervised detector have no fixed meaning; then no point may be treated as an eye.
     """
     k = FaceKeypoint
     x, y = points[:, 0], points[:, 1]
@@ -109,7 +109,7 @@ def is_face(points: FloatArray) -> bool:
 
 
 def reach_of(points: FloatArray) -> Reach:
-    """The reach of an avatar's keypoints, (10, 2): by their names if they lie as a face does, else by their spacing."""
+    """The reach of an avatar's keypoints, (10, 2): by their names if is_face, otherwise by their distances."""
     if is_face(points):
         between_eyes = np.linalg.norm(points[FaceKeypoint.RIGHT_EYE] - points[FaceKeypoint.LEFT_EYE])
         reach = np.array([_REACH[k] for k in FaceKeypoint], np.float32) * np.float32(between_eyes)
@@ -126,9 +126,9 @@ def reach_of(points: FloatArray) -> Reach:
 
 
 def find_mouth(rgb: NDArray[np.uint8], points: FloatArray) -> Mouth | None:
-    """The line where the lips meet, as the darkest smooth curve between the lip keypoints.
+    """The line between the lips: the darkest smooth curve between the lip keypoints.
 
-    rgb: (S, S, 3) uint8 crop. None where the keypoints do not lie as a face does.
+    rgb: (S, S, 3) uint8 crop. None if the keypoints are not arranged like a face.
     """
     if not is_face(points):
         return None
@@ -139,7 +139,7 @@ def find_mouth(rgb: NDArray[np.uint8], points: FloatArray) -> Mouth | None:
     half_width = 0.37 * between_eyes
     centre_x = 0.5 * float(upper[0] + lower[0])
     gap = float(lower[1] - upper[1])
-    # Candidates, all at once: how far down between the lips, how tilted beyond the eyes' line, how bent.
+    # All candidates: position between the lips (0 to 1), tilt relative to the line through the eyes, bend.
     share, tilt, bend = (
         grid.ravel()
         for grid in np.meshgrid(np.linspace(-0.2, 1.2, 29), np.linspace(-0.15, 0.15, 7), np.linspace(-0.3, 0.2, 11))
@@ -152,7 +152,7 @@ def find_mouth(rgb: NDArray[np.uint8], points: FloatArray) -> Mouth | None:
     grey = cv2.GaussianBlur(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), (0, 0), max(0.8, 0.004 * rgb.shape[0]))
     looked_up = np.stack([columns, (line + 1) * scale], axis=-1).astype(np.float32)
     darkness = cv2.remap(grey, looked_up, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    # A weak pull towards the middle and a flat line decides where the picture shows no line at all.
+    # A weak preference for the middle and for a flat line, which decides if the picture shows no line.
     cost = darkness.mean(axis=1) + 10.0 * (share - 0.45) ** 2 + 20.0 * tilt**2 + 4.0 * bend**2
     best = int(np.argmin(cost))
     apart = gap > _CLOSED_LIPS * between_eyes
@@ -168,7 +168,7 @@ def find_mouth(rgb: NDArray[np.uint8], points: FloatArray) -> Mouth | None:
 
 
 def _shows_teeth(rgb: NDArray[np.uint8], columns: NDArray[np.float64], rows: FloatArray, reach_px: float) -> bool:
-    """Whether something paler than the face lies within `reach_px` of the line between the lips."""
+    """Whether an area within `reach_px` of the line between the lips is clearly paler than the face."""
     darkest, brightest = rgb.min(axis=2).astype(np.float32), rgb.max(axis=2).astype(np.float32)
     paleness = cv2.GaussianBlur(darkest / np.maximum(brightest, 1), (0, 0), max(0.8, 0.004 * rgb.shape[0]))
     inner = slice(len(rows) // 4, -(len(rows) // 4))

@@ -1,4 +1,4 @@
-"""Square pictures of faces at the side that someone wants them."""
+"""Resizes square pictures of faces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mien_shared.keypoints import FloatArray
 
 
 def scaled(rgb: RgbArray, size: int) -> RgbArray:
-    """A square picture at `size` pixels."""
+    """The square picture resized to `size` pixels."""
     if rgb.shape[0] == size:
         return rgb
     interpolation = cv2.INTER_AREA if rgb.shape[0] > size else cv2.INTER_LINEAR
@@ -18,15 +18,15 @@ def scaled(rgb: RgbArray, size: int) -> RgbArray:
 
 
 def pasting(side: int, size: int) -> int:
-    """How cv2 is to bring a made face to its crop, every frame.
+    """cv2's interpolation mode to resize a generated face from `side` to its crop of `size` pixels, in every frame.
 
-    Between two pixels as long as it shrinks by no more than a third: on portraits that is 47 dB or more from the mean
-    over the area, in a sixth of its time.
+    Linear unless the face shrinks by more than a third. On portraits, linear then differs from the area mean by 47 dB
+    or better, in a sixth of the time.
     """
     return cv2.INTER_AREA if 3 * size < 2 * side else cv2.INTER_LINEAR
 
 
 def resampling(side: int, size: int) -> FloatArray:
-    """(size, side) float32, what `pasting` does to a column of pixels, as a matrix: one for rows, one for columns."""
+    """(size, side) float32: the resize that `pasting` selects, as a matrix to apply to rows and to columns."""
     each_pixel = np.eye(side, dtype=np.float32)
     return np.asarray(cv2.resize(each_pixel, (side, size), interpolation=pasting(side, size)), np.float32)

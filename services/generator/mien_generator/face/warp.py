@@ -1,15 +1,16 @@
 """The `warp` generator: first-order motion without learned parts (FOMM, Siarohin et al. 2019, eq. 4).
 
-A frame's pixel z is looked up in the avatar at T(z), a chain of three maps that each fold nothing, so neither does
-the chain:
+Each pixel z of the frame is read from the avatar at T(z). T is a chain of three maps. None of them folds the picture,
+so the chain does not fold it either:
 
 1. head: one affine motion of the whole head, fitted to all keypoints, fading to the identity at the crop's border;
-2. jaw: where the lips part farther than the avatar's, what lies below the line between them moves down and a mouth's
-   inside is painted into the gap, which no warp of a closed mouth could show;
-3. features: what each keypoint moves on top, T_k(z) = p_k + A_k (z - q_k), blended by Gaussian weights.
+2. jaw: if the lips open wider than the avatar's, the part of the face below the line between the lips moves down, and
+   the inside of a mouth is painted into the gap, because no warp of a closed mouth could show it;
+3. features: the additional motion of each keypoint, T_k(z) = p_k + A_k (z - q_k), blended by Gaussian weights.
 
-A map whose derivative has a positive definite symmetric part is injective on a convex domain; parts 1 and 3 are scaled
-down where a motion would leave less than MIN_SLOPE of it. That is how impossible motions degrade: towards stillness.
+A map is injective on a convex domain if the symmetric part of its derivative is positive definite. Maps 1 and 3 are
+scaled down if the smallest eigenvalue of that part would fall below MIN_SLOPE. So impossible motions degrade towards
+stillness.
 """
 
 from __future__ import annotations
@@ -27,56 +28,56 @@ from mien_generator.face.contract import AvatarFace, FaceRequest, RgbArray
 from mien_generator.face.layout import Mouth, Reach, find_mouth, reach_of
 from mien_shared.keypoints import FaceKeypoint, FloatArray, Keypoints
 
-#: Least stretch that the head's and the features' maps keep in any direction; below 0 a picture folds over itself.
+#: Smallest stretch of the head's and the features' maps in any direction. Below 0 a picture would fold over itself.
 MIN_SLOPE = 0.25
 
-#: The head's map is at full strength inside this frame and the identity at the crop's border. Hair reaches that border
-#: on most pictures: a long ramp above the brows bends it where a short one would break it.
+#: The head's map has full strength inside this frame and is the identity at the crop's border. On most pictures hair
+#: reaches that border: a long ramp above the brows bends it, a short ramp would tear it.
 _HEAD_SIDE = 0.50
 _HEAD_TOP = -0.50
 _HEAD_BELOW_CHIN = 0.04
 _HEAD_BOTTOM_MAX = 0.65
 
-#: Limits of the head's affine motion: rotation in radians, stretch as a logarithm, translation of the crop's half.
+#: Limits of the head's affine motion: rotation in radians, log of the stretch, translation in halves of the crop.
 _MAX_ROTATION = 0.6
 _MAX_LOG_STRETCH = 0.35
 _MAX_TRANSLATION = 0.16
-#: A keypoint this far from the fitted head motion counts half in the fit (crop coordinates).
+#: A keypoint at this distance from the fitted head motion has half its weight in the fit (crop coordinates).
 _FIT_TOLERANCE = 0.04
-#: Pull of the fit towards no stretch, in the units of the keypoints' weighted variance.
+#: Strength of the fit's prior for a rigid motion, in units of the keypoints' weighted variance.
 _FIT_PRIOR = 0.02
 
-#: Limits of a keypoint's own linear part A_k M^-1 - 1: stretch, shear, and how far its slope may fall below 1.
+#: Limits of a keypoint's linear part A_k M^-1 - 1: stretch, shear, and how far its slope may fall below 1.
 _MAX_LINEAR = 12.0
 _MAX_SHEAR = 0.5
 _MAX_FALL = 2 / 3
 
-#: Side of the grid on which the head's map is made; between its points it is smooth.
+#: Side of the coarse grid on which the head's map is computed; the map is smooth between its points.
 _GRID = 48
-#: The features' displacement is smooth: it is made at every second pixel.
+#: The features' displacement is smooth, so it is computed only at every second pixel.
 _FEATURE_STRIDE = 2
 
 
-#: Crop sizes whose working memory a thread keeps (13 MB for one of 640 pixels); most avatars share one.
+#: Number of crop sizes for which a thread keeps its workspace (13 MB at 640 pixels). Most avatars have the same size.
 _MAX_WORKSPACES = 6
 
-#: Colours of a mouth's inside in the light of a studio portrait.
+#: Colours of the inside of a mouth in the light of a studio portrait.
 _THROAT_RGB = np.array([52, 20, 22], np.float32)
 _TONGUE_RGB = np.array([122, 52, 54], np.float32)
 _TEETH_RGB = np.array([196, 182, 172], np.float32)
 
 
 class AvatarShapeError(ValueError):
-    """An avatar crop that is no square RGB picture."""
+    """An avatar crop is not a square RGB picture."""
 
 
 @dataclass(frozen=True, slots=True)
 class WarpFace:
-    """An avatar as `warp` needs it: its crop, how far each keypoint reaches, where the lips meet.
+    """A prepared avatar: its crop, the reach of each keypoint, and the line between the lips.
 
-    axis: (G,) the coarse grid's coordinates. window: (G, G) weight of the head's motion there. window_limits: the
-    frame of full strength (left, top, right, bottom) that it was made from. shade: how bright the face is lit around
-    the mouth, about 1.
+    axis: (G,) coordinates of the coarse grid. window: (G, G) weight of the head's motion there. window_limits: the
+    frame of full strength (left, top, right, bottom) from which the window was computed. shade: brightness of the face
+    around the mouth, about 1.
     """
 
     rgb: RgbArray
@@ -95,7 +96,7 @@ class WarpFace:
 
 @dataclass(frozen=True, slots=True)
 class _Gap:
-    """The mouth's inside in one frame: a rectangle of the face and how much of each pixel it covers."""
+    """The inside of the mouth in one frame: a rectangle of the face, and how much of each pixel is covered."""
 
     rows: slice
     columns: slice
@@ -105,7 +106,7 @@ class _Gap:
 
 
 class Workspace:
-    """The arrays that making one face of `size` pixels needs; kept, since fresh pages cost more than the arithmetic."""
+    """Working memory for one face of `size` pixels. It is reused, because fresh pages cost more than the arithmetic."""
 
     def __init__(self, size: int) -> None:
         self.axis = np.linspace(-1, 1, math.ceil(size / _FEATURE_STRIDE), dtype=np.float32)
@@ -117,7 +118,7 @@ class Workspace:
 
 
 class _KeptWorkspaces(threading.local):
-    """Each thread's own, the most recently used last."""
+    """The workspaces of each thread, most recently used last."""
 
     def __init__(self) -> None:
         self.workspaces: dict[int, Workspace] = {}
@@ -131,7 +132,7 @@ class _KeptWorkspaces(threading.local):
 
 
 class WarpGenerator:
-    """Faces by moving the avatar's own pixels: no weights, one CPU core, the fallback when nothing else keeps up."""
+    """Makes faces by moving the avatar's pixels. Needs no weights and one CPU core; the fallback below the network."""
 
     name = "warp"
 
@@ -139,18 +140,18 @@ class WarpGenerator:
         self._kept = _KeptWorkspaces()
 
     def prepare(self, avatar: AvatarFace) -> WarpFace:
-        """Judge the avatar's keypoints and lips once; raises AvatarShapeError unless rgb is (S, S, 3), S >= 32."""
+        """Analyse the avatar's keypoints and lips once. Raises AvatarShapeError unless rgb is (S, S, 3), S >= 32."""
         shape = avatar.rgb.shape
         if len(shape) != 3 or shape[0] != shape[1] or shape[2] != 3 or shape[0] < 32:
-            raise AvatarShapeError(f"an avatar's face crop is (S, S, 3) with S >= 32, not {shape}")
+            raise AvatarShapeError(f"an avatar's face crop must be (S, S, 3) with S >= 32, not {shape}")
         points = avatar.keypoints.points
         mouth = find_mouth(avatar.rgb, points)
         lowest = float(points[:, 1].max())
         limits = (-_HEAD_SIDE, _HEAD_TOP, _HEAD_SIDE, float(np.clip(lowest + _HEAD_BELOW_CHIN, 0.3, _HEAD_BOTTOM_MAX)))
-        # Where cv2.resize puts the samples of a picture it enlarges from _GRID to S.
+        # The positions of the samples when cv2.resize enlarges a picture from _GRID to S.
         axis = ((np.arange(_GRID) + 0.5) / _GRID * shape[0] - 0.5) * 2 / (shape[0] - 1) - 1
         rows, columns = _ramp(axis, limits[1], limits[3]), _ramp(axis, limits[0], limits[2])
-        for ramp in (rows, columns):  # beyond the outermost samples cv2.resize repeats them: they stay at rest
+        for ramp in (rows, columns):  # cv2.resize repeats the outermost samples to the border, which must not move
             ramp[[0, -1]] = 0
         return WarpFace(
             np.ascontiguousarray(avatar.rgb),
@@ -164,14 +165,11 @@ class WarpGenerator:
         )
 
     def animate(self, requests: Sequence[FaceRequest[WarpFace]]) -> list[RgbArray]:
-        """One face for each request; a request whose motion is not finite shows the avatar at rest.
-
-        Any number of threads may call it at once.
-        """
+        """One face for each request. If a motion is not finite, the face is the avatar at rest. Thread-safe."""
         return [self._animate_one(request.prepared, request.driving) for request in requests]
 
     def close(self) -> None:
-        """Forget the working memory; that of other threads goes with them."""
+        """Free the workspaces of the calling thread; those of another thread are freed when it ends."""
         self._kept.workspaces.clear()
 
     def _animate_one(self, face: WarpFace, driving: Keypoints) -> RgbArray:
@@ -183,10 +181,10 @@ class WarpGenerator:
 
 
 def backward_map(face: WarpFace, driving: Keypoints, workspace: Workspace) -> tuple[FloatArray, _Gap | None]:
-    """Where each pixel of the frame is looked up in the avatar: (S, S, 2) float32 pixels (x, y), and the open mouth.
+    """The position in the avatar for each pixel of the frame, (S, S, 2) float32 pixels (x, y), and the open mouth.
 
-    The map lies in `workspace` and is good until its next use.
-    The outermost pixels map to themselves, and the map folds nowhere, whatever the motion.
+    The map is stored in `workspace` and valid until its next use. For every motion the outermost pixels map to
+    themselves, and the map does not fold.
     """
     if not (np.isfinite(driving.points).all() and np.isfinite(driving.jacobians).all()):
         driving = face.source
@@ -209,26 +207,26 @@ def backward_map(face: WarpFace, driving: Keypoints, workspace: Workspace) -> tu
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """The head's affine map z -> matrix z + offset from the frame to the avatar; the window weakens it further out."""
+    """The head's affine map z -> matrix z + offset, from the frame to the avatar. The window fades it at the border."""
 
     matrix: NDArray[np.float64]
     offset: NDArray[np.float64]
 
 
 def _fit_head(face: WarpFace, driving: Keypoints) -> tuple[_Head, Keypoints]:
-    """The head's motion, and what the keypoints do with it: a head held back takes its features along.
+    """The head's limited motion, and the driving keypoints adapted to it.
 
-    Robust weighted least squares of frame -> avatar over all keypoints, brought within limits. Where it was, the
-    driving keypoints are moved to where they would lie had the head moved so little.
+    The motion is a robust weighted least-squares fit of frame -> avatar over all keypoints, then limited. If the limits
+    reduce it, the driving keypoints move to the positions that they would have with the reduced head motion.
     """
     source = face.source.points.astype(np.float64)
     target = driving.points.astype(np.float64)
     weights = face.reach.rigidity.astype(np.float64)
     fitted, fitted_offset = _fit_affine(target, source, weights)
-    for _ in range(2):  # reweighted: a lip or a brow that moves alone does not drag the head along
+    for _ in range(2):  # reweight, so that a lip or a brow that moves alone does not move the head
         miss = np.linalg.norm(target @ fitted.T + fitted_offset - source, axis=1)
         fitted, fitted_offset = _fit_affine(target, source, weights / (1 + (miss / _FIT_TOLERANCE) ** 2))
-    # Limited about the face's centre, where head motion is small, not about the crop's.
+    # The limits apply about the face's centre, where head motion is small, and not about the crop's centre.
     centre = source.mean(axis=0)
     matrix = _limit_matrix(fitted)
     offset = centre + _soften(fitted @ centre + fitted_offset - centre, _MAX_TRANSLATION) - matrix @ centre
@@ -246,7 +244,7 @@ def _fit_head(face: WarpFace, driving: Keypoints) -> tuple[_Head, Keypoints]:
 def _fit_affine(
     target: NDArray[np.float64], source: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weighted least squares source = matrix target + offset, drawn towards a rigid motion by a small prior."""
+    """Weighted least squares of source = matrix target + offset, with a small prior for a rigid motion."""
     weights = weights / weights.sum()
     middle_t, middle_s = weights @ target, weights @ source
     t, s = target - middle_t, source - middle_s
@@ -260,7 +258,7 @@ def _fit_affine(
 
 
 def _limit_matrix(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The matrix with its rotation and its stretch limited; never mirrored, never singular."""
+    """The matrix with limited rotation and stretch. The result never mirrors and is never singular."""
     angle = math.atan2(matrix[1, 0] - matrix[0, 1], matrix[0, 0] + matrix[1, 1])
     stretch = _rotation(-angle) @ matrix
     values, vectors = np.linalg.eigh(0.5 * (stretch + stretch.T))
@@ -277,7 +275,7 @@ def _rotation(angle: float) -> NDArray[np.float64]:
 
 
 def _head_map(face: WarpFace, head: _Head, workspace: Workspace) -> FloatArray:
-    """The head's map as (S, S, 2) pixels: its displacement, made on the coarse grid and enlarged, added to the grid."""
+    """The head's map as (S, S, 2) pixels. Its displacement is computed on the coarse grid and then enlarged."""
     axis, weight = face.axis, face.window * np.float32(0.5 * (face.size - 1))
     matrix, offset = head.matrix.astype(np.float32), head.offset.astype(np.float32)
     coarse = np.empty((_GRID, _GRID, 2), np.float32)
@@ -288,7 +286,7 @@ def _head_map(face: WarpFace, head: _Head, workspace: Workspace) -> FloatArray:
 
 
 def _apply_head(face: WarpFace, head: _Head, points: FloatArray) -> FloatArray:
-    """The head's map at single points (N, 2), crop coordinates."""
+    """The head's map applied to points (N, 2), crop coordinates."""
     left, top, right, bottom = face.window_limits
     weight = _ramp(points[:, 0], left, right) * _ramp(points[:, 1], top, bottom)
     moved = points @ head.matrix.T + head.offset
@@ -299,19 +297,20 @@ def _apply_head(face: WarpFace, head: _Head, points: FloatArray) -> FloatArray:
 
 
 def _feature_motion(face: WarpFace, head: _Head, driving: Keypoints, at: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """What each keypoint moves beyond the head: shift (10, 2) = p_k - q_k, and linear (10, 2, 2) = A_k M^-1 - 1."""
+    """Motion of each keypoint in addition to the head: shift (10, 2) = p_k - q_k, linear (10, 2, 2) = A_k M^-1 - 1."""
     limit = 0.95 * face.reach.sigma.min(axis=1)
     shift = _soften(face.source.points - at, limit[:, None])
     ratio = face.source.jacobians @ _safe_inverse(driving.jacobians)
     linear = ratio @ np.linalg.inv(head.matrix) - np.eye(2)
-    # A closing eye's inverse magnifies its shear with its height, and the two saturate apart: undo that magnification.
+    # The inverse Jacobian of a closing eye magnifies shear together with height, but the limits below treat the two
+    # separately: undo the magnification of the shear.
     diagonal = linear[:, [0, 1], [0, 1]]
     magnified = 1 + np.maximum(diagonal.max(axis=1), 0)
     shears = linear[:, [0, 1], [1, 0]] / magnified[:, None]
     linear[:, [0, 1], [1, 0]] = np.clip(shears, -_MAX_SHEAR, _MAX_SHEAR)
     diagonal[:, 1] += np.maximum(1 + diagonal[:, 1], 1) ** face.reach.closing - np.maximum(1 + diagonal[:, 1], 1)
     linear[:, [0, 1], [0, 1]] = np.clip(diagonal, -_MAX_LINEAR, _MAX_LINEAR)
-    # A neighbourhood may be magnified by so much only: its symmetric part keeps a slope of at least a third.
+    # Limit the magnification of the neighbourhood: its symmetric part keeps a slope of at least a third.
     mean = 0.5 * (linear[:, 0, 0] + linear[:, 1, 1])
     half, shear = 0.5 * (linear[:, 0, 0] - linear[:, 1, 1]), 0.5 * (linear[:, 0, 1] + linear[:, 1, 0])
     fall = np.sqrt(half * half + shear * shear) - mean
@@ -320,7 +319,7 @@ def _feature_motion(face: WarpFace, head: _Head, driving: Keypoints, at: FloatAr
 
 
 def _safe_inverse(jacobians: FloatArray) -> FloatArray:
-    """Inverses of (10, 2, 2); a singular or mirrored one is first brought to a determinant of at least 0.02."""
+    """Inverses of (10, 2, 2). A determinant counts as at least 0.02 times the square of the largest entry, and 1e-4."""
     a, b = jacobians[:, 0, 0], jacobians[:, 0, 1]
     c, d = jacobians[:, 1, 0], jacobians[:, 1, 1]
     size = np.maximum(np.abs(jacobians).max(axis=(1, 2)), 1e-3)
@@ -331,10 +330,10 @@ def _safe_inverse(jacobians: FloatArray) -> FloatArray:
 
 
 def _add_features(face: WarpFace, workspace: Workspace, shift: FloatArray, linear: FloatArray) -> None:
-    """Send the workspace's flow on through the features' map, in place.
+    """Apply the features' map to the workspace's flow, in place.
 
-    With axis-aligned Gaussians every term is a product of a function of x and one of y, so the whole displacement is
-    one matrix product: rank 20 for each direction.
+    With axis-aligned Gaussians each term is a product of a function of x and a function of y. So the whole displacement
+    is one matrix product of rank 20 for each direction.
     """
     if np.abs(shift).max() < 1e-4 and np.abs(linear).max() < 1e-3:
         return
@@ -345,7 +344,7 @@ def _add_features(face: WarpFace, workspace: Workspace, shift: FloatArray, linea
     border = _ramp(axis, -0.8, 0.8)
     gx = np.exp(-0.5 * (dx / sigma[:, :1]) ** 2)
     gy = np.exp(-0.5 * (dy / sigma[:, 1:]) ** 2)
-    crowd = np.maximum(_outer_sum(gy, gx), 1)  # where keypoints crowd their weights are shared, as in FOMM's softmax
+    crowd = np.maximum(_outer_sum(gy, gx), 1)  # overlapping keypoints share their weight, as in FOMM's softmax
     gx *= border
     gy *= border
     for i in (0, 1):
@@ -365,7 +364,7 @@ def _add_features(face: WarpFace, workspace: Workspace, shift: FloatArray, linea
 
 
 def _split_opening(face: WarpFace, shift: FloatArray) -> tuple[FloatArray, float]:
-    """Take from the lower lip's shift what parts it from the upper lip: the rest, and the opening (crop, >= 0)."""
+    """Split the opening of the lips off the lower lip's shift: the remaining shift, and the opening (crop, >= 0)."""
     upper, lower = FaceKeypoint.UPPER_LIP, FaceKeypoint.LOWER_LIP
     opening = float(shift[upper, 1] - shift[lower, 1])  # shifts point from the frame to the avatar
     if opening <= 0:
@@ -379,18 +378,18 @@ def _split_opening(face: WarpFace, shift: FloatArray) -> tuple[FloatArray, float
 def _open_mouth(
     face: WarpFace, mouth: Mouth, head: _Head, flow: FloatArray, *, upper_shift: FloatArray, opening: float
 ) -> _Gap | None:
-    """Send `flow` on through the jaw's map, in place, and say where the lips' gap lies; None if it is off the face."""
+    """Apply the jaw's map to `flow`, in place. Returns the gap between the lips, or None if it is outside the face."""
     scale = 0.5 * (face.size - 1)
     centre_x, centre_y = mouth.centre_x - float(upper_shift[0]), mouth.centre_y - float(upper_shift[1])
     chin_y = float(face.source.points[FaceKeypoint.CHIN, 1])
     reach_y = max(chin_y - mouth.centre_y, 1.5 * opening)
-    # The rectangle of the frame that the jaw's map can touch: the mouth's box, sent back through the head's motion.
+    # The rectangle of the frame that the jaw's map can change: the mouth's box through the inverse head motion.
     left, right = centre_x - mouth.half_width, centre_x + mouth.half_width
     rise = abs(mouth.tilt) + abs(mouth.bend)
     top, bottom = centre_y - rise, centre_y + rise + opening + reach_y
     corners = np.array([[left, top], [right, top], [left, bottom], [right, bottom]])
     back = (corners - head.offset) @ np.linalg.inv(head.matrix).T
-    corners = np.concatenate([corners, back])  # where the window weakens the head's motion it lies between the two
+    corners = np.concatenate([corners, back])  # where the window fades the head's motion, the box is between the two
     low = np.floor((corners.min(axis=0) + 1) * scale).astype(int) - 2
     high = np.ceil((corners.max(axis=0) + 1) * scale).astype(int) + 3
     low, high = np.clip(low, 1, face.size - 1), np.clip(high, 1, face.size - 1)
@@ -402,7 +401,7 @@ def _open_mouth(
     profile = np.clip(1 - across**2, 0, 1)
     below = part[..., 1] / scale - 1 - (centre_y + mouth.tilt * across + mouth.bend * across**2)
     drop = opening * profile
-    # Under the gap the jaw's displacement fades linearly, so the map's slope there is 1 + drop / reach: no fold.
+    # Below the gap the jaw's displacement fades linearly. The slope of the map is 1 + drop / reach there: no fold.
     displacement = np.where(below < drop, np.clip(below, 0, None), drop * np.clip(1 - (below - drop) / reach_y, 0, 1))
     part[..., 1] -= displacement * np.where(profile > 0, 1, 0) * scale
     pixel = 1 / scale
@@ -412,7 +411,7 @@ def _open_mouth(
 
 
 def _paint_mouth(picture: RgbArray, gap: _Gap, face: WarpFace) -> None:
-    """Paint a mouth's inside into the gap, in place: dark, the tongue a little lighter, upper teeth in the shadow."""
+    """Paint the inside of a mouth into the gap, in place: dark throat, lighter tongue, upper teeth in the shadow."""
     part = picture[gap.rows, gap.columns]
     tongue = _smooth(gap.depth, 0.15, 0.65)[..., None] * _smooth(1 - np.abs(gap.across), 0.1, 0.6)[..., None]
     inside = _THROAT_RGB + tongue * (_TONGUE_RGB - _THROAT_RGB)
@@ -424,7 +423,7 @@ def _paint_mouth(picture: RgbArray, gap: _Gap, face: WarpFace) -> None:
 
 
 def _skin_shade(rgb: RgbArray, mouth: Mouth | None) -> float:
-    """How bright the face is lit around the mouth, 0.3..1.2, so that the mouth's inside fits the light."""
+    """Brightness of the face around the mouth, 0.3..1.2, so that the inside of the mouth matches the light."""
     if mouth is None:
         return 1.0
     scale = 0.5 * (rgb.shape[0] - 1)
@@ -437,7 +436,7 @@ def _skin_shade(rgb: RgbArray, mouth: Mouth | None) -> float:
 
 
 def _ramp(axis: NDArray[np.floating], low: float, high: float) -> FloatArray:
-    """1 between low and high, falling smoothly to exactly 0 at -1 and 1."""
+    """1 between low and high, falls smoothly to exactly 0 at -1 and 1."""
     outside = np.minimum((axis + 1) / (low + 1), (1 - axis) / (1 - high))
     t = np.clip(outside, 0, 1)
     ramp: FloatArray = (t * t * (3 - 2 * t)).astype(np.float32)
@@ -445,14 +444,14 @@ def _ramp(axis: NDArray[np.floating], low: float, high: float) -> FloatArray:
 
 
 def _smooth(values: FloatArray, low: float, high: float) -> FloatArray:
-    """0 up to low, 1 from high on, smooth between."""
+    """0 below low, 1 above high, smooth between."""
     t = np.clip((values - low) / (high - low), 0, 1)
     step: FloatArray = t * t * (3 - 2 * t)
     return step
 
 
 def _soften(vectors: NDArray[np.float64] | FloatArray, limit: float | FloatArray) -> NDArray[np.float64]:
-    """Vectors (..., 2) or (1,) shortened smoothly to stay under `limit`; half of it passes nearly unchanged."""
+    """Vectors (..., 2) or (1,), smoothly shortened to stay below `limit`. Vectors up to half of it hardly change."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     softened: NDArray[np.float64] = vectors / (1 + (length / limit) ** 4) ** 0.25
     return softened
@@ -461,17 +460,17 @@ def _soften(vectors: NDArray[np.float64] | FloatArray, limit: float | FloatArray
 def _outer_sum(by_row: FloatArray, by_column: FloatArray) -> FloatArray:
     """(k, h), (k, w) -> (h, w), the sum of the k outer products.
 
-    By cv2: numpy's BLAS splits even this among its threads and then waits for them, 15 ms where the other core is busy.
+    Uses cv2, because numpy's BLAS splits even this product among threads and waits for them: 15 ms if a core is busy.
     """
     total: FloatArray = cv2.gemm(np.ascontiguousarray(by_row.T), by_column, 1, None, 0)
     return total
 
 
 def _fold_limit(dx: FloatArray, dy: FloatArray, step: float) -> float:
-    """How much of a displacement, 0..1, may be added to the identity and leave it MIN_SLOPE everywhere.
+    """The largest factor, 0..1, for a displacement so that identity + displacement keeps MIN_SLOPE everywhere.
 
-    dx, dy: (H, W) displacement samples `step` apart. Judged by the smallest eigenvalue of its derivative's symmetric
-    part.
+    dx, dy: (H, W) displacement, samples `step` apart. The slope is the smallest eigenvalue of the symmetric part of the
+    derivative.
     """
     xx = np.diff(dx, axis=1)[:-1] / step
     yy = np.diff(dy, axis=0)[:, :-1] / step

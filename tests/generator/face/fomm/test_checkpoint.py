@@ -151,10 +151,10 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("checkpoint", "text"),
     [
-        ({"epoch": 3}, "x.pth.tar holds no 'generator' network"),
-        ({"generator": {}}, "x.pth.tar holds no 'kp_detector' network"),
-        ({"generator": {"first.conv.weight": 3}, "kp_detector": {}}, "x.pth.tar holds no 'generator' network"),
-        ([1, 2], "x.pth.tar holds no 'generator' network"),
+        ({"epoch": 3}, "x.pth.tar has no 'generator' network"),
+        ({"generator": {}}, "x.pth.tar has no 'kp_detector' network"),
+        ({"generator": {"first.conv.weight": 3}, "kp_detector": {}}, "x.pth.tar has no 'generator' network"),
+        ([1, 2], "x.pth.tar has no 'generator' network"),
     ],
 )
 def test_a_checkpoint_of_something_else(tmp_path: Path, checkpoint: object, text: str) -> None:
@@ -175,7 +175,7 @@ def test_a_configuration_of_another_width(weights: FommWeights, tmp_path: Path) 
     wider = replace(weights.config, generator=replace(weights.config.generator, block_expansion=12))
     with pytest.raises(MismatchedWeights) as error:
         read_checkpoint(tmp_path / "x.pth.tar", wider)
-    text = "tensor generator.first.conv.weight has shape (8, 3, 7, 7), the configuration wants (12, 3, 7, 7)"
+    text = "tensor generator.first.conv.weight has shape (8, 3, 7, 7), the configuration needs (12, 3, 7, 7)"
     assert str(error.value) == text
 
 
@@ -185,19 +185,19 @@ def test_a_configuration_of_another_width(weights: FommWeights, tmp_path: Path) 
         (lambda tensors: tensors.pop("generator.final.bias"), "tensor generator.final.bias is missing"),
         (
             lambda tensors: tensors.update({"generator.bottleneck.r2.conv1.bias": torch.zeros(16)}),
-            "tensor generator.bottleneck.r2.conv1.bias has no place in the configured network",
+            "tensor generator.bottleneck.r2.conv1.bias does not belong to the configured network",
         ),
         (
             lambda tensors: tensors.update({"generator.final.bias": torch.tensor([0.0, float("nan"), 0.0])}),
-            "tensor generator.final.bias holds a value that is not finite",
+            "tensor generator.final.bias has a value that is not finite",
         ),
         (
             lambda tensors: tensors.update({"generator.final.bias": torch.zeros(3, dtype=torch.int64)}),
-            "tensor generator.final.bias holds int64, not float16 or float32 numbers",
+            "tensor generator.final.bias has type int64, not float16 or float32",
         ),
         (
             lambda tensors: tensors.update({"generator.final.bias": torch.zeros(3, dtype=torch.bfloat16)}),
-            "tensor generator.final.bias holds torch.bfloat16, not float16 or float32 numbers",
+            "tensor generator.final.bias has type torch.bfloat16, not float16 or float32",
         ),
     ],
     ids=["missing", "extra", "not finite", "integers", "bfloat16"],
@@ -225,7 +225,7 @@ def test_a_trained_generator_alone(weights: FommWeights, tmp_path: Path) -> None
     assert {tensor.dtype for tensor in loaded.tensors.values()} == {torch.float16}
     for name, tensor in loaded.generator().named_parameters():
         torch.testing.assert_close(tensor, network.get_parameter(name), rtol=1e-3, atol=1e-6)
-    with pytest.raises(MismatchedWeights, match=r"^these weights have no keypoint detector$"):
+    with pytest.raises(MismatchedWeights, match=r"^the weights have no keypoint detector$"):
         loaded.keypoint_detector()
 
 

@@ -89,9 +89,9 @@ def test_sizes_that_pass_through_every_network() -> None:
     for size in (0, 300, 448):
         with pytest.raises(ConfigError) as error:
             HALF_WIDTH.check_size(size)
-        assert str(error.value) == f"this model makes pictures whose side is a multiple of 128, not {size}"
+        assert str(error.value) == f"the picture size of this model must be a multiple of 128, not {size}"
 
 
 def test_a_residual_wants_pixel_centres() -> None:
-    with pytest.raises(ConfigError, match="source_residual wants pixel_centres"):
+    with pytest.raises(ConfigError, match="source_residual needs pixel_centres"):
         replace(HALF_WIDTH, source_residual=True)

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("torch", reason="FOMM runs on torch")
 
 import torch
+from boxes import face_box
 
 from mien_generator.face.contract import AvatarFace, FaceRefused, FaceRequest, YuvPatch, as_rgb
 from mien_generator.face.fomm.checkpoint import FommWeights, random_weights, write_weights
@@ -19,8 +20,9 @@ from mien_generator.face.fomm.device.devices import DeviceMissing
 from mien_generator.face.fomm.first_order import KeypointTensors
 from mien_generator.face.fomm.generator import FommGenerator, FommKeypointFinder, Precision, PreparedFomm
 from mien_generator.face.fomm.occlusion_generator import OcclusionAwareGenerator
-from mien_generator.face.region import FRAME_HEIGHT, FRAME_WIDTH, CropBox
+from mien_generator.face.region import FRAME_HEIGHT, FRAME_WIDTH
 from mien_generator.frame.compositor import Compositor
+from mien_shared.avatars import FaceBox
 from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
 
 SIZE = 64
@@ -172,25 +174,25 @@ def test_cuda_agrees_with_the_cpu(weights: FommWeights, generator: FommGenerator
 
 def test_a_face_prepared_at_another_size_is_refused(weights: FommWeights, generator: FommGenerator) -> None:
     other = FommGenerator(weights, size=2 * SIZE).prepare(_avatar(1))
-    with pytest.raises(ValueError, match=r"^a face prepared at 128 pixels, the generator makes 64$"):
+    with pytest.raises(ValueError, match=r"^the face was prepared at 128 pixels, but this generator makes 64$"):
         generator.animate([FaceRequest(other, _keypoints(1))])
 
 
 def test_a_size_the_network_cannot_take(weights: FommWeights) -> None:
-    with pytest.raises(ConfigError, match=r"^this model makes pictures whose side is a multiple of 32, not 80$"):
+    with pytest.raises(ConfigError, match=r"^the picture size of this model must be a multiple of 32, not 80$"):
         FommGenerator(weights, size=80)
 
 
 def test_weights_with_other_keypoints_than_a_packet_are_refused(small_config: FommConfig) -> None:
-    with pytest.raises(ConfigError, match=r"^these weights have 5 keypoints, a motion packet carries 10$"):
+    with pytest.raises(ConfigError, match=r"^the weights have 5 keypoints, but a motion packet has 10$"):
         FommGenerator(random_weights(replace(small_config, num_keypoints=5)), size=SIZE)
 
 
 @pytest.mark.parametrize(
     ("device", "text"),
     [
-        ("abacus", "torch knows no device 'abacus'"),
-        ("cuda:99", f"device 'cuda:99' is not there: torch sees {torch.cuda.device_count()} CUDA devices"),
+        ("abacus", "torch does not know the device 'abacus'"),
+        ("cuda:99", f"there is no device 'cuda:99': torch finds {torch.cuda.device_count()} CUDA devices"),
     ],
 )
 def test_a_device_that_is_not_there(weights: FommWeights, device: str, text: str) -> None:
@@ -229,7 +231,7 @@ def test_keypoint_finder_is_the_weights_own_detector(weights: FommWeights) -> No
         np.testing.assert_allclose(keypoints.jacobians, expected.jacobians[index].numpy(), atol=1e-5)
 
 
-def _placed(seed: int, box: CropBox) -> tuple[AvatarFace, Compositor]:
+def _placed(seed: int, box: FaceBox) -> tuple[AvatarFace, Compositor]:
     """An avatar in a smooth picture of its own, and that picture."""
     coarse = np.random.default_rng(seed).integers(0, 256, (18, 32, 3), np.uint8)
     still = np.asarray(cv2.resize(coarse, (FRAME_WIDTH, FRAME_HEIGHT), interpolation=cv2.INTER_CUBIC), np.uint8)
@@ -240,7 +242,7 @@ def _placed(seed: int, box: CropBox) -> tuple[AvatarFace, Compositor]:
 
 def test_faces_finished_on_the_device_are_those_the_compositor_finishes(generator: FommGenerator) -> None:
     """Two ways to the same pictures: RGB through cv2, and patches; crops of three sizes in one batch."""
-    boxes = [CropBox(300, 100, SIZE), CropBox(451, 61, 201), CropBox(100, 101, 48), CropBox(600, 200, SIZE)]
+    boxes = [face_box(300, 100, SIZE), face_box(451, 61, 201), face_box(100, 101, 48), face_box(600, 200, SIZE)]
     avatars = [_placed(seed, box) for seed, box in enumerate(boxes)]
     plain = [generator.prepare(replace(avatar, region=None)) for avatar, _ in avatars]
     placed = [generator.prepare(avatar) for avatar, _ in avatars]
@@ -307,7 +309,7 @@ def test_the_same_avatar_is_held_once(weights: FommWeights) -> None:
 def test_a_place_that_was_freed_serves_the_next_avatar(weights: FommWeights, generator: FommGenerator) -> None:
     crowded = FommGenerator(weights, size=SIZE, max_avatars=2)
     stays, leaves = crowded.prepare(_avatar(1)), crowded.prepare(_avatar(2))
-    with pytest.raises(FaceRefused, match=r"^the device holds 2 avatars, the most it may$"):
+    with pytest.raises(FaceRefused, match=r"^the device has 2 avatars, which is its limit$"):
         crowded.prepare(_avatar(3))
     freed = leaves.row
     del leaves
@@ -331,7 +333,7 @@ def test_memory_that_runs_out_refuses_one_avatar_and_no_other(
 
     with monkeypatch.context() as patched:
         patched.setattr(generator, "_fill", no_memory)
-        with pytest.raises(FaceRefused, match=r"^the device's memory has no room for another avatar$"):
+        with pytest.raises(FaceRefused, match=r"^the device's memory is too full for another avatar$"):
             generator.prepare(_avatar(2))
     assert generator.bank.in_use == 1
     comes = generator.prepare(_avatar(2))
@@ -341,7 +343,7 @@ def test_memory_that_runs_out_refuses_one_avatar_and_no_other(
 @pytest.mark.slow
 def test_a_thousand_avatars_come_and_go_and_leave_nothing(weights: FommWeights) -> None:
     generator = FommGenerator(weights, size=32)
-    visitors = [_placed(seed, box)[0] for seed, box in enumerate((CropBox(300, 100, 32), CropBox(301, 100, 40)))]
+    visitors = [_placed(seed, box)[0] for seed, box in enumerate((face_box(300, 100, 32), face_box(301, 100, 40)))]
 
     def visit(seed: int) -> None:
         prepared = generator.prepare(replace(visitors[seed % 2], keypoints=_keypoints(seed)))
@@ -366,5 +368,5 @@ def _tensors_alive() -> int:
 
 def test_a_face_of_another_generator_is_refused(weights: FommWeights, generator: FommGenerator) -> None:
     foreign = FommGenerator(weights, size=SIZE).prepare(_avatar(1))
-    with pytest.raises(ValueError, match=r"^a face prepared by another generator$"):
+    with pytest.raises(ValueError, match=r"^the face was prepared by another generator$"):
         generator.animate([FaceRequest(foreign, _keypoints(1))])

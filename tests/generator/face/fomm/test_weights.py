@@ -70,7 +70,7 @@ def test_half_precision_is_half_the_file(weights: StoredWeights, file: Path) -> 
 
 def test_a_value_too_large_for_half_precision(weights: StoredWeights) -> None:
     arrays = dict(weights.arrays) | {"generator.final.bias": np.array([0, 1e5, 0], np.float32)}
-    with pytest.raises(MismatchedWeights, match=r"^tensor generator.final.bias holds a value that is not finite$"):
+    with pytest.raises(MismatchedWeights, match=r"^tensor generator.final.bias has a value that is not finite$"):
         StoredWeights(weights.config, arrays).half()
 
 
@@ -84,7 +84,7 @@ def test_a_generator_alone(weights: StoredWeights, tmp_path: Path) -> None:
 def test_another_file_than_the_one_expected(weights: StoredWeights, file: Path) -> None:
     with pytest.raises(TamperedWeights) as error:
         StoredWeights.read(file, "0" * 64)
-    assert str(error.value) == f"small.safetensors has sha256 {weights.sha256}, expected is {'0' * 64}"
+    assert str(error.value) == f"small.safetensors has sha256 {weights.sha256}, expected {'0' * 64}"
 
 
 def test_file_says_what_it_is(weights: StoredWeights, file: Path) -> None:
@@ -146,7 +146,7 @@ def test_one_flipped_bit_in_a_tensor(file: Path) -> None:
     file.write_bytes(data)
     with pytest.raises(TamperedWeights) as error:
         StoredWeights.read(file)
-    assert str(error.value) == "small.safetensors: its contents do not match the sha256 that was written with them"
+    assert str(error.value) == "small.safetensors: the contents do not match the sha256 in its metadata"
 
 
 def test_a_changed_configuration_that_still_fits(file: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_file_without_its_digest(file: Path) -> None:
     _edit_header(file, lambda header: header["__metadata__"].pop("sha256"))
     with pytest.raises(TamperedWeights) as error:
         StoredWeights.read(file)
-    assert str(error.value) == "small.safetensors: its metadata lacks the configuration or the sha256"
+    assert str(error.value) == "small.safetensors: the configuration or the sha256 is missing in its metadata"
 
 
 def test_bytes_after_the_last_tensor(file: Path) -> None:
@@ -177,7 +177,10 @@ def test_a_later_format_version(file: Path) -> None:
     _edit_header(file, lambda header: header["__metadata__"].update(format_version="3"))
     with pytest.raises(UnknownWeightsVersion) as error:
         StoredWeights.read(file)
-    assert str(error.value) == "small.safetensors has weights format version 3, only 2 is known"
+    assert str(error.value) == (
+        "small.safetensors has weights format version 3, but only version 2 can be read: "
+        "run this version's `mien model import`"
+    )
 
 
 @pytest.mark.parametrize(
@@ -187,7 +190,7 @@ def test_a_later_format_version(file: Path) -> None:
             '"block_expansion":8,"dense',
             '"block_expansion":12,"dense',
             "small.safetensors: tensor generator.first.conv.weight has shape (8, 3, 7, 7),"
-            " the configuration wants (12, 3, 7, 7)",
+            " the configuration needs (12, 3, 7, 7)",
         ),
         (
             '"num_kp":10',

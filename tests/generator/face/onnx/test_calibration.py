@@ -41,10 +41,10 @@ def test_frames_without_a_face_are_left_out(tmp_path: Path) -> None:
 def test_folders_that_are_no_clips(tmp_path: Path) -> None:
     folder = _labelled(tmp_path / "clip", 2)
     np.save(folder / "keypoints.npy", np.full((2, NUM_KEYPOINTS, 6), np.nan, np.float32))
-    with pytest.raises(ValueError, match=r"^clip shows no face$"):
+    with pytest.raises(ValueError, match=r"^clip has no frame with a face$"):
         Clip.read(folder, 2)
     np.save(folder / "frames.npy", np.zeros((2, 4), np.uint8))
-    with pytest.raises(ValueError, match=r"^clip holds no labelled crops$"):
+    with pytest.raises(ValueError, match=r"^clip does not contain labelled crops$"):
         Clip.read(folder, 2)
 
 
@@ -56,7 +56,7 @@ def test_calibrate_writes_ranges_and_an_8_bit_graph(exported: Path, tmp_path: Pa
     result = CliRunner().invoke(model, [str(each) for each in arguments])
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("new.safetensors: ")
-    assert " ranges from 2 frames; 8-bit against float32 on 2 others: " in result.stdout
+    assert " ranges from 2 frames; PSNR of 8-bit against float32 on 2 other frames: " in result.stdout
     ranges = ModelFiles.read(weights).ranges
     assert ranges is not None
     # ReLU begins at zero, or integers would not clip what it clips; the stream that blocks add to has both signs.

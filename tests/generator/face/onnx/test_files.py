@@ -74,7 +74,7 @@ def test_a_model_without_ranges_runs_in_float32(model: Path) -> None:
     model.with_name("small.ranges.json").unlink()
     files.export(model)
     assert OnnxGenerator.load(model, size=SIZE, threads=1).precision == "float32"
-    with pytest.raises(NotCalibrated, match=r"^small was never calibrated: run `mien model calibrate`$"):
+    with pytest.raises(NotCalibrated, match=r"^small is not calibrated for int8: run `mien model calibrate`$"):
         OnnxGenerator.load(model, size=SIZE, precision="int8")
 
 
@@ -85,7 +85,7 @@ def test_weights_without_graphs(model: Path) -> None:
     model.with_suffix(".sha256").unlink()
     with pytest.raises(NotExported) as error:
         ModelFiles.read(model)
-    assert str(error.value) == "small.safetensors has no graphs beside it: make them with `mien model export`"
+    assert str(error.value) == "small.safetensors has no graphs next to it: make them with `mien model export`"
 
 
 def test_a_list_of_another_version(model: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_list_of_another_version(model: Path) -> None:
     listed.write_text(listed.read_text().replace("# mien-graph 1", "# mien-graph 2"))
     with pytest.raises(UnknownGraphVersion) as error:
         ModelFiles.read(model)
-    assert str(error.value) == "small.sha256 lists no graphs of version 1: make them with `mien model export`"
+    assert str(error.value) == "small.sha256 does not list graphs of version 1: make them with `mien model export`"
     listed.write_text("")
     with pytest.raises(UnknownGraphVersion):
         ModelFiles.read(model)
@@ -108,7 +108,7 @@ def test_a_file_that_is_not_the_listed_one(model: Path, part: str, change: Calla
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(TamperedWeights) as error:
         ModelFiles.read(model)
-    assert str(error.value) == f"small.{part} is not the file that `mien model export` listed"
+    assert str(error.value) == f"small.{part} differs from the file that `mien model export` listed"
 
 
 @pytest.mark.parametrize("part", _PARTS[:2])
@@ -120,7 +120,9 @@ def test_a_listed_file_that_is_missing(model: Path, part: str) -> None:
 
 def test_weights_that_were_trained_further_want_another_export(model: Path, own_config: FommConfig) -> None:
     random_arrays(own_config, 8).half().write(model)
-    with pytest.raises(TamperedWeights, match=r"^small.safetensors is not the file that `mien model export` listed$"):
+    with pytest.raises(
+        TamperedWeights, match=r"^small.safetensors differs from the file that `mien model export` listed$"
+    ):
         ModelFiles.read(model)
 
 
@@ -138,12 +140,12 @@ def test_weights_that_are_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (b"not json", "x holds no ranges"),
-        (b"[1, 2]", "x holds no ranges"),
-        (b'{"up.0": 3}', "x holds no ranges"),
-        (b'{"up.0": [0, 1, 2]}', "x holds no ranges"),
-        (b'{"up.0": [2, 1]}', "x: the range of up.0 is none"),
-        (b'{"up.0": [0, Infinity]}', "x: the range of up.0 is none"),
+        (b"not json", "x does not contain ranges: run `mien model calibrate`"),
+        (b"[1, 2]", "x does not contain ranges: run `mien model calibrate`"),
+        (b'{"up.0": 3}', "x does not contain ranges: run `mien model calibrate`"),
+        (b'{"up.0": [0, 1, 2]}', "x does not contain ranges: run `mien model calibrate`"),
+        (b'{"up.0": [2, 1]}', "x: the range of up.0 is not valid: run `mien model calibrate`"),
+        (b'{"up.0": [0, Infinity]}', "x: the range of up.0 is not valid: run `mien model calibrate`"),
     ],
 )
 def test_ranges_that_are_none(content: bytes, text: str) -> None:
@@ -157,7 +159,7 @@ def test_ranges_of_another_network(model: Path) -> None:
     ranges = json.loads(path.read_text())
     del ranges["up.0"]
     path.write_text(json.dumps(ranges))
-    with pytest.raises(NotCalibrated, match=r"^no range was found for up.0: run `mien model calibrate`$"):
+    with pytest.raises(NotCalibrated, match=r"^there is no range for up.0: run `mien model calibrate`$"):
         files.export(model)
 
 
@@ -168,7 +170,7 @@ def test_graphs_of_another_width(exported: Path, model: Path, own_config: FommCo
     model.with_name("small.ranges.json").unlink()
     files.export(model)
     swapped = replace(ModelFiles.read(model), graphs=ModelFiles.read(exported).graphs)
-    with pytest.raises(MismatchedWeights, match=r"^small.prepare.onnx is no graph for these weights: "):
+    with pytest.raises(MismatchedWeights, match=r"^small.prepare.onnx is not a graph for these weights: "):
         Network.open(swapped, precision="float32", threads=1)
 
 
@@ -178,13 +180,16 @@ def test_graphs_of_another_grid(model: Path, own_config: FommConfig) -> None:
     other = replace(own_config, pixel_centres=False, source_residual=False)
     with pytest.raises(MismatchedWeights) as error:
         Network.open(replace(read, weights=StoredWeights(other, read.weights.arrays)), precision="float32", threads=1)
-    assert str(error.value) == "small.prepare.onnx is the graph of another configuration than the weights'"
+    assert (
+        str(error.value)
+        == "small.prepare.onnx was made for a different configuration than the weights: run `mien model export`"
+    )
 
 
 def test_what_is_no_graph(model: Path) -> None:
     read = ModelFiles.read(model)
     broken = replace(read, graphs={**read.graphs, "animate": b"no graph"})
-    with pytest.raises(MismatchedWeights, match=r"^small.animate.onnx is no graph for these weights: "):
+    with pytest.raises(MismatchedWeights, match=r"^small.animate.onnx is not a graph for these weights: "):
         Network.open(broken, precision="float32", threads=1)
 
 

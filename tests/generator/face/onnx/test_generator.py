@@ -65,7 +65,7 @@ def test_sizes_share_one_network(exported: Path) -> None:
     avatar = face(1)
     (made,) = small.animate([FaceRequest(small.prepare(avatar), avatar.keypoints)])
     assert np.asarray(made).shape == (64, 64, 3)
-    with pytest.raises(ValueError, match=r"^a face prepared at 128 pixels, the generator makes 64$"):
+    with pytest.raises(ValueError, match=r"^the face was prepared at 128 pixels, but this generator makes 64$"):
         small.animate([FaceRequest(large.prepare(avatar), avatar.keypoints)])
     large.close()
     with pytest.raises(RuntimeError, match=r"^the generator is closed$"):
@@ -97,14 +97,14 @@ def test_a_size_that_does_not_pass_through(exported: Path) -> None:
 def test_another_number_of_keypoints_than_packets_carry(exported: Path) -> None:
     read = ModelFiles.read(exported)
     network = Network.open(read, threads=1)
-    with pytest.raises(MismatchedWeights, match=r"^these weights have 5 keypoints, a motion packet carries 10$"):
+    with pytest.raises(MismatchedWeights, match=r"^the weights have 5 keypoints, but a motion packet has 10$"):
         OnnxGenerator(replace(network, config=replace(network.config, num_keypoints=5)), size=SIZE)
 
 
 @pytest.mark.parametrize(
     ("device", "text"),
     [
-        ("npu", "the onnx engine runs on cpu, cuda or tensorrt, not on 'npu'"),
+        ("npu", "the onnx backend runs on cpu, cuda or tensorrt, not on 'npu'"),
         ("tensorrt", "this ONNX Runtime has no TensorrtExecutionProvider: pip install onnxruntime-gpu"),
         ("cuda:1", "this ONNX Runtime has no CUDAExecutionProvider: pip install onnxruntime-gpu"),
     ],

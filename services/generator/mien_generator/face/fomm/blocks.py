@@ -1,7 +1,7 @@
-"""The convolutional blocks that FOMM's networks are built from. Tensors are (B, C, H, W).
+"""The convolutional blocks of FOMM's networks. Tensors are (B, C, H, W).
 
-Attribute names are those of the published checkpoints (Siarohin et al. 2019), so their tensors load by name.
-Batch normalisation runs on its stored statistics: everything here is put in eval mode by whoever loads weights.
+Attribute names are those of the published checkpoints (Siarohin et al. 2019), so that their tensors load by name.
+Batch normalisation uses its stored statistics: the code that loads the weights puts all blocks in eval mode.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class DownBlock(SameBlock):
 
 
 class UpBlock(SameBlock):
-    """Every pixel doubled, then a SameBlock: (B, Cin, H, W) -> (B, Cout, 2H, 2W)."""
+    """Nearest-neighbour doubling, then a SameBlock: (B, Cin, H, W) -> (B, Cout, 2H, 2W)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(nn.functional.interpolate(x, scale_factor=2, mode="nearest"))
@@ -55,9 +55,9 @@ class ResBlock(nn.Module):
 class AntiAliasDownscale(nn.Module):
     """Gaussian blur, then every n-th pixel: (B, C, H, W) -> (B, C, H/n, W/n), n = 1 / scale_factor.
 
-    The stride sits in the convolution: pixels that would be thrown away are never blurred (a sixteenth of the work
-    at n = 4, the same values). The kernel is a stored tensor as in the published checkpoints, not a parameter; n = 1
-    has none and changes nothing.
+    The convolution has the stride, so pixels that would be dropped are never blurred (a sixteenth of the work at n = 4,
+    the same values). The kernel is a stored tensor, not a parameter, as in the published checkpoints. With n = 1 there
+    is no kernel, and the input is returned unchanged.
     """
 
     def __init__(self, channels: int, scale_factor: float) -> None:

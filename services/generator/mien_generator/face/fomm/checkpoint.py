@@ -1,7 +1,7 @@
-"""Weights of a First Order Motion Model as torch takes them, and the published checkpoint that they may come from.
+"""Weights of a First Order Motion Model as torch tensors, and the reader of published checkpoints.
 
-A published `.pth.tar` is a pickle, so it is read once, by `mien model import`, and only with torch's weights-only
-reader. Everything that runs reads the safetensors file (weights.py).
+A published `.pth.tar` is a pickle. So only `mien model import` reads it, once, with torch's weights-only reader. The
+services read the safetensors file (weights.py).
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from mien_generator.face.fomm.weights import Array, MismatchedWeights, StoredWei
 Tensors = Mapping[str, torch.Tensor]
 
 _NETWORKS = ("generator", "kp_detector")
-#: A counter of training steps that batch normalisation keeps; inference never reads it.
+#: Batch normalisation's counter of training steps; inference never reads it.
 _TRAINING_COUNTER = "num_batches_tracked"
-#: What torch's weights-only reader raises for bytes that are no checkpoint.
+#: Errors of torch's weights-only reader for a file that is not a checkpoint.
 _UNREADABLE = (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, LookupError, AttributeError, TypeError)
 
 
 class NotACheckpoint(WeightsError):
-    """Not a checkpoint of the published format, or one that only unsafe unpickling would read."""
+    """The file is not a checkpoint of the published format, or reading it would need unsafe unpickling."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FommWeights:
-    """A configuration and the tensors that fit it.
+    """A configuration and its matching tensors.
 
-    tensors: by the published names, behind `generator.` or `kp_detector.`; checked against config, all finite.
+    tensors: published names with the prefix `generator.` or `kp_detector.`; checked against config, all finite.
     """
 
     config: FommConfig
@@ -53,7 +53,7 @@ class FommWeights:
 
     @classmethod
     def of_generator(cls, config: FommConfig, state: Tensors) -> FommWeights:
-        """From the state of a trained OcclusionAwareGenerator: weights without a keypoint detector."""
+        """Weights without a keypoint detector, from the state of a trained OcclusionAwareGenerator."""
         return cls(
             replace(config, keypoint_detector=None),
             {f"generator.{name}": tensor for name, tensor in state.items() if not name.endswith(_TRAINING_COUNTER)},
@@ -65,11 +65,11 @@ class FommWeights:
         return self.stored().sha256
 
     def stored(self) -> StoredWeights:
-        """As they are kept; raises MismatchedWeights for types that numpy has no name for."""
+        """The same weights as numpy arrays; raises MismatchedWeights for a type that numpy does not have."""
         return StoredWeights(self.config, {name: _array(name, tensor) for name, tensor in self.tensors.items()})
 
     def half(self) -> FommWeights:
-        """The same in float16, as Mien ships them; raises MismatchedWeights for a value that float16 cannot hold."""
+        """The same in float16, like the bundled weights; raises MismatchedWeights for a value that does not fit."""
         return FommWeights(self.config, {name: tensor.half() for name, tensor in self.tensors.items()})
 
     def generator(self) -> OcclusionAwareGenerator:
@@ -81,10 +81,10 @@ class FommWeights:
     def keypoint_detector(self) -> KeypointDetector:
         """The keypoint detector with these weights, float32, in eval mode, on the CPU.
 
-        Raises MismatchedWeights where they have none.
+        Raises MismatchedWeights if the weights have no keypoint detector.
         """
         if self.config.keypoint_detector is None:
-            raise MismatchedWeights("these weights have no keypoint detector")
+            raise MismatchedWeights("the weights have no keypoint detector")
         network = KeypointDetector(self.config)
         self._load("kp_detector", network)
         return network
@@ -95,13 +95,13 @@ class FommWeights:
             for name, tensor in self.tensors.items()
             if name.startswith(f"{prefix}.")
         }
-        # Not strict only because of the training counters; every other name and shape was checked on construction.
+        # Not strict, because the training counters are missing; the constructor checked all other names and shapes.
         network.load_state_dict(state, strict=False)
         network.eval().requires_grad_(False)
 
 
 def read_checkpoint(path: Path, config: FommConfig | None = None) -> FommWeights:
-    """Read a published `.pth.tar`; without a configuration its widths and depths are taken from the tensors.
+    """Read a published `.pth.tar`. Without a configuration, widths and depths are derived from the tensors.
 
     Raises NotACheckpoint, MismatchedWeights, or OSError.
     """
@@ -113,9 +113,9 @@ def read_checkpoint(path: Path, config: FommConfig | None = None) -> FommWeights
     for network in _NETWORKS:
         state = checkpoint.get(network) if isinstance(checkpoint, Mapping) else None
         if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-            raise NotACheckpoint(f"{path.name} holds no '{network}' network")
+            raise NotACheckpoint(f"{path.name} has no '{network}' network")
         for name, tensor in state.items():
-            # Checkpoints saved from nn.DataParallel carry its wrapper's name.
+            # Names in checkpoints saved from nn.DataParallel start with the name of its wrapper.
             bare_name = str(name).removeprefix("module.")
             if not bare_name.endswith(_TRAINING_COUNTER):
                 tensors[f"{network}.{bare_name}"] = tensor.contiguous()
@@ -123,9 +123,9 @@ def read_checkpoint(path: Path, config: FommConfig | None = None) -> FommWeights
 
 
 def random_weights(config: FommConfig, seed: int = 0) -> FommWeights:
-    """Untrained weights of the right shapes, the same for the same seed: for tests and for measuring speed.
+    """Random weights of the right shapes, for tests and speed measurements. The same seed gives the same weights.
 
-    Keypoint Jacobians are near unit.
+    The keypoint Jacobians are near the unit matrix.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -149,11 +149,11 @@ def random_weights(config: FommConfig, seed: int = 0) -> FommWeights:
 
 
 def infer_config(tensors: Tensors) -> FommConfig:
-    """The configuration that tensors of the published names were made with.
+    """The configuration that matches tensors with the published names.
 
-    The heatmap temperature leaves no trace in them: it is taken to be the published 0.1. A max_features that no
-    level reaches leaves none either: the widest level stands for it, which describes the same network.
-    Raises MismatchedWeights where a tensor it needs is missing.
+    The tensors do not show the heatmap temperature: the published 0.1 is assumed. They also do not show a max_features
+    that no level reaches: the width of the widest level is used instead, which describes the same network.
+    Raises MismatchedWeights if a required tensor is missing.
     """
     generator, detector = "generator", "kp_detector"
     dense_motion = f"{generator}.dense_motion_network"
@@ -181,12 +181,12 @@ def infer_config(tensors: Tensors) -> FommConfig:
 
 
 def write_weights(weights: FommWeights, path: Path) -> None:
-    """Write a safetensors file, in place of an older one only once it is whole."""
+    """Write a safetensors file. An existing file is replaced only when the new one is complete."""
     weights.stored().write(path)
 
 
 def read_weights(path: Path, sha256: str | None = None) -> FommWeights:
-    """Read what write_weights wrote; see StoredWeights.read."""
+    """Read a file written by write_weights; see StoredWeights.read."""
     stored = StoredWeights.read(path, sha256)
     return FommWeights(stored.config, {name: torch.from_numpy(array.copy()) for name, array in stored.arrays.items()})
 
@@ -195,7 +195,7 @@ def _array(name: str, tensor: torch.Tensor) -> Array:
     try:
         array: Array = tensor.detach().cpu().numpy()
     except TypeError as error:  # bfloat16
-        raise MismatchedWeights(f"tensor {name} holds {tensor.dtype}, not float16 or float32 numbers") from error
+        raise MismatchedWeights(f"tensor {name} has type {tensor.dtype}, not float16 or float32") from error
     return array
 
 
@@ -213,7 +213,7 @@ def _depth(tensors: Tensors, pattern: str) -> int:
 
 
 def _infer_hourglass(tensors: Tensors, prefix: str) -> tuple[int, int, int]:
-    """block_expansion, max_features, num_blocks."""
+    """The hourglass's block_expansion, max_features and num_blocks."""
     blocks = _depth(tensors, f"{prefix}.encoder.down_blocks.{{}}.conv.weight")
     deepest = _shape(tensors, f"{prefix}.encoder.down_blocks.{max(blocks - 1, 0)}.conv.weight")
     last_up = _shape(tensors, f"{prefix}.decoder.up_blocks.{max(blocks - 1, 0)}.conv.weight")
@@ -221,5 +221,5 @@ def _infer_hourglass(tensors: Tensors, prefix: str) -> tuple[int, int, int]:
 
 
 def _infer_scale(tensors: Tensors, name: str) -> float:
-    """The blur that comes before a reduction by n is 4(n - 1) + 1 pixels wide; no blur, no reduction."""
+    """1/n, from the width of the blur before a reduction by n: 4(n - 1) + 1 pixels. Without a blur, 1."""
     return 4 / (tensors[name].shape[-1] + 3) if name in tensors else 1.0

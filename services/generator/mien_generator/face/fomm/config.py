@@ -1,4 +1,4 @@
-"""Widths and depths of a First Order Motion Model, as its published configuration names them. No torch here."""
+"""Widths and depths of a First Order Motion Model, named as in its published configuration. Does not need torch."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Literal, cast
 Width = Literal["half", "full"]
 
 
-#: Variance of a keypoint's Gaussian in squared crop units ([-1, 1]); the published networks were trained with it.
+#: Variance of a keypoint's Gaussian, in squared crop units ([-1, 1]). The published networks were trained with it.
 KEYPOINT_VARIANCE = 0.01
 
-#: What a singular Jacobian's determinant is taken for: far below what any face does, as an eye that closes to a tenth
-#: of its height has 0.1.
+#: Determinant used for a singular Jacobian. Real faces stay far above it: an eye that closes to a tenth of its height
+#: has 0.1.
 SMALLEST_DETERMINANT = 1e-6
 
 
 class ConfigError(ValueError):
-    """A model configuration that describes no network of this family; the text names the field."""
+    """A model configuration does not describe a network of this family; the text names the field."""
 
 
 @dataclass(frozen=True, slots=True)
 class HourglassConfig:
-    """An hourglass and the scale of the picture it looks at.
+    """An hourglass and the scale of its input picture.
 
     Level i of `num_blocks` has min(max_features, block_expansion * 2^i) channels.
     """
@@ -55,12 +55,15 @@ class GeneratorConfig:
 
 @dataclass(frozen=True, slots=True)
 class FommConfig:
-    """A whole model: generator, and keypoint detector where it has one of its own.
+    """A whole model: the generator, and optionally a keypoint detector.
 
-    keypoint_detector: None where keypoints come from elsewhere, as Mien's own weights want them (the encoder K).
-    pixel_centres: where coordinates -1 and 1 lie. False, as published: on the centres of the corner pixels, while
-    sampling takes them for the picture's edges, so that nothing ever stays quite where it was. True: on the edges in
-    both, at every scale, so that motion at rest is the identity; it costs nothing, and weights are trained for one.
+    keypoint_detector: None if the keypoints come from elsewhere; Mien's bundled weights use those of the encoder K.
+    pixel_centres: where the coordinates -1 and 1 lie. False, as published: on the centres of the corner pixels, but
+    sampling places them on the picture's edges, so that motion at rest shifts the picture slightly. True: on the edges
+    in both, at every scale, so that motion at rest is the identity. It costs no time. Weights fit only the value that
+    they were trained with.
+    source_residual: add to each frame the moved difference between the source and the network's picture at rest
+    (docs/decisions/0010).
     """
 
     keypoint_detector: KeypointDetectorConfig | None
@@ -72,11 +75,11 @@ class FommConfig:
 
     def __post_init__(self) -> None:
         if self.source_residual and not self.pixel_centres:
-            raise ConfigError("model configuration: source_residual wants pixel_centres: elsewhere nothing is at rest")
+            raise ConfigError("model configuration: source_residual needs pixel_centres: set it to true")
 
     @property
     def size_multiple(self) -> int:
-        """Picture sides must be multiples of this many pixels, or hourglass and skip connections do not meet."""
+        """Picture sides must be multiples of this number of pixels, or skip connections have other sizes."""
         generator = self.generator
         hourglasses = [each for each in (generator.dense_motion, self.keypoint_detector) if each is not None]
         return max(
@@ -87,10 +90,10 @@ class FommConfig:
     def check_size(self, size: int) -> None:
         """Raise ConfigError unless a picture `size` pixels wide passes through every network."""
         if size <= 0 or size % self.size_multiple:
-            raise ConfigError(f"this model makes pictures whose side is a multiple of {self.size_multiple}, not {size}")
+            raise ConfigError(f"the picture size of this model must be a multiple of {self.size_multiple}, not {size}")
 
     def to_json(self) -> str:
-        """One line, keys sorted: the same configuration always gives the same text."""
+        """One line of JSON with sorted keys, so that equal configurations give equal texts."""
         return json.dumps(self.to_published(), sort_keys=True, separators=(",", ":"))
 
     def to_published(self) -> dict[str, object]:
@@ -111,11 +114,11 @@ class FommConfig:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> FommConfig:
-        """Read a published configuration written as JSON, with or without its outer `model_params`.
+        """Read a published configuration, converted to JSON, with or without its outer `model_params`.
 
-        Without `kp_detector_params` it describes a generator alone.
+        Without `kp_detector_params` it describes only a generator.
 
-        Raises ConfigError naming the field that is missing, of a wrong type, or asks for another architecture.
+        Raises ConfigError, which names the field that is missing, has a wrong type, or asks for another architecture.
         """
         try:
             tree = json.loads(text)
@@ -220,7 +223,7 @@ FULL_WIDTH = FommConfig(
     ),
 )
 
-#: The ultra-lightweight paper's generator, every width halved but the dense motion's deepest: 16.17 M parameters.
+#: The ultra-lightweight paper's generator: all widths halved, except the deepest of dense motion. 16.17 M parameters.
 HALF_WIDTH = FommConfig(
     keypoint_detector=KeypointDetectorConfig(block_expansion=32, max_features=1024, num_blocks=5),
     generator=GeneratorConfig(

@@ -1,8 +1,9 @@
-"""Multiply-accumulates and parameters of a model, from its configuration and the shapes of its tensors alone.
+"""Multiply-accumulates and parameters of a model, computed from its configuration and its tensor shapes.
 
-The convention is the paper's: every convolution with its output's size, and nothing else. Batch normalisation (folds
-into the convolutions), activations, pooling, sampling, and the fixed blur before a reduction are not counted; nor is
-the keypoint detector, which runs on the sender's device, shown apart. A test holds each figure to the modules that run.
+The convention is the paper's: count every convolution at its output size, and nothing else. Batch normalisation (it
+folds into the convolutions), activations, pooling, sampling and the fixed blur before a reduction are not counted. The
+keypoint detector runs on the sender's device and is listed separately. A test compares each figure with the modules
+that run.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from dataclasses import dataclass
 from mien_generator.face.fomm.config import FommConfig, HourglassConfig
 from mien_generator.face.fomm.shapes import tensor_shapes
 
-#: An unpadded 7x7 convolution, which the keypoint detector ends with, loses so many pixels of a side.
+#: Pixels that a side loses in the unpadded 7x7 convolution at the end of the keypoint detector.
 _UNPADDED = 6
 
 
 @dataclass(frozen=True, slots=True)
 class PartCount:
-    """One part of the model; `per` says how often it runs."""
+    """One part of the model. per: it runs once for each avatar, frame or picture."""
 
     name: str
     per: str
@@ -30,9 +31,9 @@ class PartCount:
 
 @dataclass(frozen=True, slots=True)
 class ModelCount:
-    """generator: its parts, in the order they run; what stands apart is None where the model has none.
+    """generator: its parts in the order of execution. at_rest, keypoint_detector: None if the model has none.
 
-    at_rest: the frame that a model with a source residual makes of every avatar, by parts that are counted already.
+    at_rest: one extra frame for each avatar in a model with a source residual; it runs parts that are already listed.
     """
 
     size: int
@@ -42,28 +43,28 @@ class ModelCount:
 
     @property
     def macs(self) -> int:
-        """Of the generator, dense motion included, each part once: the paper's figure."""
+        """Multiply-accumulates of the generator with dense motion, each part once: the paper's figure."""
         return sum(part.macs for part in self.generator)
 
     @property
     def macs_per_avatar(self) -> int:
-        """Of the generator, to prepare an avatar."""
+        """Multiply-accumulates of the generator to prepare an avatar."""
         at_rest = 0 if self.at_rest is None else self.at_rest.macs
         return sum(part.macs for part in self.generator if part.per == "avatar") + at_rest
 
     @property
     def macs_per_frame(self) -> int:
-        """Of the generator, once the avatar is prepared."""
+        """Multiply-accumulates of the generator for one frame of a prepared avatar."""
         return sum(part.macs for part in self.generator if part.per == "frame")
 
     @property
     def parameters(self) -> int:
-        """Of the generator, dense motion included."""
+        """Parameters of the generator with dense motion."""
         return sum(part.parameters for part in self.generator)
 
 
 def count(config: FommConfig, size: int) -> ModelCount:
-    """Count for one picture `size` pixels wide; raises ConfigError for a size the networks cannot take."""
+    """Count for one picture `size` pixels wide; raises ConfigError for a size that the networks cannot process."""
     config.check_size(size)
     blocks = _Blocks(config)
     depth, bottlenecks = config.generator.num_down_blocks, config.generator.num_bottleneck_blocks
@@ -95,26 +96,26 @@ def _detector(blocks: _Blocks, detector: HourglassConfig, size: int) -> PartCoun
 
 
 def _hourglass(name: str, config: HourglassConfig, side: int) -> dict[str, int]:
-    """The side of what each block's convolution makes: before the reduction going down, after the doubling going up."""
+    """Output side of each block's convolution: before the reduction (encoder) or after the doubling (decoder)."""
     levels = config.num_blocks
     down = {f"{name}.encoder.down_blocks.{level}": side >> level for level in range(levels)}
     return down | {f"{name}.decoder.up_blocks.{block}": side >> (levels - 1 - block) for block in range(levels)}
 
 
 class _Blocks:
-    """A model's tensors, by the block they belong to: its convolutions, and the normalisations beside them."""
+    """A model's tensor shapes, grouped by block: its convolutions and their normalisations."""
 
     def __init__(self, config: FommConfig) -> None:
         self._shapes = tensor_shapes(config)
 
     def part(self, name: str, per: str, prefix: str, sides: Mapping[str, int]) -> PartCount:
-        """sides: of every block, by its name behind `prefix`, the side of the maps that its convolutions make."""
+        """sides: block name after `prefix` -> side of the maps that the block's convolutions produce."""
         macs, parameters = 0, 0
         for block, side in sides.items():
             for tensor, shape in self._shapes.items():
                 if not tensor.startswith(f"{prefix}.{block}."):
                     continue
-                if len(shape) == 4:  # a kernel: every cell of the output is a sum over each of its filters
+                if len(shape) == 4:  # a kernel: each output cell of each filter is a sum over the filter's weights
                     macs += math.prod(shape) * side**2
                 if not tensor.endswith((".running_mean", ".running_var")):  # measured, not trained
                     parameters += math.prod(shape)

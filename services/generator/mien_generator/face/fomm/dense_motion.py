@@ -1,4 +1,4 @@
-"""FOMM's dense motion network: keypoint motions blended into one motion for every pixel (section 3.2)."""
+"""FOMM's dense motion network: blends the keypoint motions into one motion for every pixel (section 3.2)."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from mien_generator.face.fomm.hourglass import Hourglass
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DenseMotionSource:
-    """What dense motion needs of the source alone; h, w are the picture's at scale_factor.
+    """The inputs of dense motion that depend only on the source; h, w are the picture's size times scale_factor.
 
-    picture: (B, 3, h, w). background: (B, 3, h, w), the picture under the motion that keeps everything still.
+    picture: (B, 3, h, w). background: (B, 3, h, w), the picture sampled with the identity motion.
     gaussians: (B, K, h, w) float32.
     """
 
@@ -35,7 +35,7 @@ class DenseMotionSource:
 
     @classmethod
     def stack(cls, sources: Sequence[DenseMotionSource]) -> DenseMotionSource:
-        """One batch of several."""
+        """Several sources as one batch."""
         return cls(
             KeypointTensors.stack([each.keypoints for each in sources]),
             torch.cat([each.picture for each in sources]),
@@ -46,9 +46,9 @@ class DenseMotionSource:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DenseMotion:
-    """deformation: (B, h, w, 2) float32, where each pixel comes from in the source. mask: (B, 1 + K, h, w) float32.
+    """deformation: (B, h, w, 2) float32, each pixel's position in the source. mask: (B, 1 + K, h, w) float32.
 
-    occlusion_map: (B, 1, h, w) in [0, 1]; 0 is what the source does not show and must be made up.
+    occlusion_map: (B, 1, h, w) in [0, 1]; 0 where the source does not show the area and the network must inpaint it.
     """
 
     deformation: torch.Tensor
@@ -57,7 +57,7 @@ class DenseMotion:
 
 
 class DenseMotionNetwork(nn.Module):
-    """Split in two: `prepare` once for a source, `forward` for every frame."""
+    """The network in two steps: `prepare` runs once for a source, `forward` runs for every frame."""
 
     def __init__(self, config: FommConfig) -> None:
         super().__init__()
@@ -84,8 +84,8 @@ class DenseMotionNetwork(nn.Module):
         keypoint_motions = motions[:, 1:]
         num_keypoints = keypoint_motions.shape[1]
 
-        # One sampling for all keypoints of a source: their grids stacked along the height, the picture read in place
-        # instead of copied K times.
+        # One sampling for all keypoints of a source: their grids are stacked along the height, so that the picture need
+        # not be copied K times.
         moved = sample(source.picture, keypoint_motions.flatten(1, 2))  # (B, 3, K*h, w)
         moved = moved.unflatten(2, (num_keypoints, height)).transpose(1, 2)  # (B, K, 3, h, w)
         pictures = torch.cat([source.background[:, None], moved], dim=1)  # (B, 1 + K, 3, h, w)
@@ -93,7 +93,7 @@ class DenseMotionNetwork(nn.Module):
         heatmaps = keypoint_gaussians(driving.points, grid) - source.gaussians  # (B, K, h, w)
         heatmaps = torch.cat([torch.zeros_like(heatmaps[:, :1]), heatmaps], dim=1)[:, :, None].to(pictures.dtype)
 
-        # Each motion's heatmap beside its picture, as the published weights expect their channels.
+        # Channel order of the published weights: for each motion its heatmap, then its picture.
         features = self.hourglass(torch.cat([heatmaps, pictures], dim=2).flatten(1, 2))  # (B, C, h, w)
         mask = torch.softmax(self.mask(features).float(), dim=1)  # (B, 1 + K, h, w)
         deformation = (motions * mask[..., None]).sum(dim=1)  # (B, h, w, 2)

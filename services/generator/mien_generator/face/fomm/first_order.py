@@ -1,7 +1,7 @@
-"""First-order motion in torch: keypoints, their coordinate grids, and sampling along them.
+"""First-order motion in torch: keypoint tensors, coordinate grids, and sampling on them.
 
-Motion is always float32, whatever the networks run in: a half-precision coordinate near the border of a 384-pixel
-picture is off by a tenth of a pixel, which shows as shimmer from frame to frame.
+Motion is always float32, also if the networks run in half precision. A half-precision coordinate near the border of a
+384-pixel picture is off by a tenth of a pixel, which is visible as shimmer from frame to frame.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class KeypointTensors:
 
     @classmethod
     def of(cls, keypoints: Sequence[Keypoints], device: torch.device) -> KeypointTensors:
-        """A batch from keypoints as they travel."""
+        """A batch on the device from keypoints in numpy form."""
         return cls(
             torch.from_numpy(np.stack([each.points for each in keypoints])).to(device, torch.float32),
             torch.from_numpy(np.stack([each.jacobians for each in keypoints])).to(device, torch.float32),
@@ -34,20 +34,20 @@ class KeypointTensors:
 
     @classmethod
     def stack(cls, batches: Sequence[KeypointTensors]) -> KeypointTensors:
-        """One batch of several."""
+        """Several batches as one batch."""
         return cls(torch.cat([each.points for each in batches]), torch.cat([each.jacobians for each in batches]))
 
     def unstack(self) -> list[Keypoints]:
-        """The batch as keypoints that can travel."""
+        """The batch as keypoints in numpy form."""
         points, jacobians = self.points.float().cpu().numpy(), self.jacobians.float().cpu().numpy()
         return [Keypoints(point, jacobian) for point, jacobian in zip(points, jacobians, strict=True)]
 
 
 def coordinate_grid(height: int, width: int, device: torch.device, *, pixel_centres: bool = False) -> torch.Tensor:
-    """(H, W, 2) float32 of (x, y): where each pixel lies.
+    """(H, W, 2) float32: the (x, y) coordinates of each pixel.
 
-    The corner pixels' centres are at -1 and 1 as published; with `pixel_centres` their outer edges are, and every
-    centre lies where `sample` reads it.
+    As published, the centres of the corner pixels are at -1 and 1. With `pixel_centres` their outer edges are at -1 and
+    1, so that every centre has the coordinates at which `sample` reads it.
     """
     right, bottom = (1 - 1 / width, 1 - 1 / height) if pixel_centres else (1.0, 1.0)
     y, x = torch.meshgrid(
@@ -59,16 +59,17 @@ def coordinate_grid(height: int, width: int, device: torch.device, *, pixel_cent
 
 
 def keypoint_gaussians(points: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-    """(B, K, 2) and (H, W, 2) -> (B, K, H, W): a bell of height 1 at each keypoint (FOMM, eq. 6)."""
+    """(B, K, 2) and (H, W, 2) -> (B, K, H, W): a Gaussian of height 1 at each keypoint (FOMM, eq. 6)."""
     offset = grid - points[:, :, None, None, :]
     return torch.exp(-0.5 * offset.square().sum(dim=-1) / KEYPOINT_VARIANCE)
 
 
 def inverse_2x2(matrices: torch.Tensor) -> torch.Tensor:
-    """(..., 2, 2) -> (..., 2, 2), written out: torch.inverse has no ONNX operator.
+    """(..., 2, 2) -> (..., 2, 2), written out, because torch.inverse has no ONNX operator.
 
-    Finite for every finite input: a singular matrix is taken to have a determinant of SMALLEST_DETERMINANT. A sender
-    may transmit one; its face is then wrong, but no NaN spreads through the network, and nothing waits for a check.
+    Finite for every finite input: for a singular matrix the determinant SMALLEST_DETERMINANT is used. If a sender
+    transmits a singular matrix, its face is wrong, but no NaN spreads through the network, and no check has to
+    synchronise with the device.
     """
     (a, b), (c, d) = (row.unbind(-1) for row in matrices.unbind(-2))
     adjugate = torch.stack([d, -b, -c, a], dim=-1).unflatten(-1, (2, 2))
@@ -78,9 +79,9 @@ def inverse_2x2(matrices: torch.Tensor) -> torch.Tensor:
 
 
 def sparse_motions(source: KeypointTensors, driving: KeypointTensors, grid: torch.Tensor) -> torch.Tensor:
-    """(B, 1 + K, H, W, 2): where each driving pixel comes from in the source, by the background and by each keypoint.
+    """(B, 1 + K, H, W, 2): each driving pixel's position in the source, for the background and for each keypoint.
 
-    T_k(z) = p_source + J_source J_driving^-1 (z - p_driving) (FOMM, eq. 4); the background stays (T_0(z) = z).
+    T_k(z) = p_source + J_source J_driving^-1 (z - p_driving) (FOMM, eq. 4). The background does not move (T_0(z) = z).
     """
     jacobians = source.jacobians @ inverse_2x2(driving.jacobians)  # (B, K, 2, 2)
     offset = grid - driving.points[:, :, None, None, :]  # (B, K, H, W, 2)
@@ -90,10 +91,10 @@ def sparse_motions(source: KeypointTensors, driving: KeypointTensors, grid: torc
 
 
 def sample(pictures: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-    """(B, C, H, W) pictures or features at (B, h, w, 2) float32 -> (B, C, h, w), black outside, in their own dtype.
+    """Sample (B, C, H, W) pictures or features at (B, h, w, 2) float32 -> (B, C, h, w) of the same dtype, 0 outside.
 
-    `align_corners` is False although coordinate_grid puts -1 and 1 on the corner pixels' centres: the published code
-    leaves it at its default, so the published weights have learnt that half-pixel shrink.
+    `align_corners` is False, although coordinate_grid places -1 and 1 on the centres of the corner pixels. The
+    published code uses this default, so the published weights were trained with the half-pixel shrink.
     """
     sampled = nn.functional.grid_sample(
         pictures.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False

@@ -1,7 +1,7 @@
-"""The FaceGenerator that runs First Order Motion Model: once per avatar, then in batches across avatars.
+"""The FaceGenerator that runs First Order Motion Model: prepares each avatar once, then runs batches across avatars.
 
-Between two calls everything stays on the device: the network folded for it, the sources of all avatars in one bank, the
-pictures they are pasted into. A batch goes there as keypoints and comes back as finished rectangles.
+Between two calls everything stays on the device: the folded network, the sources of all avatars in one bank, and the
+pictures to paste into. A batch is uploaded as keypoints and downloaded as finished rectangles.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from mien_generator.face.fomm.occlusion_generator import OcclusionAwareGenerator
 from mien_generator.face.picture import scaled
 from mien_shared.keypoints import NUM_KEYPOINTS, FloatArray, Keypoints
 
-if TYPE_CHECKING:  # a machine that only measures has random weights and no file format
+if TYPE_CHECKING:  # a machine that only measures uses random weights and has no safetensors
     from mien_generator.face.fomm.checkpoint import FommWeights
 
 Precision = Literal["float32", "float16", "bfloat16"]
@@ -49,7 +49,7 @@ _DTYPES: dict[Precision, torch.dtype] = {
 
 
 class GeneratorWeights(Protocol):
-    """What is wanted of weights: FommWeights are some."""
+    """The part of FommWeights that the generator needs."""
 
     @property
     def config(self) -> FommConfig: ...
@@ -60,9 +60,9 @@ class GeneratorWeights(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class PreparedFomm:
-    """One avatar's place on the device; it is given back when nobody holds this any more.
+    """One avatar on the device. Its memory is freed when the last reference to this object is dropped.
 
-    size: pixels. row: in the generator's bank. keypoints: the source's, (10, 6) float32 as they travel.
+    size: pixels. row: index in the generator's bank. keypoints: of the source, (10, 6) float32, rows as in a packet.
     """
 
     size: int
@@ -74,26 +74,27 @@ class PreparedFomm:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ticket:
-    """Faces that are being made."""
+    """A submitted batch of faces that is still being made."""
 
     parts: list[tuple[Download, Packing]]
 
 
 class FommGenerator:
-    """FaceGenerator on FOMM's occlusion-aware generator, folded.
+    """FaceGenerator that runs FOMM's occlusion-aware generator, folded for the device.
 
     size: side of the faces in pixels, a multiple of the configuration's `size_multiple`.
-    precision: what the networks run in; keypoints and motion stay float32. float32 is for the CPU, float16 and
-    bfloat16 for CUDA devices (a CPU with bf16 instructions runs bfloat16 too).
-    max_batch: faces in one run of the device; more are made in several. batch_sizes: those that are run, ascending; by
-    default a few on CUDA, all on a CPU. max_avatars: held at once; the same avatar prepared twice is held once.
-    folding: by default what suits the device. graphs: replay CUDA graphs. compiled: the network through torch.compile,
-    which takes minutes at the start.
-    Raises ConfigError for a size that does not pass through the network or another number of keypoints than a motion
-    packet carries, DeviceMissing, DeviceFull. Not thread-safe: one owner thread per device.
+    precision: number format of the networks; keypoints and motion stay float32. Use float32 on a CPU, float16 or
+    bfloat16 on CUDA devices (a CPU with bf16 instructions also runs bfloat16).
+    max_batch: most faces in one run; more faces take several runs. batch_sizes: the sizes of a run, ascending; by
+    default a few sizes on CUDA, every size on a CPU. max_avatars: most avatars on the device; an avatar that is
+    prepared twice is stored once.
+    folding: by default chosen for the device. graphs: replay CUDA graphs. compiled: run the network through
+    torch.compile, which takes minutes at the start.
+    Raises DeviceMissing, DeviceFull, or ConfigError for a size that the network cannot process or a number of keypoints
+    that differs from a motion packet's. Not thread-safe: one owner thread per device.
     """
 
-    name = "fomm"
+    name = "torch"
 
     def __init__(
         self,
@@ -113,7 +114,7 @@ class FommGenerator:
         config.check_size(size)
         if config.num_keypoints != NUM_KEYPOINTS:
             raise ConfigError(
-                f"these weights have {config.num_keypoints} keypoints, a motion packet carries {NUM_KEYPOINTS}"
+                f"the weights have {config.num_keypoints} keypoints, but a motion packet has {NUM_KEYPOINTS}"
             )
         self.size = size
         self.layout = SourceLayout.of(config, size)
@@ -136,9 +137,11 @@ class FommGenerator:
                 self.network = FoldedGenerator(network, config, self.layout, folding)
                 for part in (self._source, self.network):
                     place(part, self._device, self._dtype)
-                self._batches: Batches | None = self._made_ready(sizes, graphs and on_cuda, compiled)
+                self._batches: Batches | None = self._allocate_batches(sizes, graphs and on_cuda, compiled)
         except torch.OutOfMemoryError as error:
-            raise DeviceFull(f"{device} has no room for this network and {max_batch} faces at once") from error
+            raise DeviceFull(
+                f"the memory of {device} is too small for this network and batches of {max_batch} faces"
+            ) from error
 
     @classmethod
     def load(
@@ -150,15 +153,15 @@ class FommGenerator:
         precision: Precision = "float32",
         max_batch: int = GRAPH_SIZES[-1],
     ) -> FommGenerator:
-        """From a file of `mien model import`; raises WeightsError or OSError besides what the constructor raises."""
+        """Load a file written by `mien model import`; raises WeightsError, OSError, or the constructor's errors."""
         from mien_generator.face.fomm.checkpoint import read_weights
 
         return cls(read_weights(path), size=size, device=device, precision=precision, max_batch=max_batch)
 
     def prepare(self, avatar: AvatarFace) -> PreparedFomm:
-        """Source features and small source picture into the bank (about 6 of 31 G MAC at half width).
+        """Write the source features and the small source picture to the bank (about 6 of 31 G MAC at half width).
 
-        Raises FaceRefused where the bank or the device's memory is full.
+        Raises FaceRefused if the bank or the device's memory is full.
         """
         self._open_batches()
         digest = _digest(avatar)
@@ -172,7 +175,7 @@ class FommGenerator:
         except BaseException as error:
             self.bank.give_back(row)
             if isinstance(error, torch.OutOfMemoryError):
-                raise FaceRefused("the device's memory has no room for another avatar") from error
+                raise FaceRefused("the device's memory is too full for another avatar") from error
             raise
         prepared = PreparedFomm(self.size, row, avatar.keypoints.rows(), placement, self.bank)
         finalize(prepared, self.bank.give_back, row)
@@ -180,7 +183,7 @@ class FommGenerator:
         return prepared
 
     def animate(self, requests: Sequence[FaceRequest[PreparedFomm]]) -> list[FacePicture]:
-        """All requests together, whichever avatars they are for; raises ValueError for a face prepared elsewhere."""
+        """Make all faces; requests may mix avatars. Raises ValueError for a face that another generator prepared."""
         return self.collect(self.submit(requests))
 
     def submit(self, requests: Sequence[FaceRequest[PreparedFomm]]) -> Ticket:
@@ -198,29 +201,29 @@ class FommGenerator:
         return [face for download, packing in ticket.parts for face in packing.pictures(download.wait())]
 
     def predict(self, requests: Sequence[FaceRequest[PreparedFomm]]) -> torch.Tensor:
-        """(B, 3, size, size) float32 in [0, 1] on the host: what is rounded to bytes. B is at least 1."""
+        """The faces before they are rounded to bytes: (B, 3, size, size) float32 in [0, 1] on the host, B >= 1."""
         with torch.inference_mode(), self._lane.computing():
             return torch.cat([self._run(batch).cpu() for batch in self._split(requests)])
 
     def close(self) -> None:
-        """Give the device's memory back, also that of faces still prepared."""
+        """Free the device's memory, including that of avatars that are still prepared."""
         self._batches = None
         self.bank.clear()
         del self._source, self.network
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _made_ready(self, sizes: Sequence[int], graphs: bool, compiled: bool) -> Batches:
-        """Buffers for the largest batch; on CUDA every kernel chosen and every graph recorded."""
+    def _allocate_batches(self, sizes: Sequence[int], graphs: bool, compiled: bool) -> Batches:
+        """Allocate buffers for the largest batch; on CUDA also choose all kernels and record all graphs."""
         largest = sizes[-1]
         rows = torch.empty(largest, self.layout.numbers, dtype=self._dtype, device=self._device)
         keypoints = torch.empty(largest, 2, NUM_KEYPOINTS, 6, device=self._device)
         if self._device.type != "cuda":
             return Batches(torch.compile(self.network) if compiled else self.network, rows, keypoints, sizes)
-        torch.backends.cudnn.benchmark = True  # few shapes, run forever
-        rows.uniform_()  # numbers as in work: zeros would be timed wrong
+        torch.backends.cudnn.benchmark = True  # there are few shapes, and they run very often
+        rows.uniform_()  # realistic numbers: with zeros the kernels would have other times
         keypoints[:] = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0, 1.0])
-        self.network(rows, keypoints)  # every doubling is timed here, outside compiler and graph
+        self.network(rows, keypoints)  # times the ways of doubling here, before compiling and recording
         batches = Batches(
             torch.compile(self.network, dynamic=False) if compiled else self.network, rows, keypoints, sizes
         )
@@ -248,18 +251,20 @@ class FommGenerator:
     def _split(self, requests: Sequence[FaceRequest[PreparedFomm]]) -> Iterator[Sequence[FaceRequest[PreparedFomm]]]:
         for request in requests:
             if request.prepared.size != self.size:
-                raise ValueError(f"a face prepared at {request.prepared.size} pixels, the generator makes {self.size}")
+                raise ValueError(
+                    f"the face was prepared at {request.prepared.size} pixels, but this generator makes {self.size}"
+                )
             if request.prepared.bank is not self.bank:
-                raise ValueError("a face prepared by another generator")
+                raise ValueError("the face was prepared by another generator")
         largest = self._open_batches().largest
         for begin in range(0, len(requests), largest):
             yield requests[begin : begin + largest]
 
     def _run(self, requests: Sequence[FaceRequest[PreparedFomm]]) -> torch.Tensor:
-        """One batch's (B, 3, size, size) float32, valid until the next run."""
+        """The faces of one batch, (B, 3, size, size) float32, valid until the next run."""
         batches = self._open_batches()
         size = batches.padded(len(requests))
-        # A batch between two sizes is filled up with its first face again.
+        # Pad the batch to the next size by repeating its first face.
         filled = [*requests, *[requests[0]] * (size - len(requests))]
         keypoints = np.stack([(request.prepared.keypoints, request.driving.rows()) for request in filled])
         indices = torch.empty(size, dtype=torch.int64, device=self._device)
@@ -275,14 +280,14 @@ class FommGenerator:
 
 
 class FommKeypointFinder:
-    """The weights' own keypoint detector on pictures: float32, because its output travels and is differentiated."""
+    """Runs the keypoint detector in the weights on pictures. float32, because motion is computed from differences."""
 
     def __init__(self, weights: FommWeights, *, device: str | torch.device = "cpu") -> None:
         self._device = reachable(device)
         self._detector = weights.keypoint_detector().to(self._device)
 
     def find(self, pictures: Sequence[RgbArray]) -> list[Keypoints]:
-        """pictures: (S, S, 3) uint8 RGB each, all of one size."""
+        """The keypoints of each picture. pictures: (S, S, 3) uint8 RGB each, all of one size."""
         with torch.inference_mode():
             batch = torch.cat([picture_tensor(picture, self._device) for picture in pictures])
             return self._detector(batch).unstack()
@@ -294,7 +299,7 @@ def picture_tensor(rgb: RgbArray, device: torch.device) -> torch.Tensor:
 
 
 def _digest(avatar: AvatarFace) -> bytes:
-    """The same for the same avatar, whoever prepares it."""
+    """A digest of the avatar's picture, keypoints and region: equal avatars have equal digests."""
     digest = hashlib.blake2b(repr(avatar.rgb.shape).encode(), digest_size=32)
     digest.update(np.ascontiguousarray(avatar.rgb).data)
     digest.update(avatar.keypoints.rows().data)

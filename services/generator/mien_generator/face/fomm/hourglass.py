@@ -1,4 +1,4 @@
-"""The hourglass: down, up again, and a skip connection at every scale. Tensors are (B, C, H, W)."""
+"""The hourglass network: encoder, decoder, and a skip connection at every scale. Tensors are (B, C, H, W)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _Encoder(nn.Module):
         self.down_blocks = nn.ModuleList(DownBlock(wide, deep) for wide, deep in pairwise(widths))
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Every scale, the input first and the deepest last."""
+        """The maps of every scale, the input first and the deepest last."""
         scales = [x]
         for block in self.down_blocks:
             scales.append(block(scales[-1]))
@@ -29,7 +29,7 @@ class _Decoder(nn.Module):
         super().__init__()
         deepest = len(widths) - 1
         self.up_blocks = nn.ModuleList(
-            # Below the deepest level the input is what came up, beside the skip of the same width.
+            # Except at the deepest level, the input is the previous block's output and the skip of the same width.
             UpBlock(widths[level] if level == deepest else 2 * widths[level], widths[level - 1])
             for level in range(deepest, 0, -1)
         )

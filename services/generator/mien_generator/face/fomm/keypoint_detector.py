@@ -1,4 +1,4 @@
-"""FOMM's keypoint detector: a picture in, keypoints with their Jacobians out (Siarohin et al. 2019, section 3.1)."""
+"""FOMM's keypoint detector: picture in, keypoints with Jacobians out (Siarohin et al. 2019, section 3.1)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mien_generator.face.fomm.hourglass import Hourglass
 
 
 class KeypointDetector(nn.Module):
-    """(B, 3, H, W) in [0, 1] -> K keypoints: the mean position, and the mean Jacobian, under each one's heatmap."""
+    """(B, 3, H, W) in [0, 1] -> K keypoints: position and Jacobian are means weighted by the keypoint's heatmap."""
 
     def __init__(self, config: FommConfig) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class KeypointDetector(nn.Module):
         self.temperature = detector.temperature
         self.down = AntiAliasDownscale(config.num_channels, detector.scale_factor)
         self.predictor = Hourglass(detector, config.num_channels)
-        # Unpadded, as published: heatmaps are 6 pixels smaller than the features and no keypoint reaches the border.
+        # Unpadded, as published: heatmaps are 6 pixels smaller than the features. Their grid still spans [-1, 1].
         self.kp = nn.Conv2d(self.predictor.out_features, config.num_keypoints, 7)
         self.jacobian = nn.Conv2d(self.predictor.out_features, 4 * config.num_keypoints, 7)
 

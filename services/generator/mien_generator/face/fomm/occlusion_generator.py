@@ -1,4 +1,4 @@
-"""FOMM's occlusion-aware generator: source features, moved and inpainted (section 3.2), split at the source."""
+"""FOMM's occlusion-aware generator: moves source features and inpaints (section 3.2). The source is encoded once."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from mien_generator.face.fomm.first_order import KeypointTensors, coordinate_gri
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GeneratorSource:
-    """Everything that depends on the source alone.
+    """Everything that depends only on the source.
 
     features: (B, C, H/4, W/4) with two down blocks.
-    residual: (B, 3, H, W) float32, what the network loses of the source at rest; None in a model without.
+    residual: (B, 3, H, W) float32, the source minus the network's picture of it at rest; None in a model without it.
     """
 
     features: torch.Tensor
@@ -29,7 +29,7 @@ class GeneratorSource:
 
     @classmethod
     def stack(cls, sources: Sequence[GeneratorSource]) -> GeneratorSource:
-        """One batch of several."""
+        """Several sources as one batch."""
         residuals = [each.residual for each in sources if each.residual is not None]
         return cls(
             torch.cat([each.features for each in sources]),
@@ -40,9 +40,9 @@ class GeneratorSource:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GeneratedFace:
-    """prediction: (B, 3, H, W) in [0, 1]; motion: what moved the source there.
+    """prediction: (B, 3, H, W) in [0, 1]. motion: the motion that was applied to the source.
 
-    painted: (B, 3, H, W), the network's own part of the prediction, all of it in a model without a source residual.
+    painted: (B, 3, H, W), the network's output; equal to the prediction in a model without a source residual.
     """
 
     prediction: torch.Tensor
@@ -51,7 +51,7 @@ class GeneratedFace:
 
 
 class OcclusionAwareGenerator(nn.Module):
-    """`prepare` once for a source, `forward` for every frame."""
+    """The network in two steps: `prepare` runs once for a source, `forward` runs for every frame."""
 
     def __init__(self, config: FommConfig) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class OcclusionAwareGenerator(nn.Module):
         source = GeneratorSource(self.encode(picture), self.dense_motion_network.prepare(picture, keypoints))
         if not self._source_residual:
             return source
-        with torch.no_grad():  # training takes it for a part of the picture, not of the network
+        with torch.no_grad():  # training treats the residual as an input, without a gradient
             residual = picture.float() - self(source, keypoints).prediction
         return replace(source, residual=residual)
 
@@ -113,8 +113,8 @@ def deformation_at(motion: DenseMotion, height: int, width: int) -> torch.Tensor
 def enlarged(deformation: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """(B, h, w, 2) -> (B, height, width, 2) on pixel centres.
 
-    Its difference from rest is what is interpolated: the places themselves, held at the outermost centres, would pull
-    the picture's last pixels inward.
+    Interpolates the difference from rest, not the coordinates. Interpolated coordinates are constant beyond the
+    outermost centres, which would pull the picture's border pixels inward.
     """
     rows, columns = deformation.shape[1:3]
     small = coordinate_grid(rows, columns, deformation.device, pixel_centres=True)
@@ -123,7 +123,7 @@ def enlarged(deformation: torch.Tensor, height: int, width: int) -> torch.Tensor
 
 
 def resized(maps: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """(B, C, h, w) -> (B, C, height, width), bilinear; no work where the size is right already."""
+    """(B, C, h, w) -> (B, C, height, width), bilinear. Returns maps that already have this size unchanged."""
     if maps.shape[2:] == (height, width):
         return maps
     return nn.functional.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)

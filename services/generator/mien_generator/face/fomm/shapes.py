@@ -1,4 +1,4 @@
-"""The architecture as shapes: every tensor of a configuration's networks, by its published name. numpy alone."""
+"""Shapes of every tensor of a configuration's networks, by published name. Needs only numpy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Shape = tuple[int, ...]
 
 
 def tensor_shapes(config: FommConfig) -> dict[str, Shape]:
-    """Every tensor that a configuration's weights consist of, by its published name."""
+    """Published name -> shape, for every tensor in the weights of a configuration."""
     generator = config.generator
     widths = generator_widths(config)
     shapes = dict(_block("generator.first", config.num_channels, widths[0], 7))
@@ -46,24 +46,24 @@ def tensor_shapes(config: FommConfig) -> dict[str, Shape]:
 
 
 def blank_arrays(config: FommConfig) -> dict[str, FloatArray]:
-    """Zeros for every tensor: enough to build what depends on shapes alone."""
+    """An array of zeros for every tensor, to build graphs for which only the shapes matter."""
     return {name: np.zeros(shape, np.float32) for name, shape in tensor_shapes(config).items()}
 
 
 def generator_widths(config: FommConfig) -> list[int]:
-    """Channels at full size, and after each down block."""
+    """Channels at full size and after each down block."""
     generator = config.generator
     levels = range(generator.num_down_blocks + 1)
     return [min(generator.max_features, generator.block_expansion * 2**level) for level in levels]
 
 
 def hourglass_widths(config: HourglassConfig) -> list[int]:
-    """Channels at each level on the way up, the topmost first; on the way down level 0 is the input itself."""
+    """Channels of the decoder at each level, the topmost first. In the encoder, level 0 is the input itself."""
     return [min(config.max_features, config.block_expansion * 2**level) for level in range(config.num_blocks + 1)]
 
 
 def blur_radius(scale_factor: float) -> int:
-    """Half of what the anti-aliasing kernel spans, pixels: 4 standard deviations of (1 / scale_factor - 1) / 2 each."""
+    """Radius of the anti-aliasing kernel in pixels: 4 standard deviations, each (1 / scale_factor - 1) / 2."""
     return 2 * (round(1 / scale_factor) - 1)
 
 
@@ -77,7 +77,7 @@ def _hourglass(
     for level, (wide, deep) in enumerate(pairwise([inputs, *widths[1:]])):
         yield from _block(f"{prefix}.{name}.encoder.down_blocks.{level}", wide, deep, 3)
     for block, level in enumerate(range(config.num_blocks, 0, -1)):
-        # Below the deepest level what came up lies beside the skip connection of the same width.
+        # Except at the deepest level, the input is the previous block's output and the skip of the same width.
         deep = widths[level] if level == config.num_blocks else 2 * widths[level]
         yield from _block(f"{prefix}.{name}.decoder.up_blocks.{block}", deep, widths[level - 1], 3)
 

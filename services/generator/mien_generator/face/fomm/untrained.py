@@ -1,4 +1,4 @@
-"""Networks that learned nothing but let everything through: for tests, and for measuring speed without a file."""
+"""Networks with random weights that pass signals through: for tests, and for speed measurements without a file."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mien_generator.face.fomm.occlusion_generator import OcclusionAwareGenerator
 
 
 def randomise(network: nn.Module) -> None:
-    """Draw its weights from torch's generator; every normalisation has statistics of its own: none is the identity."""
+    """Draw the weights from torch's random generator. Normalisations get random statistics, so none is the identity."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight)  # torch's default fades to a flat grey over this many layers
+            nn.init.kaiming_normal_(module.weight)  # with torch's default, this many layers give a flat grey
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=0.1)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
@@ -23,7 +23,7 @@ def randomise(network: nn.Module) -> None:
 
 @dataclass(frozen=True, slots=True)
 class UntrainedWeights:
-    """What a generator is made of, without a file; the same for the same seed."""
+    """Random weights for a generator, without a file. The same seed gives the same weights."""
 
     config: FommConfig
     seed: int = 0

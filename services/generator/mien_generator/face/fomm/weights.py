@@ -1,8 +1,8 @@
-"""A model's weights as they are kept: a safetensors file, read with numpy alone.
+"""A model's weights in a safetensors file. Reading it needs only numpy and safetensors.
 
-The file is a JSON header and raw tensors, nothing to execute. Its metadata hold the configuration, and a SHA-256 of
-configuration and tensors that is checked whenever the file is read. Names are those of the published checkpoints;
-values are float32, or float16 in the files that Mien ships.
+The file is a JSON header and raw tensors, so it contains no code. Its metadata have the configuration, and a SHA-256 of
+configuration and tensors that every read checks. Tensors have the names of the published checkpoints; values are
+float32, or float16 in the bundled files.
 """
 
 from __future__ import annotations
@@ -23,45 +23,45 @@ from mien_generator.face.fomm.config import ConfigError, FommConfig
 from mien_generator.face.fomm.shapes import tensor_shapes
 
 FORMAT = "mien-fomm"
-#: 2: the keypoint detector may be absent, and the digest names types as numpy does.
+#: Version 2: the keypoint detector may be absent, and the digest uses numpy's names of types.
 FORMAT_VERSION = 2
 
 Array = NDArray[np.float16] | NDArray[np.float32]
 Arrays = Mapping[str, Array]
 
-#: The longest header that is still one of ours; a text file read as one claims exabytes.
+#: A longer header is not one of ours. In a text file, the bytes read as the length give exabytes.
 _MAX_HEADER_BYTES = 16 * 2**20
 
 
 class WeightsError(ValueError):
-    """Weights that cannot be used; the text names the file and what is wrong with it."""
+    """Weights cannot be used; the text names the file and what is wrong with it."""
 
 
 class NotAWeightsFile(WeightsError):
-    """Not a safetensors file that `mien model import` wrote."""
+    """The file is not a safetensors file written by `mien model import`."""
 
 
 class UnknownWeightsVersion(WeightsError):
-    """Written by another version of `mien model import`."""
+    """The file was written by an incompatible version of `mien model import`."""
 
 
 class TruncatedWeights(WeightsError):
-    """The file ends before its tensors do."""
+    """The file ends before the end of its tensors."""
 
 
 class TamperedWeights(WeightsError):
-    """The file's contents are not those it was written with, or not those that were expected."""
+    """The file's contents have changed since it was written, or differ from the expected digest."""
 
 
 class MismatchedWeights(WeightsError):
-    """The tensors are not those of the network that the configuration describes."""
+    """The tensors do not fit the network that the configuration describes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredWeights:
-    """A configuration and the arrays that fit it.
+    """A configuration and its matching arrays.
 
-    arrays: by the published names, behind `generator.` or `kp_detector.`; checked against config, all finite.
+    arrays: published names with the prefix `generator.` or `kp_detector.`; checked against config, all finite.
     Raises MismatchedWeights.
     """
 
@@ -83,16 +83,16 @@ class StoredWeights:
 
     @property
     def values(self) -> int:
-        """How many numbers these are."""
+        """Total number of values."""
         return sum(array.size for array in self.arrays.values())
 
     def half(self) -> StoredWeights:
         """The same in float16; raises MismatchedWeights for a value that float16 cannot hold."""
-        with np.errstate(over="ignore"):  # an overflow becomes an infinity, which the check of the values names
+        with np.errstate(over="ignore"):  # an overflow gives infinity, which the constructor rejects with the name
             return StoredWeights(self.config, {name: array.astype(np.float16) for name, array in self.arrays.items()})
 
     def write(self, path: Path) -> None:
-        """Write a safetensors file, in place of an older one only once it is whole."""
+        """Write a safetensors file. An existing file is replaced only when the new one is complete."""
         metadata = {
             "format": FORMAT,
             "format_version": str(FORMAT_VERSION),
@@ -106,9 +106,9 @@ class StoredWeights:
 
     @classmethod
     def read(cls, path: Path, sha256: str | None = None) -> StoredWeights:
-        """Read what `write` wrote. The arrays are read-only.
+        """Read a file written by `write`. The arrays are read-only.
 
-        sha256: the digest that is expected, where the file is a known one.
+        sha256: the expected digest, if it is known.
         Raises NotAWeightsFile, UnknownWeightsVersion, TruncatedWeights, TamperedWeights, MismatchedWeights, or OSError.
         """
         data = path.read_bytes()
@@ -123,9 +123,9 @@ class StoredWeights:
             raise MismatchedWeights(f"{path.name}: {error}") from error
         found = weights.sha256
         if found != metadata["sha256"]:
-            raise TamperedWeights(f"{path.name}: its contents do not match the sha256 that was written with them")
+            raise TamperedWeights(f"{path.name}: the contents do not match the sha256 in its metadata")
         if sha256 is not None and found != sha256:
-            raise TamperedWeights(f"{path.name} has sha256 {found}, expected is {sha256}")
+            raise TamperedWeights(f"{path.name} has sha256 {found}, expected {sha256}")
         return weights
 
 
@@ -135,18 +135,18 @@ def _check_fit(config: FommConfig, arrays: Arrays) -> None:
         if name not in arrays:
             raise MismatchedWeights(f"tensor {name} is missing")
         if arrays[name].shape != shape:
-            raise MismatchedWeights(f"tensor {name} has shape {arrays[name].shape}, the configuration wants {shape}")
+            raise MismatchedWeights(f"tensor {name} has shape {arrays[name].shape}, the configuration needs {shape}")
     for name, array in arrays.items():
         if name not in wanted:
-            raise MismatchedWeights(f"tensor {name} has no place in the configured network")
+            raise MismatchedWeights(f"tensor {name} does not belong to the configured network")
         if array.dtype not in (np.float16, np.float32):
-            raise MismatchedWeights(f"tensor {name} holds {array.dtype}, not float16 or float32 numbers")
+            raise MismatchedWeights(f"tensor {name} has type {array.dtype}, not float16 or float32")
         if not np.isfinite(array).all():
-            raise MismatchedWeights(f"tensor {name} holds a value that is not finite")
+            raise MismatchedWeights(f"tensor {name} has a value that is not finite")
 
 
 def _read_metadata(data: bytes, name: str) -> dict[str, str]:
-    """Check a safetensors file's frame and give its metadata: a cut file is told apart from a wrong one."""
+    """Check the framing of a safetensors file and return its metadata. Tells truncated files from other files."""
     if len(data) < 8:
         raise TruncatedWeights(f"{name} ends after {len(data)} bytes, inside its header")
     (header_bytes,) = struct.unpack_from("<Q", data)
@@ -165,10 +165,11 @@ def _read_metadata(data: bytes, name: str) -> dict[str, str]:
         raise NotAWeightsFile(f"{name} was not written by 'mien model import'")
     if metadata.get("format_version") != str(FORMAT_VERSION):
         raise UnknownWeightsVersion(
-            f"{name} has weights format version {metadata.get('format_version')}, only {FORMAT_VERSION} is known"
+            f"{name} has weights format version {metadata.get('format_version')}, but only version {FORMAT_VERSION} "
+            "can be read: run this version's `mien model import`"
         )
     if not {"config", "sha256"} <= metadata.keys():
-        raise TamperedWeights(f"{name}: its metadata lacks the configuration or the sha256")
+        raise TamperedWeights(f"{name}: the configuration or the sha256 is missing in its metadata")
     if len(data) < whole_bytes:
         raise TruncatedWeights(f"{name} ends after {len(data)} of {whole_bytes} bytes")
     return metadata

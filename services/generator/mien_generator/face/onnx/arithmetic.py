@@ -1,8 +1,8 @@
-"""What convolutions compute in: float32, or 8-bit integers on ranges that were calibrated on real motion.
+"""The arithmetic of convolutions: float32, or 8-bit integers with ranges that were calibrated on real motion.
 
-Both offer the same operations on feature maps, so that a network is written once. Float maps are (B, C, H, W), the
-layout from which ONNX Runtime makes its own blocked one; integer maps are (B, H, W, C), the layout of its integer
-convolutions.
+Both classes offer the same operations on feature maps, so that the network is written only once. Float maps are
+(B, C, H, W), which ONNX Runtime converts to its blocked layout. Integer maps are (B, H, W, C), the layout of ONNX
+Runtime's integer convolutions.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from mien_generator.face.fomm.weights import WeightsError
 from mien_generator.face.onnx.graph import CONTRIB, Graph
 from mien_shared.keypoints import FloatArray
 
-#: Lowest and highest value that a quantisation point holds; what lies beyond is clipped.
+#: Lowest and highest value at a quantisation point; other values are clipped.
 Range = tuple[float, float]
 
 _BYTE_LEVELS = 255
-#: Activations are unsigned and weights signed: the one pairing that ONNX Runtime has fast kernels for on x86.
+#: Activations are unsigned and weights signed: only for this combination ONNX Runtime has fast kernels on x86.
 _WEIGHT_LEVELS = 127
 _SMALLEST_SCALE = 1e-12
 
 
 class NotCalibrated(WeightsError):
-    """Ranges for 8-bit integers that are missing, or that are none."""
+    """Ranges for 8-bit integers are missing or not valid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Maps:
     """Feature maps inside a graph.
 
-    stride: pixels of the picture from one cell to the next. point: what range integers of these maps stand for.
+    stride: distance of two cells in pixels of the picture. point: the quantisation point, which selects the range.
     """
 
     name: str
@@ -46,23 +46,23 @@ class Maps:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Multiply-accumulates of a convolution at every cell that it makes, `stride` pixels of the picture apart."""
+    """The work of one convolution. macs: per output cell. stride: distance of two output cells in picture pixels."""
 
     macs: int
     stride: int
 
 
 class Arithmetic(Protocol):
-    """Operations on maps of one kind; every one appends to the graph. Weights are (Cout, Cin, kh, kw) float32."""
+    """Operations on maps of one type; each appends to the graph. Weights are (Cout, Cin, kh, kw) float32."""
 
     graph: Graph
     work: list[Work]
 
     def enter(self, maps: Maps) -> Maps:
-        """From float32 (B, C, H, W)."""
+        """Convert from float32 (B, C, H, W)."""
 
     def leave(self, maps: Maps) -> Maps:
-        """To float32 (B, C, H, W)."""
+        """Convert to float32 (B, C, H, W)."""
 
     def convolution(
         self,
@@ -75,37 +75,37 @@ class Arithmetic(Protocol):
         relu: bool = True,
         pads: tuple[int, int, int, int] | None = None,
     ) -> Maps:
-        """pads: top, left, bottom, right; by default what keeps the size."""
+        """Convolution, bias and optional ReLU. pads: top, left, bottom, right; by default the size is kept."""
 
     def halved(self, maps: Maps) -> Maps:
-        """Means of 2x2 cells."""
+        """The means of 2x2 cells."""
 
     def doubled(self, maps: Maps) -> Maps:
-        """Every cell four times."""
+        """Nearest-neighbour doubling: each cell becomes 2x2 cells."""
 
     def interleaved(self, phases: Sequence[Maps]) -> Maps:
-        """Four maps as one of twice the side: phase 2p + q has the cells (2i + p, 2j + q)."""
+        """Four maps as one with twice the side: phase 2p + q gives the cells (2i + p, 2j + q)."""
 
     def beside(self, maps: Sequence[Maps]) -> Maps:
-        """Channels of maps that share one point."""
+        """Concatenate the channels of maps that share one quantisation point."""
 
     def stream(self, maps: Maps) -> Maps:
-        """What residual blocks add to, from float32 (B, C, H, W); it stays float32, or every rounding would add up."""
+        """The skip path of residual blocks, from float32 (B, C, H, W). It stays float32: roundings would add up."""
 
     def normalised(self, stream: Maps, name: str, norm: BatchNorm, point: str) -> Maps:
-        """ReLU of a stream, normalised."""
+        """Normalise a stream, then ReLU."""
 
     def added(self, stream: Maps, maps: Maps) -> Maps:
-        """A stream with what a block made."""
+        """Add a block's output to a stream."""
 
     def ended(self, stream: Maps, point: str) -> Maps:
-        """Maps from a stream."""
+        """Convert a stream to maps."""
 
 
 def phases(
     arithmetic: Arithmetic, maps: Maps, name: str, weight: FloatArray, bias: FloatArray, point: str
 ) -> list[Maps]:
-    """A 3x3 convolution and ReLU of the doubled maps, as four 2x2 convolutions of the maps themselves (rewrite.py)."""
+    """A 3x3 convolution and ReLU of doubled maps, computed as four 2x2 convolutions without doubling (rewrite.py)."""
     kernels = phase_kernels(weight)
     return [
         arithmetic.convolution(maps, f"{name}.{p}{q}", kernels[p, q], bias, point, pads=(1 - p, 1 - q, p, q))
@@ -115,12 +115,12 @@ def phases(
 
 
 class FloatArithmetic:
-    """float32."""
+    """Arithmetic in float32."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.work: list[Work] = []
-        #: Every map that integers would round, at a point: what calibration looks at.
+        #: All maps with a quantisation point; calibration measures their values.
         self.observed: list[Maps] = []
 
     def enter(self, maps: Maps) -> Maps:
@@ -181,7 +181,7 @@ class FloatArithmetic:
         return maps
 
     def normalised(self, stream: Maps, name: str, norm: BatchNorm, point: str) -> Maps:
-        # ONNX Runtime runs this operator in its blocked layout; a product and a sum would make it change layouts.
+        # ONNX Runtime runs this operator in its blocked layout; with Mul and Add it would convert the layout.
         statistics = zip(
             ("gamma", "beta", "mean", "variance"), (norm.gamma, norm.beta, norm.mean, norm.variance), strict=True
         )
@@ -206,10 +206,10 @@ class FloatArithmetic:
 
 
 class IntegerArithmetic:
-    """Unsigned 8-bit maps with one scale and zero for each point; signed 8-bit weights with a scale for each filter.
+    """Unsigned 8-bit maps with a scale and zero for each point; signed 8-bit weights with a scale for each filter.
 
-    ranges: for every point. Those that begin at zero clip negative values, which is ReLU. Raises NotCalibrated for a
-    point without a range, or with one that would not.
+    ranges: for every point. A range that starts at zero clips negative values, which is ReLU. Raises NotCalibrated for
+    a point without a range, and for the output of a ReLU with a range that starts below zero.
     """
 
     def __init__(self, graph: Graph, ranges: Mapping[str, Range], work: list[Work]) -> None:
@@ -239,11 +239,13 @@ class IntegerArithmetic:
         graph = self.graph
         self.work.append(Work(weight.size, maps.stride))
         if relu and self._quantisation(point)[1] != 0:
-            raise NotCalibrated(f"the range of {point} reaches below zero: integers would not clip what ReLU clips")
+            raise NotCalibrated(
+                f"the range of {point} starts below zero, but its values come from a ReLU: run `mien model calibrate`"
+            )
         largest = np.abs(weight).max(axis=(1, 2, 3))
         scales = np.maximum(largest / _WEIGHT_LEVELS, _SMALLEST_SCALE).astype(np.float32)
         integers = np.rint(weight / scales[:, None, None, None]).astype(np.int8)
-        # A convolution's sums count in steps of the input's scale times the filter's.
+        # One step of a convolution's sum is the input's scale times the filter's scale.
         steps = np.rint(bias / (self._quantisation(maps.point)[0] * scales.astype(np.float64)))
         value = graph.op(
             "QLinearConv",
@@ -280,7 +282,8 @@ class IntegerArithmetic:
         return Maps(value, maps.channels, maps.stride // 2, maps.point)
 
     def interleaved(self, phases: Sequence[Maps]) -> Maps:
-        # Columns meet as channels, rows as halves of a longer row: with the channels last both are plain copies.
+        # Interleave columns by concatenating channels, then rows by concatenating longer rows. With channels last, both
+        # are plain copies.
         graph, channels = self.graph, phases[0].channels
         rows = [graph.op("Concat", left.name, right.name, axis=3) for left, right in (phases[:2], phases[2:])]
         # (B, H, 1, 2 * W * C) each
@@ -317,9 +320,9 @@ class IntegerArithmetic:
         )
 
     def _quantisation(self, point: str) -> tuple[float, int]:
-        """Scale and zero point; zero itself is always exact, since convolutions pad with it."""
+        """Scale and zero point. The value 0 is always exact, because convolutions pad with it."""
         if point not in self._ranges:
-            raise NotCalibrated(f"no range was found for {point}: run `mien model calibrate`")
+            raise NotCalibrated(f"there is no range for {point}: run `mien model calibrate`")
         low, high = min(self._ranges[point][0], 0.0), max(self._ranges[point][1], 0.0)
         scale = max((high - low) / _BYTE_LEVELS, _SMALLEST_SCALE)
         return scale, round(-low / scale)

@@ -1,7 +1,8 @@
-"""Ranges for 8-bit convolutions, found on real motion: what every quantisation point holds while faces are made.
+"""Finds the ranges for 8-bit convolutions: measures the values at every quantisation point on real motion.
 
-A range need not hold every value: a few far ones would leave the many coarse steps. Of the ranges between the smallest
-and the largest value, the one is taken whose steps and clipping together err least, in squares.
+A range need not include every value: a few outliers would make the steps coarse for all other values. Several
+fractions of the range from the smallest to the largest value are tried. The one with the least squared error from
+rounding and clipping is used.
 """
 
 from __future__ import annotations
@@ -24,34 +25,34 @@ from mien_generator.face.onnx.network import animate_graph, prepare_graph
 from mien_generator.face.onnx.sessions import Network, Session, session_options
 from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
 
-#: Values kept of every map of every face: enough for its distribution.
-_KEPT = 4096
-#: How much of the whole range is tried.
+#: Number of values kept from each map of each face; enough to know its distribution.
+_SAMPLES_PER_MAP = 4096
+#: Fractions of the full range to try.
 _FRACTIONS = np.linspace(0.3, 1.0, 36)
 _LEVELS = 255
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clip:
-    """A face and the motion it is seen in: keypoints in the same crop."""
+    """An avatar and the motion that drives it: keypoints in the same crop."""
 
     avatar: AvatarFace
     driving: Sequence[Keypoints]
 
     @classmethod
     def read(cls, folder: Path, frames: int, *, offset: float = 0) -> Clip:
-        """A folder of labelled crops: frames.npy (N, S, S, 3) uint8 and keypoints.npy (N, 10, 6) float32.
+        """Read a folder of labelled crops: frames.npy (N, S, S, 3) uint8 and keypoints.npy (N, 10, 6) float32.
 
-        The first frame is the face; `frames` of all are its motion, evenly taken; `offset` of a step further on.
-        Raises OSError, or ValueError where the files hold something else.
+        The first frame with a face is the avatar. `frames` evenly spaced frames are its motion, shifted by `offset`
+        steps. Raises OSError, or ValueError if the files have other contents.
         """
         pictures = np.load(folder / "frames.npy", mmap_mode="r")
         rows = np.load(folder / "keypoints.npy")
         if pictures.ndim != 4 or pictures.dtype != np.uint8 or rows.shape[1:] != (NUM_KEYPOINTS, 6):
-            raise ValueError(f"{folder.name} holds no labelled crops")
+            raise ValueError(f"{folder.name} does not contain labelled crops")
         found = np.flatnonzero(np.isfinite(rows).all(axis=(1, 2)))
         if not found.size:
-            raise ValueError(f"{folder.name} shows no face")
+            raise ValueError(f"{folder.name} has no frame with a face")
         step = len(found) / frames
         chosen = found[((np.arange(frames) + offset) * step).astype(int) % len(found)]
         keypoints = [Keypoints.from_rows(rows[index]) for index in dict.fromkeys(chosen.tolist())]
@@ -67,7 +68,7 @@ def calibrate(weights: StoredWeights, clips: Iterable[Clip], *, size: int, threa
         name = f"observed.{index}"
         graph.output(maps.name, name, np.float32, "B", maps.channels, f"{name}.rows", f"{name}.columns")
         watched[name] = maps.point
-    animate = _WatchingSession(opened(graph, threads), watched)
+    animate = _SamplingSession(opened(graph, threads), watched)
     prepare = Session(opened(prepare_graph(weights.config, weights.arrays), threads))
     generator = OnnxGenerator(Network(weights.config, "float32", "cpu", prepare, animate), size=size)
     for clip in clips:
@@ -78,13 +79,13 @@ def calibrate(weights: StoredWeights, clips: Iterable[Clip], *, size: int, threa
 
 
 def opened(graph: Graph, threads: int) -> onnxruntime.InferenceSession:
-    """A graph that was never a file, on the CPU."""
+    """Open a graph that is not stored in a file, on the CPU."""
     options = session_options(graph, threads)
     return onnxruntime.InferenceSession(graph.serialised({}), options, providers=["CPUExecutionProvider"])
 
 
 def psnr(generator: OnnxGenerator, reference: OnnxGenerator, clips: Iterable[Clip]) -> list[float]:
-    """Peak signal to noise of one engine's faces against another's, dB, one for every frame of motion."""
+    """PSNR of one generator's faces against another's, in dB, one value for every frame of motion."""
     found = []
     for clip in clips:
         both = [each.prepare(clip.avatar) for each in (generator, reference)]
@@ -98,8 +99,8 @@ def psnr(generator: OnnxGenerator, reference: OnnxGenerator, clips: Iterable[Cli
     return found
 
 
-class _WatchingSession(Session):
-    """Keeps some of what the watched outputs hold, by point."""
+class _SamplingSession(Session):
+    """Keeps a sample of the values of the watched outputs, by quantisation point."""
 
     def __init__(self, session: onnxruntime.InferenceSession, watched: Mapping[str, str]) -> None:
         super().__init__(session)
@@ -110,8 +111,8 @@ class _WatchingSession(Session):
         outputs = super().run(inputs)
         for name, point in self._watched.items():
             values = outputs.pop(name).reshape(-1)
-            # An odd stride meets every column; the extremes are always among what is kept.
-            stride = max(1, values.size // _KEPT) | 1
+            # With an odd stride the sample covers every column. The extremes are always kept.
+            stride = max(1, values.size // _SAMPLES_PER_MAP) | 1
             kept = np.concatenate([values[::stride], [values.min(), values.max()]]).astype(np.float32)
             self.seen.setdefault(point, []).append(kept)
         return outputs

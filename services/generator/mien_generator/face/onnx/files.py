@@ -1,11 +1,11 @@
-"""The files that a network is run from with ONNX Runtime: weights, graphs without them, and ranges for 8-bit integers.
+"""The files that ONNX Runtime needs to run a network: weights, graphs without weights, and ranges for 8-bit integers.
 
-Beside `NAME.safetensors` lie `NAME.prepare.onnx`, `NAME.animate.onnx`, `NAME.animate-int8.onnx` and `NAME.ranges.json`
-(the last two where a model was calibrated), and `NAME.sha256`, a list as `sha256sum` writes and checks it. Files that
-are not those of the list are refused: a graph of other weights would run, and show noise.
+Next to `NAME.safetensors` are `NAME.prepare.onnx` and `NAME.animate.onnx`, for a calibrated model also
+`NAME.animate-int8.onnx` and `NAME.ranges.json`, and `NAME.sha256`, a list that `sha256sum -c` can check. A file that
+differs from the list is rejected, because a graph of other weights would run but show noise.
 
-Whoever serves the network from elsewhere gets it without any of this: `NAME-prepare.onnx` and `NAME-animate.onnx`, each
-with its weights inside.
+To run the network on a different server, export_standalone writes `NAME-prepare.onnx` and `NAME-animate.onnx`, which
+contain their weights and need no other file.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ Part = Literal["prepare", "animate", "animate-int8"]
 
 
 class NotExported(WeightsError):
-    """Weights that `mien model export` has made no graphs for."""
+    """There are no graphs for the weights: `mien model export` was not run."""
 
 
 class UnknownGraphVersion(WeightsError):
-    """Graphs that another version of `mien model export` wrote."""
+    """The graphs were written by an incompatible version of `mien model export`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelFiles:
-    """What a session is opened with; every byte is what the list beside the weights says.
+    """The contents of a model's files, checked against the list next to the weights.
 
-    graphs: ONNX files. ranges: by quantisation point; None for a model that was never calibrated.
+    graphs: ONNX files. ranges: by quantisation point; None for a model that is not calibrated.
     """
 
     name: str
@@ -67,12 +67,12 @@ class ModelFiles:
 
 
 def export(path: Path) -> list[Path]:
-    """Write the graphs of a safetensors file beside it, 8-bit ones where its ranges lie there, and the list of all.
+    """Write the graphs of a safetensors file next to it, an 8-bit graph if its ranges exist, and the list of all files.
 
     Needs the `onnx` package. Raises any error of StoredWeights.read, NotCalibrated, ConfigError, or OSError.
     """
     weights = StoredWeights.read(path)
-    # What a graph looks like depends on shapes alone; its parameters are made again from the weights when it is opened.
+    # A graph depends only on shapes. Its parameters are computed again from the weights when it is opened.
     metadata = _metadata(weights)
     graphs: dict[Part, bytes] = {
         "prepare": prepare_graph(weights.config, weights.arrays).serialised(metadata),
@@ -92,10 +92,10 @@ def export(path: Path) -> list[Path]:
 
 
 def export_standalone(path: Path, folder: Path) -> list[Path]:
-    """Write a safetensors file as float32 graphs that hold their weights, for a runtime that knows nothing of Mien.
+    """Write float32 graphs that contain the weights of a safetensors file, for a runtime without Mien.
 
-    `NAME-prepare.onnx` and `NAME-animate.onnx` (network.py: inputs and outputs), made of ONNX's own operators alone.
-    Their metadata name the configuration, and the weights by their sha256. folder: made where it is missing.
+    `NAME-prepare.onnx` and `NAME-animate.onnx` (network.py: inputs and outputs) use only standard ONNX operators.
+    Their metadata have the configuration and the sha256 of the weights. folder: created if it does not exist.
     Needs the `onnx` package. Raises any error of StoredWeights.read, ConfigError, or OSError.
     """
     weights = StoredWeights.read(path)
@@ -104,7 +104,7 @@ def export_standalone(path: Path, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for graph in graphs:
-        # Never the name of a graph beside the weights, which the folder may be.
+        # These names never collide with the graphs next to the weights, even if `folder` is the same folder.
         file = folder / f"{path.stem}-{graph.name}.onnx"
         _write(file, graph.serialised(metadata, with_parameters=True))
         written.append(file)
@@ -112,7 +112,7 @@ def export_standalone(path: Path, folder: Path) -> list[Path]:
 
 
 def write_ranges(path: Path, ranges: Mapping[str, Range]) -> Path:
-    """Keep what calibration found for a safetensors file beside it."""
+    """Write the ranges of a safetensors file next to it; returns the path of the new file."""
     rounded = {point: [float(f"{bound:.6g}") for bound in both] for point, both in ranges.items()}
     rows = ",\n".join(f"  {json.dumps(point)}: {json.dumps(both)}" for point, both in rounded.items())
     _write(_ranges(path), f"{{\n{rows}\n}}\n".encode())
@@ -124,10 +124,10 @@ def parse_ranges(data: bytes, name: str) -> dict[str, Range]:
     try:
         ranges = {str(point): (float(low), float(high)) for point, (low, high) in json.loads(data).items()}
     except (ValueError, TypeError, AttributeError) as error:
-        raise NotCalibrated(f"{name} holds no ranges") from error
+        raise NotCalibrated(f"{name} does not contain ranges: run `mien model calibrate`") from error
     for point, (low, high) in ranges.items():
         if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-            raise NotCalibrated(f"{name}: the range of {point} is none")
+            raise NotCalibrated(f"{name}: the range of {point} is not valid: run `mien model calibrate`")
     return ranges
 
 
@@ -139,11 +139,11 @@ def _read_list(path: Path) -> dict[str, str]:
     try:
         text = _list(path).read_text()
     except FileNotFoundError as error:
-        raise NotExported(f"{path.name} has no graphs beside it: make them with `mien model export`") from error
+        raise NotExported(f"{path.name} has no graphs next to it: make them with `mien model export`") from error
     first, *lines = text.splitlines() or [""]
     if first != f"# {FORMAT} {FORMAT_VERSION}":
         raise UnknownGraphVersion(
-            f"{_list(path).name} lists no graphs of version {FORMAT_VERSION}: make them with `mien model export`"
+            f"{_list(path).name} does not list graphs of version {FORMAT_VERSION}: make them with `mien model export`"
         )
     return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
@@ -156,7 +156,7 @@ def _parts(path: Path, digests: Mapping[str, str]) -> list[Part]:
 def _check(path: Path, digests: Mapping[str, str]) -> bytes:
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != digests.get(path.name):
-        raise TamperedWeights(f"{path.name} is not the file that `mien model export` listed")
+        raise TamperedWeights(f"{path.name} differs from the file that `mien model export` listed")
     return data
 
 

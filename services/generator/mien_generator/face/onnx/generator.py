@@ -1,4 +1,4 @@
-"""The FaceGenerator that runs FOMM with ONNX Runtime: the default install's network, on the CPU, without torch."""
+"""The FaceGenerator that runs FOMM with ONNX Runtime: the backend of the default install, on the CPU, without torch."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from mien_generator.face.onnx.sessions import Network, Precision
 from mien_generator.face.picture import scaled
 from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
 
-#: Faces that a CPU makes in one run: more would leave its caches. A device takes all at once.
+#: Faces in one run on a CPU: more would not fit its caches. Other devices run all faces at once.
 _CPU_BATCH = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedOnnx:
-    """What was computed from one avatar, in the computer's memory: 6.9 MB at 384 and half width.
+    """A prepared avatar in host memory: 6.9 MB at 384 pixels and half width.
 
-    size: pixels. arrays: a batch of one for every input of `animate` that does not move.
+    size: pixels. arrays: the inputs of `animate` that do not depend on the frame, each as a batch of one.
     """
 
     size: int
@@ -33,11 +33,11 @@ class PreparedOnnx:
 
 
 class OnnxGenerator:
-    """FaceGenerator on the two graphs. Generators of several sizes may share a network.
+    """FaceGenerator that runs the two graphs. Generators of several sizes may share a network.
 
     size: side of the faces in pixels, a multiple of the configuration's `size_multiple`.
-    Raises ConfigError for a size that does not pass through the network, MismatchedWeights for weights with another
-    number of keypoints than a motion packet carries. Not thread-safe: one owner thread per device.
+    Raises ConfigError for a size that the network cannot process, MismatchedWeights for a number of keypoints that
+    differs from a motion packet's. Not thread-safe: one owner thread per device.
     """
 
     name = "onnx"
@@ -46,7 +46,7 @@ class OnnxGenerator:
         network.config.check_size(size)
         if network.config.num_keypoints != NUM_KEYPOINTS:
             raise MismatchedWeights(
-                f"these weights have {network.config.num_keypoints} keypoints, a motion packet carries {NUM_KEYPOINTS}"
+                f"the weights have {network.config.num_keypoints} keypoints, but a motion packet has {NUM_KEYPOINTS}"
             )
         self.size = size
         self.precision = network.precision
@@ -63,13 +63,15 @@ class OnnxGenerator:
         precision: Precision = "auto",
         threads: int = 0,
     ) -> OnnxGenerator:
-        """From a safetensors file with its graphs beside it; raises what ModelFiles.read and Network.open raise."""
+        """Load a safetensors file with the graphs next to it; raises the errors of ModelFiles.read and Network.open."""
         files = ModelFiles.read(path)
         return cls(Network.open(files, device=device, precision=precision, threads=threads), size=size)
 
     def prepare(self, avatar: AvatarFace) -> PreparedOnnx:
-        """Source features, small pictures and keypoints (about 6 of 31 G MAC at half width), and where the model wants
-        it, what the picture at rest lacks of the source: one face more."""
+        """Compute source features, small pictures and keypoints (about 6 of 31 G MAC at half width).
+
+        A model with a source residual also needs the face at rest, which costs one more run of `animate`.
+        """
         network = self._open_network()
         rgb = np.ascontiguousarray(scaled(avatar.rgb, self.size))[None]
         keypoints = avatar.keypoints
@@ -83,11 +85,12 @@ class OnnxGenerator:
         return PreparedOnnx(self.size, arrays)
 
     def animate(self, requests: Sequence[FaceRequest[PreparedOnnx]]) -> list[FacePicture]:
-        """(size, size, 3) uint8 RGB each, whichever avatars they are for; raises ValueError for a face of another
-        size."""
+        """Make (size, size, 3) uint8 RGB faces; requests may mix avatars. Raises ValueError for another size."""
         for request in requests:
             if request.prepared.size != self.size:
-                raise ValueError(f"a face prepared at {request.prepared.size} pixels, the generator makes {self.size}")
+                raise ValueError(
+                    f"the face was prepared at {request.prepared.size} pixels, but this generator makes {self.size}"
+                )
         batch = self._batch or len(requests)
         faces: list[FacePicture] = []
         for start in range(0, len(requests), batch):
@@ -95,7 +98,7 @@ class OnnxGenerator:
         return faces
 
     def close(self) -> None:
-        """Let go of the network, which others of another size may share."""
+        """Drop the reference to the network; a generator of another size may still use it."""
         self._network = None
 
     def _run(self, requests: Sequence[FaceRequest[PreparedOnnx]]) -> NDArray[np.uint8]:

@@ -1,7 +1,7 @@
-"""A graph under construction: nodes in order, parameters apart, and ONNX's own form of it at the end.
+"""Builds an ONNX graph: nodes in order, parameters stored separately, and at the end the ONNX file.
 
-Building one needs numpy alone, so that a service makes its parameters from the weights file. Only `serialised` needs
-the `onnx` package: `mien model export` runs it once, and what it wrote is read by ONNX Runtime.
+Building needs only numpy, so that a service can compute the parameters from the weights file. Only `serialised` needs
+the `onnx` package: `mien model export` calls it once, and ONNX Runtime reads the file.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 Array = NDArray[np.generic]
 Attribute = int | float | str | list[int]
 
-#: ONNX's GridSample knows its modes by these names since 20.
+#: Since opset 20, ONNX's GridSample has the mode names that the graphs use.
 OPSET = 20
-#: QLinearConv with the channels last, and the pooling between such convolutions.
+#: Domain of QLinearConv with channels last and of the pooling between such convolutions.
 CONTRIB = "com.microsoft"
 _IR_VERSION = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One operator of the standard's domain, or of ONNX Runtime's."""
+    """One operator, from the standard domain or from ONNX Runtime's domain."""
 
     kind: str
     inputs: tuple[str, ...]
@@ -35,7 +35,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """An input or output of a graph; a dimension by name may have any length."""
+    """An input or output of a graph. A dimension given by name may have any length."""
 
     name: str
     dtype: np.dtype[Any]
@@ -43,14 +43,14 @@ class Port:
 
 
 class Graph:
-    """Operators are appended in the order they run; every method gives the name of what it added."""
+    """A graph under construction. Operators are appended in the order of execution; methods return the new name."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.nodes: list[Node] = []
         self.inputs: list[Port] = []
         self.outputs: list[Port] = []
-        #: What the weights make: fed to a session, never stored with the graph.
+        #: Arrays computed from the weights. A session receives them when it opens; by default they are not stored.
         self.parameters: dict[str, Array] = {}
         self._constants: dict[str, Array] = {}
 
@@ -59,7 +59,7 @@ class Graph:
         return name
 
     def output(self, value: str, name: str, dtype: type[np.generic], *shape: int | str) -> None:
-        """Give a value out under a name of its own."""
+        """Declare a value as an output with the given name."""
         self._append("Identity", (value,), name, "", {})
         self.outputs.append(Port(name, np.dtype(dtype), shape))
 
@@ -68,7 +68,7 @@ class Graph:
         return name
 
     def constant(self, value: Any, dtype: type[np.generic] = np.float32) -> str:
-        """A small array that does not depend on the weights; equal ones are one."""
+        """A small array that does not depend on the weights. Equal constants are stored once."""
         array = np.asarray(value, dtype)
         for name, known in self._constants.items():
             if known.dtype == array.dtype and known.shape == array.shape and np.array_equal(known, array):
@@ -78,20 +78,20 @@ class Graph:
         return name
 
     def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Attribute) -> str:
-        """One operator with one output."""
+        """Append an operator with one output; returns the name of the output."""
         output = f"{kind}_{len(self.nodes)}"
         self._append(kind, inputs, output, domain, attributes)
         return output
 
     def integers(self, *values: int) -> str:
-        """A shape, axes, or the bounds of a slice."""
+        """An int64 constant: a shape, axes, or the bounds of a slice."""
         return self.constant(values, np.int64)
 
     def serialised(self, metadata: dict[str, str], *, with_parameters: bool = False) -> bytes:
-        """As an ONNX file; its parameters are declared as external data unless they are stored along.
+        """The graph as an ONNX file. Without `with_parameters`, its parameters are declared as external data.
 
-        Stored along, they make a file that any runtime opens: it names ONNX Runtime's own operators only where it has
-        some. Needs the `onnx` package.
+        A file with parameters is complete. It names the domain of ONNX Runtime's own operators only if it uses one, so
+        that any runtime can open a graph of standard operators. Needs the `onnx` package.
         """
         from onnx import StringStringEntryProto, TensorProto, checker, helper, numpy_helper
 
@@ -105,7 +105,7 @@ class Graph:
                 data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
                 data_location=TensorProto.EXTERNAL,
             )
-            # Nothing is read from there: a session gets these arrays from whoever opens it, by their names.
+            # This location is never read: the code that opens the session passes these arrays by name.
             tensor.external_data.append(StringStringEntryProto(key="location", value="parameters"))
             return tensor
 

@@ -1,7 +1,7 @@
 """FOMM's generator as two graphs: `prepare` once for an avatar, `animate` for every frame (docs/decisions/0003, 0009).
 
-The same function as face/fomm/occlusion_generator.py, from fewer operations; every rewrite is exact but for rounding,
-and held to torch by tests. B, the number of faces, and S, the side of the pictures, may be anything in every run.
+The same function as face/fomm/occlusion_generator.py with fewer operations. Every rewrite is exact except for rounding;
+tests compare it with torch. The number of faces B and the picture side S may differ in every run.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ PREPARED = ("features", "picture", "background", "gaussians")
 
 #: TensorProto's numbers for types (onnx.proto3).
 _FLOAT, _UINT8 = 1, 2
-#: Up blocks of the hourglass, from the deepest, that double and convolve as written: on maps of a few cells what counts
-#: is reading the weights, and four 2x2 kernels are larger than one 3x3.
+#: Number of the hourglass's deepest up blocks that double and convolve without a rewrite. On maps of a few cells,
+#: reading the weights takes most of the time, and four 2x2 kernels are larger than one 3x3 kernel.
 _DIRECT_BLOCKS = 2
-#: ONNX Runtime's blocked layout takes channels by sixteens (AVX-512); others go through a slower convolution.
+#: ONNX Runtime's blocked layout needs multiples of 16 channels (AVX-512); other counts use a slower convolution.
 _CHANNEL_BLOCK = 16
-#: Reach of the last convolution, 7x7.
+#: Radius of the last convolution (7x7), in pixels.
 _REACH = 3
-# The same in cells of twice the side: three pixels lie at most two such cells away.
+# The same radius in cells of 2x2 pixels: three pixels reach at most two cells.
 _CELL_REACH = 2
 
 
@@ -75,7 +75,7 @@ def prepare_graph(config: FommConfig, arrays: Arrays) -> Graph:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AnimateGraph:
-    """The graph, what its convolutions cost, and every map that integers would round, with its point."""
+    """The graph, the work of its convolutions, and all maps with a quantisation point."""
 
     graph: Graph
     work: list[Work]
@@ -89,13 +89,13 @@ class AnimateGraph:
 def animate_graph(config: FommConfig, arrays: Arrays, ranges: Mapping[str, Range] | None = None) -> AnimateGraph:
     """PREPARED, and points (B, K, 2) and jacobians (B, K, 2, 2) of source and driving -> rgb (B, S, S, 3) uint8.
 
-    A model with `source_residual` takes one input more: residual (B, 3, S, S), what its picture at rest lacks of the
-    source (docs/decisions/0010).
-    ranges: for 8-bit convolutions, every point's range (calibration.py); without them all is float32.
+    A model with `source_residual` has one more input: residual (B, 3, S, S), the source minus the picture at rest
+    (docs/decisions/0010).
+    ranges: the range of every point, for 8-bit convolutions (calibration.py); without ranges everything is float32.
     Raises ConfigError for a generator without down blocks.
     """
     if config.generator.num_down_blocks < 1:
-        raise ConfigError("the ONNX graphs are made for a generator with at least one down block")
+        raise ConfigError("the ONNX graphs need a generator with at least one down block")
     graph, weights = Graph("animate"), _Weights(arrays)
     exact = FloatArithmetic(graph)
     arithmetic = exact if ranges is None else IntegerArithmetic(graph, ranges, exact.work)
@@ -122,7 +122,7 @@ def animate_graph(config: FommConfig, arrays: Arrays, ranges: Mapping[str, Range
     maps = Maps(visible, width, 2**config.generator.num_down_blocks, "")
     prediction = _prediction(graph, arithmetic, exact, weights, config, maps)
     if config.source_residual:
-        # At rest with everything visible this is the source, to the last pixel.
+        # If the face is at rest and everything is visible, the result equals the source in every pixel.
         residual = graph.input("residual", np.float32, "B", channels, "S", "S")
         away = graph.op("Sub", deformation, grid.places)
         large = _Grid(graph, config, residual)
@@ -137,7 +137,7 @@ def animate_graph(config: FommConfig, arrays: Arrays, ranges: Mapping[str, Range
 
 
 class _Weights:
-    """Convolutions by their published names, float32."""
+    """Tensors by their published names, as float32."""
 
     def __init__(self, arrays: Arrays) -> None:
         self._arrays = arrays
@@ -152,7 +152,7 @@ class _Weights:
         return BatchNorm(*(self.tensor(f"{name}.{part}") for part in ("weight", "bias", "running_mean", "running_var")))
 
     def block(self, name: str) -> tuple[FloatArray, FloatArray]:
-        """A convolution with the normalisation behind it."""
+        """A convolution with the normalisation after it folded in."""
         return fold(*self.convolution(f"{name}.conv"), self.norm(f"{name}.norm"))
 
 
@@ -163,9 +163,9 @@ class _Keypoints:
 
 
 class _Grid:
-    """Where the cells of square maps lie, as coordinate_grid of first_order.py says.
+    """Coordinates of the cells of square maps, as in coordinate_grid of first_order.py.
 
-    axis: (s,) coordinates of the columns, and of the rows. x, y: (s, s).
+    axis: (s,) coordinates of the columns, equal to those of the rows. x, y: (s, s).
     """
 
     def __init__(self, graph: Graph, config: FommConfig, maps: str) -> None:
@@ -187,11 +187,11 @@ class _Grid:
         self.places = graph.op("Concat", *layers, axis=0)
         flat = [graph.op("Reshape", each, graph.integers(1, -1)) for each in (self.x, self.y)]
         ones = graph.op("Add", graph.op("Mul", flat[0], graph.constant(0)), one)
-        #: (3, s * s): x, y, 1, so that an affine motion is one product.
+        #: (3, s * s): x, y, 1, so that an affine motion is one matrix product.
         self.homogeneous = graph.op("Concat", *flat, ones, axis=0)
 
     def gaussians(self, points: str) -> str:
-        """(B, K, 2) -> (B, K, s, s): a bell about each keypoint, as the product of one along x and one along y."""
+        """(B, K, 2) -> (B, K, s, s): a Gaussian at each keypoint, as the product of one along x and one along y."""
         graph = self._graph
         bells = []
         for coordinate, axis in ((0, 2), (1, 3)):
@@ -208,7 +208,7 @@ def _affine_motions(graph: Graph, source: _Keypoints, driving: _Keypoints) -> st
     turn, back = graph.constant([[0, 1], [-1, 0]]), graph.constant([[0, -1], [1, 0]])
     transposed = graph.op("Transpose", driving.jacobians, perm=[0, 1, 3, 2])
     adjugate = graph.op("MatMul", back, graph.op("MatMul", transposed, turn))
-    # Each of the two products of a 2x2 determinant appears twice among the entries of J and its adjugate transposed.
+    # J times its transposed adjugate, entry by entry, has each of the determinant's two products twice.
     pairs = graph.op("Mul", driving.jacobians, graph.op("Transpose", adjugate, perm=[0, 1, 3, 2]))
     twice = graph.op("ReduceSum", pairs, graph.integers(2, 3), keepdims=1)
     determinant = graph.op("Mul", twice, graph.constant(0.5))
@@ -224,7 +224,7 @@ def _affine_motions(graph: Graph, source: _Keypoints, driving: _Keypoints) -> st
 def _network_input(
     graph: Graph, config: FommConfig, grid: _Grid, motions: str, source: tuple[str, str, str], driving: _Keypoints
 ) -> Maps:
-    """What the hourglass sees, in the order of _input_order: background, heatmaps, moved pictures, zeros."""
+    """The hourglass's input, in the order of _input_order: background, heatmaps, moved pictures, zeros."""
     picture, background, gaussians = source
     keypoints, channels = config.num_keypoints, config.num_channels
     places = graph.op(
@@ -246,9 +246,9 @@ def _network_input(
 
 
 def _input_order(config: FommConfig) -> list[int]:
-    """Where each of our input channels stands in the published order: heatmap, then picture, of every motion.
+    """The published index of each of our input channels. Published order: for each motion heatmap, then picture.
 
-    The background's heatmap is always zero and left out.
+    The background's heatmap is always zero and is left out.
     """
     keypoints, channels = range(1, config.num_keypoints + 1), range(1, config.num_channels + 1)
     each = config.num_channels + 1
@@ -256,7 +256,7 @@ def _input_order(config: FommConfig) -> list[int]:
 
 
 def _reordered(weight: FloatArray, config: FommConfig, after: int = 0) -> FloatArray:
-    """A kernel whose input channels from `after` on are the published ones, for ours."""
+    """A kernel for our channel order. Its input channels from `after` on are in the published order."""
     ours = weight[:, after:][:, _input_order(config)]
     missing = -ours.shape[1] % _CHANNEL_BLOCK
     return np.concatenate([weight[:, :after], np.pad(ours, ((0, 0), (0, missing), (0, 0), (0, 0)))], axis=1)
@@ -265,7 +265,7 @@ def _reordered(weight: FloatArray, config: FommConfig, after: int = 0) -> FloatA
 def _mask_and_occlusion(
     arithmetic: Arithmetic, exact: FloatArithmetic, weights: _Weights, config: FommConfig, inputs: Maps
 ) -> tuple[str, str]:
-    """The keypoints' shares (B, K, s, s), the background's left out, and the occlusion map (B, 1, s, s)."""
+    """The mask of the keypoints (B, K, s, s), without the background's, and the occlusion map (B, 1, s, s)."""
     graph, hourglass = arithmetic.graph, config.generator.dense_motion
     prefix = "generator.dense_motion_network"
     scales = [arithmetic.enter(inputs)]
@@ -288,7 +288,7 @@ def _mask_and_occlusion(
             maps = arithmetic.interleaved(phases(arithmetic, maps, name, weight, bias, point))
         if level:
             maps = arithmetic.beside([maps, skip])
-    # Rounded logits would move the face: the heads are always float32, and see the input as it was.
+    # Rounded logits would move the face: the heads are always float32 and read the unrounded input.
     together = exact.beside([arithmetic.leave(maps), inputs])
     heads = [weights.convolution(f"{prefix}.{head}") for head in ("mask", "occlusion")]
     weight, bias = (np.concatenate(parts) for parts in zip(*heads, strict=True))
@@ -300,7 +300,7 @@ def _mask_and_occlusion(
 
 
 def _deformation(graph: Graph, grid: _Grid, motions: str, mask: str) -> str:
-    """(B, 2, s, s): the motions blended. Shares sum to one, so it is z + sum_k m_k (A_k z + t_k - z)."""
+    """(B, 2, s, s): the blended motions. The masks m_k sum to one, so the result is z + sum_k m_k (A_k z + t_k - z)."""
     away = graph.op("Sub", motions, graph.constant([[1, 0, 0], [0, 1, 0]]))  # (B, K, 2, 3)
     keypoints_last = graph.op("Transpose", graph.op("Reshape", away, graph.integers(0, 0, 6)), perm=[0, 2, 1])
     blended = graph.op("MatMul", keypoints_last, graph.op("Reshape", mask, graph.integers(0, 0, -1)))  # (B, 6, s * s)
@@ -318,7 +318,7 @@ def _prediction(
     config: FommConfig,
     maps: Maps,
 ) -> str:
-    """Bottleneck, up blocks and the last convolution: (B, 3, S, S) in [0, 1]."""
+    """Bottleneck, up blocks and last convolution -> (B, 3, S, S) in [0, 1]."""
     stream = arithmetic.stream(maps)
     for index in range(config.generator.num_bottleneck_blocks):
         name = f"bottleneck.r{index}"
@@ -337,9 +337,9 @@ def _prediction(
         )
     name = f"up_blocks.{blocks - 1}"
     last = phases(arithmetic, maps, name, *weights.block(f"generator.{name}"), f"up.{blocks}")
-    # The last doubling is never carried out. The 7x7 convolution behind it runs on the four phases: along columns
-    # first, on the phases of even and of odd columns, then along rows. Its three output channels would leave most of
-    # a vector empty; like this they are forty-two.
+    # The last doubling is never executed. The 7x7 convolution after it runs on the four phases instead: first along
+    # columns, for even and for odd columns, then along rows. Its three output channels would use only a part of a
+    # vector; split like this, the first step has forty-two.
     columns, rows, bias = _split(*weights.convolution("generator.final"))
     sides = []
     for parity in range(2):
@@ -353,10 +353,10 @@ def _prediction(
 
 
 def _split(weight: FloatArray, bias: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """The 7x7 convolution (O, C, 7, 7) of maps with phases (p, q), p for rows and q for columns, as two.
+    """Split the 7x7 convolution (O, C, 7, 7) of maps with phases (p, q), p for rows and q for columns, into two.
 
-    columns: (16n, 2 C, 5, 1), on the two phases p of one q: output (p', dx, o) sums over a column of the kernel.
-    rows: (4 O, 2 * 16n, 1, 5), on those of both q: output (p', q', o) picks the columns that it needs and adds them.
+    columns: (16n, 2 C, 5, 1), runs on the two phases p of one q. Output (p', dx, o) sums over one column of the kernel.
+    rows: (4 O, 2 * 16n, 1, 5), runs on the outputs for both q. Output (p', q', o) adds the columns that it needs.
     """
     outputs, inputs = weight.shape[:2]
     taps = 2 * _REACH + 1
@@ -366,9 +366,9 @@ def _split(weight: FloatArray, bias: FloatArray) -> tuple[FloatArray, FloatArray
     for at in range(2):
         for tap in range(-_REACH, _REACH + 1):
             cell, phase = divmod(at + tap, 2)
-            # As rows of the picture: output row 2i + at takes row 2(i + cell) + phase.
+            # In rows of the picture: output row 2i + at reads row 2(i + cell) + phase.
             columns[at, :, :, phase, :, cell + _CELL_REACH, 0] = weight[:, :, tap + _REACH, :].transpose(2, 0, 1)
-            # As its columns.
+            # The same in columns.
             for output in range(outputs):
                 for row in range(2):
                     rows[row, at, output, phase, row, tap + _REACH, output, 0, cell + _CELL_REACH] = 1
@@ -397,7 +397,7 @@ def _blurred(graph: Graph, weights: _Weights, config: FommConfig, picture: Maps)
 
 
 def _sampled(graph: Graph, maps: str, places: str) -> str:
-    # align_corners as in first_order.sample, which says why.
+    # align_corners as in first_order.sample, which explains it.
     return graph.op("GridSample", maps, places, mode="linear", padding_mode="zeros", align_corners=0)
 
 

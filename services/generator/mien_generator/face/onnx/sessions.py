@@ -1,4 +1,4 @@
-"""A network opened in ONNX Runtime: graphs from their files, parameters made from the weights."""
+"""Opens a network in ONNX Runtime: graphs from their files, parameters computed from the weights."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from mien_generator.face.onnx.files import ModelFiles, Part
 from mien_generator.face.onnx.graph import Graph
 from mien_generator.face.onnx.network import animate_graph, prepare_graph
 
-#: auto: int8 on a CPU where the model was calibrated, else float32.
+#: auto: int8 for a calibrated model on a CPU, otherwise float32.
 Precision = Literal["auto", "float32", "int8"]
 
-#: ONNX Runtime's providers for each device; what a provider cannot run goes to the CPU.
+#: ONNX Runtime's providers for each device, in order of preference; the next one runs what a provider cannot.
 _PROVIDERS: Mapping[str, tuple[str, ...]] = {
     "cpu": ("CPUExecutionProvider",),
     "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
 }
-#: ONNX Runtime's own errors have no base class but Exception.
+#: ONNX Runtime's errors have no common base class except Exception.
 _REFUSED = (
     errors.Fail,
     errors.InvalidArgument,
@@ -38,14 +38,14 @@ _REFUSED = (
 
 
 class ProviderMissing(RuntimeError):
-    """A device that this build of ONNX Runtime does not run on."""
+    """This build of ONNX Runtime cannot use the device."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Network:
-    """Both halves of the generator. Sizes share it: a graph takes pictures of any side that the configuration allows.
+    """Both graphs of the generator, for all sizes: a graph takes pictures of any size that the configuration allows.
 
-    precision: what it computes in. device: cpu, cuda or tensorrt.
+    precision: number format of the convolutions. device: cpu, cuda or tensorrt, with an optional index as in cuda:1.
     """
 
     config: FommConfig
@@ -58,7 +58,7 @@ class Network:
     def open(
         cls, files: ModelFiles, *, device: str = "cpu", precision: Precision = "auto", threads: int = 0
     ) -> Network:
-        """threads: of the CPU; 0 takes one for each core.
+        """Open both graphs. threads: CPU threads to use; 0 means one for each core.
 
         Raises ProviderMissing, NotCalibrated, or MismatchedWeights for a graph of another network.
         """
@@ -70,7 +70,7 @@ class Network:
         config, arrays = files.weights.config, files.weights.arrays
         if precision == "int8":
             if ranges is None:
-                raise NotCalibrated(f"{files.name} was never calibrated: run `mien model calibrate`")
+                raise NotCalibrated(f"{files.name} is not calibrated for int8: run `mien model calibrate`")
             part: Part = "animate-int8"
             animate = animate_graph(config, arrays, ranges).graph
         else:
@@ -86,7 +86,7 @@ class Network:
 
 
 class Session:
-    """One graph that runs: arrays in by name, arrays out by name."""
+    """One opened graph. `run` takes and returns arrays by name."""
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self._session = session
@@ -97,28 +97,30 @@ class Session:
 
     @classmethod
     def open(cls, files: ModelFiles, part: Part, made: Graph, providers: list[Any], threads: int) -> Session:
-        """A graph file, with the parameters of the graph that is made from the weights now."""
+        """Open a graph file with the parameters of `made`, the graph built from the weights now."""
         name = f"{files.name}.{part}.onnx"
         try:
             session = onnxruntime.InferenceSession(
                 files.graphs[part], session_options(made, threads), providers=providers
             )
         except _REFUSED as error:
-            raise MismatchedWeights(f"{name} is no graph for these weights: {error}") from error
+            raise MismatchedWeights(f"{name} is not a graph for these weights: {error}") from error
         metadata = session.get_modelmeta().custom_metadata_map
         if metadata.get("config") != files.weights.config.to_json():
-            raise MismatchedWeights(f"{name} is the graph of another configuration than the weights'")
+            raise MismatchedWeights(
+                f"{name} was made for a different configuration than the weights: run `mien model export`"
+            )
         return cls(session)
 
 
 def session_options(graph: Graph, threads: int) -> onnxruntime.SessionOptions:
-    """Options with a graph's parameters in place of the external data that its file declares."""
+    """Session options that provide a graph's parameters as the external data that its file declares."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # shapes that it cannot infer, at every start
-    # Threads that wait for the next frame would take the encoders' cores.
+    options.log_severity_level = 3  # errors only: every start warns about shapes that cannot be inferred
+    # Threads that spin while they wait for the next frame would take cores from the encoders.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    # A keypoint's bell far away from it is a denormal number, and those are slow.
+    # Far away from a keypoint, its Gaussian is a denormal number, and those are slow.
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     names = list(graph.parameters)
     options.add_external_initializers(
@@ -130,7 +132,7 @@ def session_options(graph: Graph, threads: int) -> onnxruntime.SessionOptions:
 def _providers(kind: str, index: str) -> list[Any]:
     wanted = _PROVIDERS.get(kind)
     if wanted is None:
-        raise ProviderMissing(f"the onnx engine runs on cpu, cuda or tensorrt, not on {kind!r}")
+        raise ProviderMissing(f"the onnx backend runs on cpu, cuda or tensorrt, not on {kind!r}")
     if wanted[0] not in onnxruntime.get_available_providers():
         raise ProviderMissing(f"this ONNX Runtime has no {wanted[0]}: pip install onnxruntime-gpu")
     options = {"device_id": index} if index else {}

@@ -46,7 +46,7 @@ def test_a_row_given_back_is_the_next_one_taken() -> None:
 def test_its_limit() -> None:
     bank = SourceBank(3, torch.float32, CPU, limit=11)
     rows = filled(bank, [1.0] * 11)
-    with pytest.raises(BankFull, match=r"^the device holds 11 avatars, the most it may$"):
+    with pytest.raises(BankFull, match=r"^the device has 11 avatars, which is its limit$"):
         bank.take()
     bank.give_back(rows[4])
     assert bank.take() == rows[4]
@@ -61,7 +61,7 @@ def test_memory_that_runs_out_leaves_what_is_held(monkeypatch: pytest.MonkeyPatc
 
     with monkeypatch.context() as patched:
         patched.setattr(torch.Tensor, "new_empty", no_memory)
-        with pytest.raises(BankFull, match=r"^the device's memory holds 8 avatars and no more$"):
+        with pytest.raises(BankFull, match=r"^the device's memory is too small for more than 8 avatars$"):
             bank.take()
     assert gathered(bank, rows) == list(range(8))
 

@@ -11,11 +11,13 @@ import pytest
 pytest.importorskip("torch", reason="FOMM runs on torch")
 
 import torch
+from boxes import face_box
 
 from mien_generator.face.contract import FacePicture, RgbArray, YuvPatch
 from mien_generator.face.fomm.device.finish import Finisher, Placement
-from mien_generator.face.region import FRAME_HEIGHT, FRAME_WIDTH, CropBox
+from mien_generator.face.region import FRAME_HEIGHT, FRAME_WIDTH
 from mien_generator.frame.compositor import Compositor
+from mien_shared.avatars import FaceBox
 
 SIZE = 64
 CPU = torch.device("cpu")
@@ -43,16 +45,16 @@ STILL = a_picture(1, FRAME_HEIGHT, FRAME_WIDTH)
 @pytest.mark.parametrize(
     "box",
     [
-        CropBox(100, 50, SIZE),  # as it comes
-        CropBox(101, 50, SIZE),  # off the even pixels
-        CropBox(100, 51, SIZE - 1),
-        CropBox(330, 40, 640),  # scaled up
-        CropBox(101, 51, 97),
-        CropBox(100, 50, 40),  # and down
-        CropBox(FRAME_WIDTH - 33, FRAME_HEIGHT - 33, 33),
+        face_box(100, 50, SIZE),  # as it comes
+        face_box(101, 50, SIZE),  # off the even pixels
+        face_box(100, 51, SIZE - 1),
+        face_box(330, 40, 640),  # scaled up
+        face_box(101, 51, 97),
+        face_box(100, 50, 40),  # and down
+        face_box(FRAME_WIDTH - 33, FRAME_HEIGHT - 33, 33),
     ],
 )
-def test_a_patch_is_what_the_compositor_makes_of_the_face(box: CropBox) -> None:
+def test_a_patch_is_what_the_compositor_makes_of_the_face(box: FaceBox) -> None:
     compositor, finisher, face = Compositor(STILL, box), Finisher(SIZE, CPU), a_face(2)
     by_cv2 = compositor.compose(face).to_ndarray().astype(int)
     (patch,) = finished(finisher, [face], [finisher.place(compositor.region)])
@@ -67,7 +69,7 @@ def test_a_patch_is_what_the_compositor_makes_of_the_face(box: CropBox) -> None:
 def test_the_conversion_is_cv2s_bit_by_bit() -> None:
     """On every colour at once, more or less: noise in a region without scaling, all of it the face's."""
     face = np.random.default_rng(3).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
-    compositor, finisher = Compositor(np.zeros_like(STILL), CropBox(0, 0, SIZE)), Finisher(SIZE, CPU)
+    compositor, finisher = Compositor(np.zeros_like(STILL), face_box(0, 0, SIZE)), Finisher(SIZE, CPU)
     compositor.region.still[:] = face  # where the still picture is the face itself, feathering changes nothing
     (patch,) = finished(finisher, [face], [finisher.place(compositor.region)])
     assert isinstance(patch, YuvPatch)
@@ -78,7 +80,14 @@ def test_the_conversion_is_cv2s_bit_by_bit() -> None:
 
 def test_a_batch_of_all_kinds_keeps_its_order() -> None:
     finisher = Finisher(SIZE, CPU)
-    boxes = [CropBox(100, 50, SIZE), None, CropBox(100, 50, 100), CropBox(300, 50, SIZE), None, CropBox(200, 80, 100)]
+    boxes = [
+        face_box(100, 50, SIZE),
+        None,
+        face_box(100, 50, 100),
+        face_box(300, 50, SIZE),
+        None,
+        face_box(200, 80, 100),
+    ]
     regions = [Compositor(STILL, box).region if box else None for box in boxes]
     places = [finisher.place(region) if region else None for region in regions]
     faces = [a_face(seed) for seed in range(len(boxes))]
@@ -95,8 +104,8 @@ def test_a_batch_of_all_kinds_keeps_its_order() -> None:
 
 def test_avatars_of_one_shape_share_what_depends_on_it_while_there_are_any() -> None:
     finisher = Finisher(SIZE, CPU)
-    first = finisher.place(Compositor(STILL, CropBox(100, 50, 100)).region)
-    second = finisher.place(Compositor(STILL, CropBox(300, 150, 100)).region)
+    first = finisher.place(Compositor(STILL, face_box(100, 50, 100)).region)
+    second = finisher.place(Compositor(STILL, face_box(300, 150, 100)).region)
     assert first.geometry is second.geometry
     assert not torch.equal(first.still, second.still)
     del first, second

@@ -1,1 +1,1 @@
-"""FOMM on a device: one network folded for speed, and what keeps many avatars' sources beside it."""
+"""FOMM on a device: the network folded for speed, and the storage for the sources of many avatars."""

@@ -1,4 +1,4 @@
-"""The sources of all avatars in one tensor on the device, so that a batch across avatars is gathered by index."""
+"""Keeps the sources of all avatars in one tensor on the device, so that a batch across avatars is one gather."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ _FIRST_ROWS = 8
 
 
 class BankFull(RuntimeError):
-    """No room for another source: the bank's limit is reached, or the device's memory."""
+    """There is no room for another source: the bank's limit is reached, or the device's memory is full."""
 
 
 class SourceBank:
-    """Rows of equal length, one for each source; it doubles as it fills and never shrinks.
+    """Rows of equal length, one for each source. A full bank doubles its size; it never shrinks.
 
-    Growing copies it to another place: nobody keeps a view of it over a call to `take`. `give_back` may be called
-    from any thread, all else belongs to the device's owner thread.
+    Growing copies all rows to a new tensor, so callers must not keep a view over a call to `take`. Any thread may call
+    `give_back`; only the device's owner thread may call the other methods.
     """
 
     def __init__(self, numbers: int, dtype: torch.dtype, device: torch.device, limit: int) -> None:
-        """numbers: in a row. limit: rows at most."""
+        """numbers: length of a row. limit: largest number of rows."""
         self.limit = limit
         self._rows = torch.empty(0, numbers, dtype=dtype, device=device)
         self._free: list[int] = []
 
     @property
     def in_use(self) -> int:
-        """Rows taken."""
+        """Number of rows in use."""
         return len(self._rows) - len(self._free)
 
     @property
@@ -35,26 +35,26 @@ class SourceBank:
         return self._rows.shape[1] * self._rows.element_size()
 
     def take(self) -> int:
-        """A free row's index; raises BankFull."""
+        """Reserve a row and return its index; raises BankFull."""
         if not self._free:
             self._grow()
         return self._free.pop()
 
     def give_back(self, index: int) -> None:
-        """Free a row; work launched before reads it undisturbed, for whatever is written to it comes after."""
-        if index < len(self._rows):  # else it was cleared meanwhile
+        """Free a row. Work that is already launched can still read it, because new writes are launched later."""
+        if index < len(self._rows):  # otherwise the bank was cleared meanwhile
             self._free.append(index)
 
     def row(self, index: int) -> torch.Tensor:
-        """(1, numbers), a view to write a source to."""
+        """A row as a view, (1, numbers), to write a source to."""
         return self._rows[index : index + 1]
 
     def gather(self, indices: torch.Tensor, out: torch.Tensor) -> None:
-        """indices: (B,) int64 on the device. out: (B, numbers)."""
+        """Copy rows to `out`, (B, numbers). indices: (B,) int64 on the device."""
         torch.index_select(self._rows, 0, indices, out=out)
 
     def clear(self) -> None:
-        """Give all memory back; what was taken is lost, and nothing can be taken any more."""
+        """Free all memory. All rows are lost, and `take` fails from now on."""
         self.limit = 0
         self._rows = self._rows.new_empty(0, self._rows.shape[1])
         self._free.clear()
@@ -63,11 +63,11 @@ class SourceBank:
         held = len(self._rows)
         count = min(max(_FIRST_ROWS, 2 * held), self.limit)
         if count <= held:
-            raise BankFull(f"the device holds {held} avatars, the most it may")
+            raise BankFull(f"the device has {held} avatars, which is its limit")
         try:
             grown = self._rows.new_empty(count, self._rows.shape[1])
         except torch.OutOfMemoryError as error:
-            raise BankFull(f"the device's memory holds {held} avatars and no more") from error
+            raise BankFull(f"the device's memory is too small for more than {held} avatars") from error
         grown[:held] = self._rows
         self._rows = grown
         self._free.extend(range(count - 1, held - 1, -1))

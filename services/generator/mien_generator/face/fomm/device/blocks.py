@@ -1,6 +1,6 @@
-"""FOMM's blocks folded for inference: normalisations gone, doubled pixels never made, ReLU in the convolution.
+"""FOMM's blocks folded for inference: no separate normalisation, no doubled pictures, ReLU inside the convolution.
 
-Tensors are (B, C, H, W), channels innermost in memory.
+Tensors are (B, C, H, W), with channels innermost in memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mien_generator.face.fomm.blocks import ResBlock, SameBlock, UpBlock
 from mien_generator.face.fomm.rewrite import BatchNorm, fold, padded, phase_kernels, transposed_kernel
 from mien_shared.keypoints import FloatArray
 
-#: How a block that doubles its picture does it: as published, as four small convolutions, or as one transposed.
+#: How a block doubles its picture: as published, with four small convolutions, or with one transposed convolution.
 Doubling = Literal["nearest", "phases", "transposed"]
 
 _TIMED_RUNS = 10
@@ -25,11 +25,11 @@ _TIMED_RUNS = 10
 
 @dataclass(frozen=True, slots=True)
 class Folding:
-    """What suits a device.
+    """Options that depend on the device.
 
-    doubling: None lets every block time the three ways on its first run, and keep the fastest.
-    fused_relu: cuDNN's convolution with bias and ReLU in one kernel (CUDA only).
-    channel_multiple: channel counts are padded to it with zeros where they are not.
+    doubling: None means that each block times the three ways in its first run and keeps the fastest.
+    fused_relu: use cuDNN's convolution with bias and ReLU in one kernel (CUDA only).
+    channel_multiple: channel counts are padded with zeros to a multiple of this.
     """
 
     doubling: Doubling | None = "phases"
@@ -38,7 +38,7 @@ class Folding:
 
 
 class Convolution(nn.Module):
-    """Convolution with bias, and ReLU where it has one: (B, Cin, H, W) -> (B, Cout, H', W')."""
+    """Convolution with bias and optional ReLU: (B, Cin, H, W) -> (B, Cout, H', W')."""
 
     weight: torch.Tensor
     bias: torch.Tensor
@@ -46,7 +46,7 @@ class Convolution(nn.Module):
     def __init__(
         self, weight: FloatArray, bias: FloatArray, folding: Folding, *, relu: bool, padding: int | None = None
     ) -> None:
-        """padding: by default what keeps the picture's size."""
+        """padding: by default the padding that keeps the picture's size."""
         super().__init__()
         weight = padded(weight, folding.channel_multiple)
         bias = np.pad(bias, (0, len(weight) - len(bias)))
@@ -72,7 +72,7 @@ class DownConvolution(Convolution):
 
 
 class UpConvolution(nn.Module):
-    """A picture doubled, convolved and rectified: (B, Cin, H, W) -> (B, Cout, 2H, 2W). The three ways agree."""
+    """Doubling, convolution, ReLU: (B, Cin, H, W) -> (B, Cout, 2H, 2W). The three ways give the same result."""
 
     transposed: torch.Tensor
     bias: torch.Tensor
@@ -107,7 +107,7 @@ class UpConvolution(nn.Module):
         y = self.phases(x).contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)  # (B, H+1, W+1, 4C)
         batch, height, width, channels = y.shape[0], y.shape[1] - 1, y.shape[2] - 1, y.shape[3] // 4
         by_picture, by_row, by_column, _ = y.stride()
-        # Output (2i + p, 2j + q) lies in row i + p, column j + q, phase (p, q): a view with strides, then one copy.
+        # Output (2i + p, 2j + q) is at row i + p, column j + q of phase (p, q): a strided view, then one copy.
         woven = y.as_strided(
             (batch, height, 2, width, 2, channels),
             (by_picture, by_row, by_row + 2 * channels, by_column, by_column + channels, 1),
@@ -123,7 +123,7 @@ class Residual(nn.Module):
 
     def __init__(self, block: ResBlock, folding: Folding) -> None:
         super().__init__()
-        # The first normalisation has its ReLU behind it and stays; the second folds into the convolution before it.
+        # The first normalisation has no convolution before it and stays; the second folds into the first convolution.
         scale, shift = _norm(block.norm1).affine()
         self.register_buffer("scale", torch.from_numpy(scale)[:, None, None])
         self.register_buffer("shift", torch.from_numpy(shift)[:, None, None])
@@ -151,7 +151,7 @@ def up_convolution(block: UpBlock, folding: Folding) -> UpConvolution:
 
 
 def place(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-    """Move a folded network: convolutions in `dtype`, channels innermost; coordinates and motion stay float32."""
+    """Move a folded network to a device: convolutions get `dtype`, channels innermost; the rest stays float32."""
     network.to(device)
     for module in network.modules():
         if isinstance(module, Convolution | UpConvolution | Residual):
@@ -159,7 +159,7 @@ def place(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
 
 
 def kernel(convolution: nn.Conv2d) -> tuple[FloatArray, FloatArray]:
-    """Weight and bias as numpy has them."""
+    """Weight and bias as numpy arrays, float32."""
     weight, bias = convolution.weight.detach().float().cpu(), convolution.bias.detach().float().cpu()
     return weight.numpy(), bias.numpy()
 
@@ -171,7 +171,7 @@ def _norm(norm: nn.BatchNorm2d) -> BatchNorm:
 
 
 def device_seconds(work: Callable[[], object]) -> float:
-    """Mean time of what is launched, on the current CUDA stream, once its kernels are chosen."""
+    """Mean device time of `work` on the current CUDA stream, after warm-up."""
     for _ in range(3):
         work()
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)

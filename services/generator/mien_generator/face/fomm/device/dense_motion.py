@@ -1,4 +1,4 @@
-"""Dense motion, folded: every motion in one sampling, both heads in one convolution (compare fomm/dense_motion.py)."""
+"""Folded dense motion: all motions in one sampling, both heads in one convolution (compare fomm/dense_motion.py)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mien_generator.face.fomm.hourglass import Hourglass
 
 
 class FoldedHourglass(nn.Module):
-    """(B, in_features, H, W) -> (B, out_features, H, W), both padded as `folding` says."""
+    """(B, in_features, H, W) -> (B, out_features, H, W), both padded according to `folding`."""
 
     def __init__(self, hourglass: Hourglass, folding: Folding) -> None:
         super().__init__()
@@ -32,10 +32,10 @@ class FoldedHourglass(nn.Module):
 
 
 class FoldedDenseMotion(nn.Module):
-    """(B, 3, h, w) small source pictures, (B, 2, K, 6) float32 keypoints -> where each pixel comes from, and is seen.
+    """Small source pictures (B, 3, h, w), keypoints (B, 2, K, 6) float32 -> deformation and occlusion map.
 
-    Keypoints are rows of x, y, j00, j01, j10, j11, as they travel; the source's first, then the driving ones.
-    Returns a deformation (B, h, w, 2) float32 and an occlusion map (B, 1, h, w).
+    Keypoints are rows of x, y, j00, j01, j10, j11, as in a motion packet: first the source's, then the driving ones.
+    The deformation is (B, h, w, 2) float32, the occlusion map (B, 1, h, w).
     """
 
     x: torch.Tensor
@@ -43,7 +43,7 @@ class FoldedDenseMotion(nn.Module):
     still: torch.Tensor
 
     def __init__(self, network: DenseMotionNetwork, config: FommConfig, side: int, folding: Folding) -> None:
-        """side: of the small picture, in pixels."""
+        """side: side of the small picture, in pixels."""
         super().__init__()
         grid = coordinate_grid(side, side, torch.device("cpu"), pixel_centres=config.pixel_centres)
         self.register_buffer("x", grid[0, :, 0].clone())
@@ -60,27 +60,27 @@ class FoldedDenseMotion(nn.Module):
 
     def forward(self, small: torch.Tensor, keypoints: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         motions = self._motions(keypoints)  # (B, 1 + K, h, w, 2)
-        logits = self.heads(self.hourglass(self._seen(small, motions, keypoints)))
+        logits = self.heads(self.hourglass(self._hourglass_input(small, motions, keypoints)))
         mask = torch.softmax(logits[:, : self._num_motions].float(), dim=1)  # (B, 1 + K, h, w)
         occlusion_map = torch.sigmoid(logits[:, self._num_motions : self._num_motions + 1])
         return (motions * mask[..., None]).sum(dim=1), occlusion_map
 
     def _motions(self, keypoints: torch.Tensor) -> torch.Tensor:
-        """FOMM, eq. 4, as what it is, an affine map for each keypoint; the first keeps everything still."""
+        """FOMM, eq. 4, as an affine map for each keypoint; the first motion is the identity."""
         jacobians = keypoints[..., 2:].unflatten(-1, (2, 2))  # (B, 2, K, 2, 2)
         linear = jacobians[:, 0] @ inverse_2x2(jacobians[:, 1])  # (B, K, 2, 2)
         shift = keypoints[:, 0, :, :2] - (linear * keypoints[:, 1, :, None, :2]).sum(dim=-1)  # (B, K, 2)
         affine = torch.cat([linear, shift[..., None]], dim=-1)  # (B, K, 2, 3)
         affine = torch.cat([self.still.expand(len(affine), 1, 2, 3), affine], dim=1)
         of_x, of_y, constant = affine[:, :, None, None].unbind(-1)  # (B, 1 + K, 1, 1, 2) each
-        # A row's part and a column's part: the whole grid is one addition.
+        # A part for each row plus a part for each column: the whole grid is one addition.
         return (of_x * self.x[:, None] + constant) + of_y * self.y[:, None, None]
 
-    def _seen(self, small: torch.Tensor, motions: torch.Tensor, keypoints: torch.Tensor) -> torch.Tensor:
-        """Each motion's heatmap beside the picture it moves there, (B, C, h, w), channels innermost."""
+    def _hourglass_input(self, small: torch.Tensor, motions: torch.Tensor, keypoints: torch.Tensor) -> torch.Tensor:
+        """For each motion its heatmap and the moved picture, (B, C, h, w), channels innermost."""
         batch, count, height, width = motions.shape[:4]
         moved = sample(small, motions.flatten(1, 2))  # (B, 3, (1 + K)*h, w)
-        # A bell is a product of one over x and one over y.
+        # A Gaussian is the product of one over x and one over y.
         points = keypoints[..., None, :2]  # (B, 2, K, 1, 2)
         over_x = torch.exp((self.x - points[..., 0]).square() / (-2 * KEYPOINT_VARIANCE))[..., None, :]
         over_y = torch.exp((self.y - points[..., 1]).square() / (-2 * KEYPOINT_VARIANCE))[..., None]
@@ -88,6 +88,6 @@ class FoldedDenseMotion(nn.Module):
 
         seen = small.new_zeros(batch, height, width, self._in_features)
         by_motion = seen[..., : count * 4].unflatten(-1, (count, 4))
-        by_motion[..., 1:, 0] = heatmaps.permute(0, 2, 3, 1)  # the still motion's heatmap is zero
+        by_motion[..., 1:, 0] = heatmaps.permute(0, 2, 3, 1)  # the heatmap of the identity motion is zero
         by_motion[..., 1:] = moved.unflatten(2, (count, height)).permute(0, 3, 4, 2, 1)
         return seen.permute(0, 3, 1, 2)

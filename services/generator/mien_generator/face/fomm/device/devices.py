@@ -1,4 +1,4 @@
-"""Which devices torch reaches here, and what can be wrong with one."""
+"""Finds devices that torch can use, and defines their errors."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import torch
 
 
 class DeviceError(RuntimeError):
-    """A device that cannot do what is asked of it; the text says why."""
+    """A device cannot be used; the text says why."""
 
 
 class DeviceMissing(DeviceError):
-    """A device that torch does not know or cannot reach."""
+    """The device does not exist, or torch cannot use it."""
 
 
 class DeviceFull(DeviceError):
-    """A device whose memory does not hold the network and its largest batch."""
+    """The device's memory is too small for the network and its largest batch."""
 
 
 def reachable(name: str | torch.device) -> torch.device:
-    """The device of that name; raises DeviceMissing."""
+    """The device with this name; raises DeviceMissing."""
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise DeviceMissing(f"torch knows no device {str(name)!r}") from error
+        raise DeviceMissing(f"torch does not know the device {str(name)!r}") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceMissing(f"device {str(name)!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices")
+        raise DeviceMissing(f"there is no device {str(name)!r}: torch finds {torch.cuda.device_count()} CUDA devices")
     return device

@@ -1,6 +1,7 @@
-"""From a made face to its picture's YUV rectangle, on the device: scale, feather, convert (paper, section 3.4).
+"""Turns a generated face into its picture's YUV rectangle, on the device: scale, feather, convert (paper, section 3.4).
 
-The same as Compositor does with cv2: the conversion bit by bit, scaling and feathering but for their rounding.
+Gives the same result as Compositor with cv2: the conversion is equal in every bit, scaling and feathering differ only
+by rounding.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from mien_generator.face.contract import FacePicture, YuvPatch
 from mien_generator.face.picture import resampling
 from mien_generator.face.region import PasteRegion, border_mask
 
-# BT.601 limited range as cv2 has it: red, green and blue in 20 bits of fraction, and what is added.
+# BT.601 limited range as in cv2: weights of red, green and blue with 20 fraction bits, and the offset.
 _FRACTION_BITS = 20
 _LUMA = (269484, 528482, 102760, 16)
 _U = (-155188, -305135, 460324, 128)
@@ -27,7 +28,7 @@ _V = (460324, -385875, -74448, 128)
 
 
 class _Shape(NamedTuple):
-    """Height and width of a region; the crop's corner in it, and its side."""
+    """Height and width of a region; the corner and the side of the crop in it."""
 
     height: int
     width: int
@@ -38,10 +39,10 @@ class _Shape(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Geometry:
-    """What all regions of one shape share, on the device.
+    """Device tensors that all regions of one shape share.
 
-    mask: (H, W) float32 weight of the face, 0 outside the crop. down: (H, S) and across: (S, W) bring a face to the
-    crop's size and place; None where it comes as the region is.
+    mask: (H, W) float32 weight of the face, 0 outside the crop. down: (H, S) and across: (S, W) resize a face and move
+    it to the crop; None if the face already has the region's size.
     """
 
     height: int
@@ -53,7 +54,7 @@ class Geometry:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Placement:
-    """Where one avatar's faces go: a geometry, and the picture's own pixels there, (3, H, W) uint8."""
+    """The place for one avatar's faces: a geometry, and the still picture's pixels there, (3, H, W) uint8."""
 
     geometry: Geometry
     still: torch.Tensor
@@ -61,7 +62,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Faces of a batch that are finished together, and the shape of what each becomes, (rows, ...) uint8."""
+    """Faces of a batch that are finished together. shape: of each finished face, (rows, ...) uint8."""
 
     geometry: Geometry | None
     members: list[int]
@@ -70,7 +71,7 @@ class _Group:
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How a batch's finished faces lie in one run of bytes: group by group, each group's faces side by side."""
+    """Layout of a batch's finished faces in one byte buffer: group after group, and in a group face after face."""
 
     groups: list[_Group]
 
@@ -79,12 +80,12 @@ class Packing:
         return sum(len(group.members) * int(np.prod(group.shape)) for group in self.groups)
 
     def blocks(self, data: torch.Tensor) -> list[torch.Tensor]:
-        """(num_bytes,) as a (faces, *shape) view for each group."""
+        """Views of the (num_bytes,) buffer, (faces, *shape) for each group."""
         parts = data.split([len(group.members) * int(np.prod(group.shape)) for group in self.groups])
         return [part.view(-1, *group.shape) for part, group in zip(parts, self.groups, strict=True)]
 
     def pictures(self, data: NDArray[np.uint8]) -> list[FacePicture]:
-        """The batch's faces, in its order, as views of the bytes."""
+        """The faces in the order of the batch, as views of the buffer."""
         pictures: dict[int, FacePicture] = {}
         for group, block in zip(self.groups, self.blocks(torch.from_numpy(data)), strict=True):
             for index, values in zip(group.members, block.numpy(), strict=True):
@@ -93,17 +94,17 @@ class Packing:
 
 
 class Finisher:
-    """Finishes faces `size` pixels wide; those of one geometry in one sequence of kernels."""
+    """Finishes faces that are `size` pixels wide. Faces of one geometry share one sequence of kernels."""
 
     def __init__(self, size: int, device: torch.device) -> None:
         self._size = size
         self._device = device
-        # A half float is an eighth of a level off at most, and tensor cores take it.
+        # The error of a half float is at most an eighth of a level, and tensor cores can use it.
         self._dtype = torch.float16 if device.type == "cuda" else torch.float32
         self._geometries: WeakValueDictionary[_Shape, Geometry] = WeakValueDictionary()
 
     def place(self, region: PasteRegion) -> Placement:
-        """Bring an avatar's region to the device."""
+        """Copy an avatar's region to the device."""
         shape = _Shape(*region.shape, region.x, region.y, region.size)
         geometry = self._geometries.get(shape)
         if geometry is None:
@@ -112,7 +113,7 @@ class Finisher:
         return Placement(geometry, still.to(self._device))
 
     def finish(self, faces: torch.Tensor, placements: Sequence[Placement | None]) -> tuple[torch.Tensor, Packing]:
-        """(B, 3, S, S) float32 in [0, 1] -> uint8 on the device: YUV rectangles, or RGB where there is no placement."""
+        """(B, 3, S, S) float32 in [0, 1] -> uint8 on the device: YUV rectangles, or RGB faces without a placement."""
         members: dict[Geometry | None, list[int]] = {}
         for index, placement in enumerate(placements):
             members.setdefault(placement.geometry if placement else None, []).append(index)
@@ -148,14 +149,14 @@ class Finisher:
         )
 
     def _pasted(self, faces: torch.Tensor, stills: torch.Tensor, geometry: Geometry) -> torch.Tensor:
-        """(n, 3, S, S) in [0, 1] over (n, 3, H, W) uint8 -> (n, 3, H, W) int32 RGB levels."""
+        """Paste (n, 3, S, S) in [0, 1] into (n, 3, H, W) uint8 -> (n, 3, H, W) int32 RGB levels."""
         if geometry.down is not None and geometry.across is not None:
             faces = (geometry.down @ (faces.to(self._dtype) @ geometry.across)).float()
         return torch.lerp(stills.float(), faces * 255, geometry.mask).round_().int()
 
 
 def _write_yuv(rgb: torch.Tensor, out: torch.Tensor) -> None:
-    """(n, 3, H, W) int32 -> (n, H * 3/2, W) uint8, I420: as cv2, chroma is each 2x2 block's upper left pixel's."""
+    """(n, 3, H, W) int32 -> (n, H * 3/2, W) uint8, I420. As in cv2, chroma comes from the upper left of 2x2 pixels."""
     height, width = rgb.shape[2:]
     chroma = out[:, height:].flatten(1).unflatten(1, (2, height // 2, width // 2))
     upper_left = rgb[:, :, ::2, ::2]
@@ -165,7 +166,7 @@ def _write_yuv(rgb: torch.Tensor, out: torch.Tensor) -> None:
 
 
 def _level(rgb: torch.Tensor, weights: tuple[int, int, int, int]) -> torch.Tensor:
-    """(n, 3, h, w) int32 -> (n, h, w) int32, rounded half up; 8 + 20 bits never overflow."""
+    """(n, 3, h, w) int32 -> (n, h, w) int32, rounded half up; 8 + 20 bits do not overflow."""
     red, green, blue = rgb.unbind(1)
     of_red, of_green, of_blue, added = weights
     level = red * of_red

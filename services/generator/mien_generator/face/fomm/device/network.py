@@ -1,4 +1,4 @@
-"""FOMM's generator, folded: the same pictures as OcclusionAwareGenerator's from fewer and larger operations."""
+"""FOMM's generator, folded: the same pictures as OcclusionAwareGenerator, with fewer and larger operations."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mien_generator.face.fomm.occlusion_generator import OcclusionAwareGenerator
 
 @dataclass(frozen=True, slots=True)
 class SourceLayout:
-    """A source as one row of numbers: its features, channels innermost, then its pictures, channels outermost.
+    """Layout of a source in one row of numbers: features with channels innermost, pictures with channels outermost.
 
     residual_side: 0 for a model without a source residual.
     """
@@ -39,7 +39,7 @@ class SourceLayout:
 
     @classmethod
     def of(cls, config: FommConfig, size: int) -> SourceLayout:
-        """For faces `size` pixels wide."""
+        """The layout for faces `size` pixels wide."""
         generator = config.generator
         return cls(
             channels=min(generator.max_features, generator.block_expansion * 2**generator.num_down_blocks),
@@ -50,7 +50,7 @@ class SourceLayout:
 
     @property
     def numbers(self) -> int:
-        """In a row."""
+        """Length of a row."""
         return sum(self._lengths)
 
     @property
@@ -68,7 +68,7 @@ class SourceLayout:
 
 
 class FoldedSource(nn.Module):
-    """(1, 3, H, W) float32 in [0, 1] -> features and small picture of one avatar, as a SourceLayout has them."""
+    """(1, 3, H, W) float32 in [0, 1] -> features and small picture of one avatar, for a SourceLayout."""
 
     def __init__(self, generator: OcclusionAwareGenerator, folding: Folding) -> None:
         super().__init__()
@@ -114,12 +114,12 @@ class FoldedGenerator(nn.Module):
         return prediction.addcmul_(moved, resized(occlusion_map.float(), side, side)).clamp_(0, 1)
 
     def doublings(self) -> list[Doubling | None]:
-        """How each block that doubles its picture does it; None before it was timed."""
+        """The way in which each up block doubles its picture; None if the block has not been timed yet."""
         return [module.doubling for module in self.modules() if isinstance(module, UpConvolution)]
 
 
 def channel_multiple(config: FommConfig) -> int:
-    """8, as tensor cores take channels, if every width but those of input and output allows it; else 1."""
+    """8, for tensor cores, if all widths except input and output are multiples of 8; otherwise 1."""
     parts = config.generator, config.generator.dense_motion
     widths = [width for part in parts for width in (part.block_expansion, part.max_features)]
     return 8 if all(width % 8 == 0 for width in widths) else 1

@@ -1,7 +1,7 @@
-"""To the device and back without waiting: pinned memory, and a stream of its own for what comes back.
+"""Copies to the device and back without waiting: pinned memory, and a separate stream for downloads.
 
-Pinned blocks come from torch's host allocator, which gives one out again only after the copies that read or wrote it
-have ended: nothing here is overwritten while somebody still holds it.
+Pinned blocks come from torch's host allocator. It reuses a block only after the copies that read or write it have
+ended, so a block is never overwritten while it is in use.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Download:
-    """Bytes on their way to the host."""
+    """A started copy of bytes to the host."""
 
     host: torch.Tensor
     arrived: torch.cuda.Event | None
 
     def wait(self) -> NDArray[np.uint8]:
-        """The bytes, once they are there; they stay valid as long as anyone holds the array or a view of it."""
+        """Wait for the bytes. They stay valid as long as the array or a view of it exists."""
         if self.arrived is not None:
             self.arrived.synchronize()
         values: NDArray[np.uint8] = self.host.numpy()
@@ -30,7 +30,7 @@ class Download:
 
 
 class Lane:
-    """The order of work on a device: computing in one stream, copying back in another. On a CPU, simply the order."""
+    """The streams of a device: one computes, another one downloads. On a CPU everything runs in program order."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -39,15 +39,15 @@ class Lane:
             self._compute, self._copy = torch.cuda.Stream(device), torch.cuda.Stream(device)
 
     def computing(self) -> AbstractContextManager[object]:
-        """What is launched within runs after all that was launched before it."""
+        """A context for the compute stream: work launched in it runs in the order of the launches."""
         return torch.cuda.stream(self._compute) if self._is_cuda else nullcontext()
 
     def upload(self, values: torch.Tensor, to: torch.Tensor) -> None:
-        """Copy a host tensor into one on the device; `values` may be dropped or changed afterwards."""
+        """Copy a host tensor to a device tensor. The caller may drop or change `values` afterwards."""
         to.copy_(values.pin_memory() if self._is_cuda else values, non_blocking=True)
 
     def download(self, values: torch.Tensor) -> Download:
-        """Start to copy (n,) uint8 to the host, after what was launched so far, beside what comes next."""
+        """Start to copy (n,) uint8 to the host, after earlier work and in parallel with later work."""
         if not self._is_cuda:
             return Download(values, None)
         host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
