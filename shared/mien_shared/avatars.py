@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from enum import StrEnum
 from pathlib import Path
 
 from obstore.exceptions import BaseError, NotFoundError
@@ -28,6 +29,13 @@ class AvatarStoreError(RuntimeError):
     """The store failed: a full disk, no permission, no answer."""
 
 
+class AvatarKind(StrEnum):
+    """What an avatar is made of. The kind decides which tiers of a generator draw it."""
+
+    PORTRAIT = "portrait"  # a picture with a face
+    MODEL = "model"  # a 3D head
+
+
 class FaceBox(BaseModel):
     """The square face crop in the still picture, in pixels."""
 
@@ -43,14 +51,16 @@ KeypointRow = tuple[float, float, float, float, float, float]
 
 
 class AvatarRecord(BaseModel):
-    """What is known of an avatar beside its picture.
+    """What is stored of an avatar beside its picture.
 
-    width, height: of the still picture. keypoints: ten rows of x, y, j00, j01, j10, j11 in the crop, [-1, 1].
+    kind: a record without one is a portrait. width, height: of the still picture. keypoints: ten rows of x, y, j00,
+    j01, j10, j11 in the crop, [-1, 1].
     """
 
     model_config = ConfigDict(frozen=True)
 
     avatar_id: str
+    kind: AvatarKind = AvatarKind.PORTRAIT
     width: int
     height: int
     face_box: FaceBox

@@ -1,37 +1,109 @@
-"""A loop that outlives Redis: it waits while Redis is away and goes on when it is back."""
+"""The loops of a service: started, watched and ended in one place, which also says whether the service is ready.
+
+A loop's step may fail because Redis does; then the loop waits and tries again. A loop that ends in any other way has
+hit a bug: it is logged, /readyz names it, and /livez fails, so that the orchestrator restarts the process.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 
-from mien_shared.bus.connection import BUS_ERRORS
+from redis.asyncio import Redis
+
+from mien_shared.bus.connection import BUS_ERRORS, ping
 from mien_shared.clock import Clock
 from mien_shared.metrics import ServiceMetrics
 
 logger = logging.getLogger(__name__)
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 1.0
+_REDIS_PROBE_INTERVAL_S = 0.5
+
+#: Why something is not as it should be, None while it is.
+Reason = Callable[[], str | None]
+
+
+class Supervisor:
+    """The loops of one service, and every reason why it is not ready or not alive."""
+
+    def __init__(self, clock: Clock, metrics: ServiceMetrics) -> None:
+        self._clock = clock
+        self._metrics = metrics
+        self._checks: dict[str, Reason] = {"start": lambda: "the service is still starting"}
+        self._vital: dict[str, Reason] = {}
+        self._loops: list[asyncio.Task[None]] = []
+
+    def check(self, name: str, reason: Reason, *, vital: bool = False) -> None:
+        """Count `reason()` among what makes the service unready, and, if vital, among what only a restart mends."""
+        (self._vital if vital else self._checks)[name] = reason
+
+    def started(self) -> None:
+        """The service is up: from now on its checks and loops alone decide."""
+        self._checks.pop("start", None)
+
+    def run(self, name: str, work: Coroutine[None, None, None]) -> None:
+        """Run a loop that handles its own failures."""
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(_log_crash)
+        self._loops.append(task)
+
+    def keep(self, name: str, step: Callable[[], Awaitable[None]], pause_s: float = 0.0) -> None:
+        """Run `step` again and again; see keep_trying."""
+        self.run(name, keep_trying(name, self._clock, self._metrics, step, pause_s))
+
+    def watch_redis(self, redis: Redis) -> None:
+        """Ping Redis twice a second; the service is unready while Redis does not answer."""
+        self.check("redis", lambda: None if self._metrics.redis_is_up else "Redis does not answer")
+        self.keep("redis probe", partial(ping, redis, self._clock, self._metrics), _REDIS_PROBE_INTERVAL_S)
+
+    def fatal(self) -> dict[str, str]:
+        """What a restart alone mends: loops that have crashed, and vital checks."""
+        crashed = {task.get_name(): "the loop has crashed; the log says why" for task in self._loops if task.done()}
+        return crashed | _reasons(self._vital)
+
+    def unready(self) -> dict[str, str]:
+        """What is in the way of serving; empty when nothing is."""
+        return _reasons(self._checks) | self.fatal()
+
+    async def aclose(self) -> None:
+        """End the loops; the service is unready from now on. Harmless when called again."""
+        self._checks["stop"] = lambda: "the service is stopping"
+        loops, self._loops = self._loops, []
+        for task in loops:
+            task.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+
+
+def _reasons(checks: dict[str, Reason]) -> dict[str, str]:
+    found = {name: reason() for name, reason in checks.items()}
+    return {name: reason for name, reason in found.items() if reason is not None}
+
+
+def _log_crash(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        logger.critical("a loop has crashed", extra={"loop": task.get_name()}, exc_info=task.exception())
 
 
 async def keep_trying(
     name: str, clock: Clock, metrics: ServiceMetrics, step: Callable[[], Awaitable[None]], pause_s: float = 0.0
 ) -> None:
-    """Run `step` every `pause_s` until cancelled; when Redis fails it, wait (0.05 s doubling to 1 s) and go on."""
+    """Run `step` every `pause_s` until cancelled; when Redis fails it, wait (0.05 s doubling to 1 s) and try again."""
     wait_s = _FIRST_WAIT_S
     while True:
         try:
             await step()
         except BUS_ERRORS as error:
-            _heed_cancellation()
+            _raise_swallowed_cancellation()
             if wait_s == _FIRST_WAIT_S:
                 logger.warning("redis failed, trying again", extra={"loop": name, "error": str(error)})
             metrics.redis_failed()
             await clock.sleep(wait_s)
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
         else:
-            _heed_cancellation()
+            _raise_swallowed_cancellation()
             if wait_s > _FIRST_WAIT_S:
                 logger.info("redis answers again", extra={"loop": name})
             metrics.redis_answered()
@@ -40,9 +112,12 @@ async def keep_trying(
                 await clock.sleep(pause_s)
 
 
-def _heed_cancellation() -> None:
-    """Raise a cancellation that got lost: redis-py sends through asyncio.wait_for, and Python 3.11's swallows one that
-    arrives together with its result (fixed in 3.12). The task would run on, and whoever waits for its end with it."""
+def _raise_swallowed_cancellation() -> None:
+    """Raise a cancellation that was swallowed.
+
+    redis-py sends through asyncio.wait_for, and Python 3.11's swallows a cancellation that arrives together with its
+    result (fixed in 3.12). Without this check the task would run on, and its owner would wait for it forever.
+    """
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError

@@ -135,25 +135,25 @@ def test_formats_that_are_not_taken(kind: str) -> None:
 def test_truncated_pictures(kind: str, share: float) -> None:
     noise = Image.fromarray(np.random.default_rng(1).integers(0, 255, (200, 200, 3), np.uint8))
     data = encoded(noise, kind)
-    assert refusal(data[: int(len(data) * share)]) == (Refusal.TRUNCATED, "the picture is damaged or cut short")
+    assert refusal(data[: int(len(data) * share)]) == (Refusal.TRUNCATED_IMAGE, "the picture is damaged or cut short")
 
 
 def test_a_header_alone_is_truncated() -> None:
-    assert refusal(b"\x89PNG\r\n\x1a\n")[0] is Refusal.TRUNCATED
-    assert refusal(b"\xff\xd8\xff\xe0")[0] is Refusal.TRUNCATED
+    assert refusal(b"\x89PNG\r\n\x1a\n")[0] is Refusal.TRUNCATED_IMAGE
+    assert refusal(b"\xff\xd8\xff\xe0")[0] is Refusal.TRUNCATED_IMAGE
 
 
 def test_a_colour_profile_of_nothing() -> None:
     data = encoded(quadrants(), "PNG")
     empty = b"iCCP"
     chunk = struct.pack(">I", 0) + empty + struct.pack(">I", zlib.crc32(empty))
-    assert refusal(data[:33] + chunk + data[33:]) == (Refusal.TRUNCATED, "the picture is damaged or cut short")
+    assert refusal(data[:33] + chunk + data[33:]) == (Refusal.TRUNCATED_IMAGE, "the picture is damaged or cut short")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_animated_pictures(kind: str) -> None:
     data = encoded(quadrants(), kind, save_all=True, append_images=[quadrants().rotate(180)], duration=100)
-    assert refusal(data) == (Refusal.ANIMATED, "the picture is animated; a still one is needed")
+    assert refusal(data) == (Refusal.ANIMATED_IMAGE, "the picture is animated; a still one is needed")
 
 
 def test_a_second_picture_behind_a_phones_jpeg_is_no_animation() -> None:

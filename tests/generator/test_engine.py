@@ -14,15 +14,15 @@ import av
 import cv2
 import numpy as np
 import pytest
+from boxes import face_box
 
 from mien_generator.cost import BatchCost
 from mien_generator.engine import Engine, EngineStopped
 from mien_generator.face.contract import AvatarFace, FaceRefused, FaceRequest, RgbArray
 from mien_generator.face.ladder import Ladder, Rung
-from mien_generator.face.region import CropBox
 from mien_generator.face.warp import WarpFace, WarpGenerator
 from mien_generator.frame.compositor import Compositor
-from mien_generator.h264.encoder import EncodedPicture, EncoderError, H264Encoder
+from mien_generator.h264.encoder import EncodedPicture, H264Encoder, H264Error
 from mien_generator.metrics import GeneratorMetrics
 from mien_generator.pipeline import Pipeline
 from mien_generator.session import Arrival, SessionAvatar
@@ -32,7 +32,7 @@ from mien_shared.keypoints import Keypoints
 from mien_shared.media.frame_trace import read_trace
 from mien_shared.wire.motion import MotionPacket
 
-CROP = CropBox(448, 100, 384)
+CROP = face_box(448, 100, 384)
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
 SOURCE = Keypoints.from_rows(
     [
@@ -286,7 +286,7 @@ class FailingEncoder(H264Encoder):
     def encode(self, frame: av.VideoFrame, pts_90k: int, force_idr: bool = False) -> EncodedPicture:
         self.frames += 1
         if self.frames >= 5:
-            raise EncoderError("libx264 failed on a frame")
+            raise H264Error("libx264 failed on a frame")
         return super().encode(frame, pts_90k, force_idr)
 
 
@@ -363,7 +363,7 @@ async def test_statistics_of_a_session(engine: Engine) -> None:
         engine.offer("red", arrival(number))
         await asyncio.sleep(1 / 30)
     stats = engine.stats()["red"]
-    assert stats.engine == "warp"
+    assert stats.backend == "warp"
     assert stats.tier == "warp"
     assert 0 < stats.fps <= 31
     assert stats.bitrate_bps > 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mien_generator.memory import give_back
+from mien_generator.memory import trim_heap
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators keep nothing, or cannot be asked")
@@ -18,7 +18,7 @@ def test_many_small_pieces_that_were_freed_go_back() -> None:
     last = np.ones(100, np.uint8)
     full_bytes = resident_bytes()
     pieces.clear()
-    give_back()
+    trim_heap()
     assert resident_bytes() < full_bytes - 100e6
     assert last[0] == 1
 

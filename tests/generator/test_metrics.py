@@ -23,8 +23,8 @@ def test_sessions_are_counted_by_tier_and_tiers_are_few() -> None:
 def test_an_engine_that_fell_back_says_why() -> None:
     metrics = GeneratorMetrics()
     metrics.fell_back("weights")
-    assert value(metrics, "mien_engine_fallback_info", reason="weights") == 1
-    assert value(metrics, "mien_engine_fallback_info", reason="runtime") == 0
+    assert value(metrics, "mien_backend_fallback_info", reason="weights") == 1
+    assert value(metrics, "mien_backend_fallback_info", reason="runtime") == 0
 
 
 def test_counters_are_there_before_anything_happens() -> None:

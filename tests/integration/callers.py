@@ -10,6 +10,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute, APIWebSocketRoute
 from starlette.routing import BaseRoute, Mount, Route
 
+from mien_shared.http.principal import Grant
 from mien_shared.http.tokens import (
     ALGORITHM,
     AUDIENCE,
@@ -17,7 +18,6 @@ from mien_shared.http.tokens import (
     LEEWAY_S,
     SPEAKER_GRANTS,
     VIEWER_GRANTS,
-    Grant,
     TokenIssuer,
     key_id,
 )

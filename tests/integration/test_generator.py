@@ -18,9 +18,9 @@ from redis.asyncio import Redis
 from mien_generator.app import create_app
 from mien_generator.engine import Engine
 from mien_generator.face import build
-from mien_generator.face.build import make_ladder
+from mien_generator.face.build import make_ladders, portrait_ladder
 from mien_generator.face.fomm.config import FommConfig, GeneratorConfig, HourglassConfig, KeypointDetectorConfig
-from mien_generator.h264.encoder import choose_encoder
+from mien_generator.h264.encoder import choose_h264_encoder
 from mien_generator.measure import Measurement, speed_file
 from mien_generator.settings import GeneratorSettings
 from mien_shared.avatars import AvatarRecord, AvatarStore, FaceBox
@@ -58,7 +58,7 @@ def settings(tmp_path: Path, redis_server: EmbeddedRedis) -> GeneratorSettings:
         redis_url=redis_server.url,
         token_secret="a secret of thirty-two bytes or more",
         avatar_store=f"file:{tmp_path}/avatars",
-        engine="warp",
+        face_backend="warp",
         capacity=2,
         drain_s=0.5,
         cache_folder=tmp_path / "cache",
@@ -113,7 +113,7 @@ def record(session_id: str, avatar_id: str) -> SessionRecord:
 async def test_a_session_is_started_moved_and_stopped(
     run_app: RunApp, settings: GeneratorSettings, redis: Redis, avatar: str
 ) -> None:
-    url = await run_app(create_app(settings, make_ladder))
+    url = await run_app(create_app(settings, make_ladders))
     registry = Registry(redis)
     gid = await generator_id(registry)
     await place(registry, record("s1", avatar), gid)
@@ -142,7 +142,7 @@ async def test_a_session_without_a_holder_is_claimed(
 ) -> None:
     registry = Registry(redis)
     await registry.keep_alive(record("orphan", avatar))
-    await run_app(create_app(settings, make_ladder))
+    await run_app(create_app(settings, make_ladders))
     frames = await frames_of(redis, "orphan", 2)
     assert frames
     assert await registry.owner("orphan") == await generator_id(registry)
@@ -154,7 +154,7 @@ async def test_no_more_sessions_are_claimed_than_fit(
     registry = Registry(redis)
     for name in ("s1", "s2", "s3"):
         await registry.keep_alive(record(name, avatar))
-    await run_app(create_app(settings, make_ladder))
+    await run_app(create_app(settings, make_ladders))
     gid = await generator_id(registry)
     async with asyncio.timeout(10):
         while await registry.taken_slots(gid) < 2:
@@ -166,7 +166,7 @@ async def test_no_more_sessions_are_claimed_than_fit(
 async def test_a_lease_that_another_took_is_given_up(
     run_app: RunApp, settings: GeneratorSettings, redis: Redis, avatar: str
 ) -> None:
-    url = await run_app(create_app(settings, make_ladder))
+    url = await run_app(create_app(settings, make_ladders))
     registry = Registry(redis)
     gid = await generator_id(registry)
     await place(registry, record("s1", avatar), gid)
@@ -182,7 +182,7 @@ async def test_a_lease_that_another_took_is_given_up(
 async def test_an_avatar_that_is_not_there_costs_nobody_else_a_frame(
     run_app: RunApp, settings: GeneratorSettings, redis: Redis, avatar: str
 ) -> None:
-    await run_app(create_app(settings, make_ladder))
+    await run_app(create_app(settings, make_ladders))
     registry = Registry(redis)
     gid = await generator_id(registry)
     await place(registry, record("lost", "nowhere"), gid)
@@ -192,7 +192,7 @@ async def test_an_avatar_that_is_not_there_costs_nobody_else_a_frame(
 
 
 async def test_its_farewell_leaves_nothing_in_redis(settings: GeneratorSettings, redis: Redis, avatar: str) -> None:
-    app = create_app(settings, make_ladder)
+    app = create_app(settings, make_ladders)
     registry = Registry(redis)
     async with app.router.lifespan_context(app):
         gid = await generator_id(registry)
@@ -209,14 +209,14 @@ async def test_an_engine_that_cannot_run_here_stays_unready_and_says_why(
     weights = tmp_path / "weights.safetensors"
     weights.write_bytes(b"these are no weights")
     for change, reason in (
-        ({"engine": "torch", "weights": tmp_path / "none.safetensors"}, "there is no file none.safetensors"),
-        ({"engine": "torch", "weights": weights}, "weights.safetensors"),
+        ({"face_backend": "torch", "weights": tmp_path / "none.safetensors"}, "there is no file none.safetensors"),
+        ({"face_backend": "torch", "weights": weights}, "weights.safetensors"),
     ):
-        url = await run_app(create_app(settings.model_copy(update=change), make_ladder))
+        url = await run_app(create_app(settings.model_copy(update=change), make_ladders))
         async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
             answer = await http.get("/readyz")
             assert answer.status_code == 503
-            assert reason in answer.json()["reasons"]["engine"]
+            assert reason in answer.json()["reasons"]["generator"]
             assert (await http.get("/livez")).status_code == 200
 
 
@@ -241,19 +241,19 @@ def small_weights(tmp_path: Path) -> Path:
 async def test_a_device_that_is_not_there_leaves_the_service_unready(
     run_app: RunApp, settings: GeneratorSettings, small_weights: Path
 ) -> None:
-    changed = settings.model_copy(update={"engine": "torch", "weights": small_weights, "device": "cuda:99"})
-    url = await run_app(create_app(changed, make_ladder))
+    changed = settings.model_copy(update={"face_backend": "torch", "weights": small_weights, "device": "cuda:99"})
+    url = await run_app(create_app(changed, make_ladders))
     async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
-        assert "'cuda:99' is not there" in (await http.get("/readyz")).json()["reasons"]["engine"]
+        assert "there is no device 'cuda:99'" in (await http.get("/readyz")).json()["reasons"]["generator"]
 
 
 async def test_a_session_on_the_network_itself(
     run_app: RunApp, settings: GeneratorSettings, small_weights: Path, redis: Redis, avatar: str
 ) -> None:
     changed = settings.model_copy(
-        update={"engine": "torch", "weights": small_weights, "face_size": 256, "floor_fps": 0}
+        update={"face_backend": "torch", "weights": small_weights, "face_size": 256, "floor_fps": 0}
     )
-    await run_app(create_app(changed, make_ladder))
+    await run_app(create_app(changed, make_ladders))
     registry = Registry(redis)
     gid = await generator_id(registry)
     await place(registry, record("s1", avatar), gid)
@@ -261,19 +261,19 @@ async def test_a_session_on_the_network_itself(
     async with asyncio.timeout(10):
         while (stats := await registry.stats("s1")) is None:
             await asyncio.sleep(0.05)
-    assert (stats.engine, stats.tier) == ("fomm", "fomm-256")
+    assert (stats.backend, stats.tier) == ("torch", "torch-256")
 
 
 async def test_a_generator_that_leaves_hands_its_sessions_over(
     run_app: RunApp, settings: GeneratorSettings, redis: Redis, avatar: str
 ) -> None:
     registry = Registry(redis)
-    leaving = create_app(settings.model_copy(update={"drain_s": 10.0}), make_ladder)
+    leaving = create_app(settings.model_copy(update={"drain_s": 10.0}), make_ladders)
     async with leaving.router.lifespan_context(leaving):
         first = await generator_id(registry)
         await place(registry, record("s1", avatar), first)
         await frames_of(redis, "s1", 1)
-        await run_app(create_app(settings, make_ladder))
+        await run_app(create_app(settings, make_ladders))
         async with asyncio.timeout(10):
             while len(await registry.generators()) < 2:
                 await asyncio.sleep(0.05)
@@ -301,7 +301,7 @@ async def test_a_generator_that_is_alone_gives_its_sessions_up_at_the_deadline(
     settings: GeneratorSettings, redis: Redis, avatar: str
 ) -> None:
     registry = Registry(redis)
-    app = create_app(settings, make_ladder)
+    app = create_app(settings, make_ladders)
     async with app.router.lifespan_context(app):
         gid = await generator_id(registry)
         await place(registry, record("s1", avatar), gid)
@@ -315,13 +315,13 @@ async def test_capacity_is_what_the_machine_was_measured_to_hold(
 ) -> None:
     """Without MIEN_CAPACITY: one slow core, as its cache remembers it, has room for one session and not for two."""
     changed = settings.model_copy(update={"capacity": None, "cores": 1.0})
-    ladder, _ = make_ladder(changed, 1)
+    ladder, _ = portrait_ladder(changed, 1)
     folder = tmp_path / "cache"
     folder.mkdir()
     slow = Measurement(tiers=[], warp_s=0.010, finish_s=0.008, noisy=False)  # 0.54 of a core each
-    name = speed_file(ladder, choose_encoder(), changed.max_batch, changed.cores or 0.0)
+    name = speed_file(ladder, choose_h264_encoder(), changed.max_batch, changed.cores or 0.0)
     (folder / name).write_text(slow.model_dump_json())
-    url = await run_app(create_app(changed, make_ladder))
+    url = await run_app(create_app(changed, make_ladders))
     registry = Registry(redis)
     (status,) = [await generator_status(registry)]
     assert status.capacity == 1
@@ -335,12 +335,12 @@ async def test_auto_without_weights_warps_and_says_why(
     run_app: RunApp, settings: GeneratorSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(build, "SHIPPED_WEIGHTS", tmp_path / "none.safetensors")
-    url = await run_app(create_app(settings.model_copy(update={"engine": "auto"}), make_ladder))
+    url = await run_app(create_app(settings.model_copy(update={"face_backend": "auto"}), make_ladders))
     async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
         assert (await http.get("/readyz")).status_code == 200
         page = (await http.get("/metrics")).text
-    assert 'mien_engine_fallback_info{reason="weights"} 1.0' in page
-    assert 'mien_generator_info{encoder="libx264",engine="warp"} 1.0' in page
+    assert 'mien_backend_fallback_info{reason="weights"} 1.0' in page
+    assert 'mien_generator_info{backend="warp",h264_encoder="libx264"} 1.0' in page
 
 
 async def test_weights_that_were_tampered_with_are_no_reason_to_do_without(
@@ -349,18 +349,18 @@ async def test_weights_that_were_tampered_with_are_no_reason_to_do_without(
     broken = tmp_path / "fomm-half.safetensors"
     broken.write_bytes(b"these are no weights")
     monkeypatch.setattr(build, "SHIPPED_WEIGHTS", broken)
-    url = await run_app(create_app(settings.model_copy(update={"engine": "auto"}), make_ladder))
+    url = await run_app(create_app(settings.model_copy(update={"face_backend": "auto"}), make_ladders))
     async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
         answer = await http.get("/readyz")
     assert answer.status_code == 503
-    assert "fomm-half.safetensors" in answer.json()["reasons"]["engine"]
+    assert "fomm-half.safetensors" in answer.json()["reasons"]["generator"]
 
 
 async def test_a_generator_that_cannot_hold_what_it_has_offers_no_place(
     run_app: RunApp, settings: GeneratorSettings, redis: Redis, avatar: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Engine, "is_overloaded", property(lambda engine: bool(engine.records())))
-    await run_app(create_app(settings.model_copy(update={"capacity": None}), make_ladder))
+    await run_app(create_app(settings.model_copy(update={"capacity": None}), make_ladders))
     registry = Registry(redis)
     gid = await generator_id(registry)
     await place(registry, record("s1", avatar), gid)

@@ -91,7 +91,7 @@ async def test_the_gateway(redis_server: EmbeddedRedis, run_app: RunApp, tmp_pat
 async def beat(registry: Registry) -> None:
     """A generator that would take any number of sessions."""
     while True:
-        await registry.heartbeat(GeneratorStatus(generator_id="g", capacity=10_000, sessions=0, engine="none"))
+        await registry.heartbeat(GeneratorStatus(generator_id="g", capacity=10_000, sessions=0, backend="none"))
         await asyncio.sleep(HEARTBEAT_INTERVAL_S)
 
 

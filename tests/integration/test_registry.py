@@ -157,7 +157,7 @@ async def test_a_reservation_that_is_not_taken_up_lapses(registry: Registry) -> 
 
 
 async def test_generators_live_by_their_heartbeat(registry: Registry) -> None:
-    status = GeneratorStatus(generator_id="g", capacity=4, sessions=0, engine="warp")
+    status = GeneratorStatus(generator_id="g", capacity=4, sessions=0, backend="warp")
     await registry.heartbeat(status)
     assert await registry.generators() == [status]
     await registry.redis.delete(keys.status("g"))  # what its time to live does
@@ -169,11 +169,11 @@ async def test_generators_live_by_their_heartbeat(registry: Registry) -> None:
 
 
 async def test_a_generator_that_leaves_is_not_handed_its_own_session(registry: Registry) -> None:
-    await registry.heartbeat(GeneratorStatus(generator_id="leaving", capacity=4, sessions=1, engine="warp"))
+    await registry.heartbeat(GeneratorStatus(generator_id="leaving", capacity=4, sessions=1, backend="warp"))
     assert await registry.hold("leaving", "one")
     with pytest.raises(NoGenerator):  # though its last heartbeat did not say that it leaves
         await hand_over(registry, ONE, "leaving")
-    await registry.heartbeat(GeneratorStatus(generator_id="staying", capacity=4, sessions=3, engine="warp"))
+    await registry.heartbeat(GeneratorStatus(generator_id="staying", capacity=4, sessions=3, backend="warp"))
     assert await hand_over(registry, ONE, "leaving") == "staying"
     assert await registry.owner("one") == "staying"
     assert await hand_over(registry, ONE, "leaving") is None, "it is not its holder's any more"
@@ -191,7 +191,7 @@ async def test_renewing_does_not_take_an_ended_session_s_slot_again(registry: Re
 
 
 async def test_renewing_frees_the_slots_of_sessions_that_ended(registry: Registry) -> None:
-    await registry.heartbeat(GeneratorStatus(generator_id="g", capacity=4, sessions=1, engine="warp"))
+    await registry.heartbeat(GeneratorStatus(generator_id="g", capacity=4, sessions=1, backend="warp"))
     assert await registry.reserve("g", "ended", capacity=4, ttl_ms=30)
     assert await registry.hold("g", "one")
     await asyncio.sleep(0.05)

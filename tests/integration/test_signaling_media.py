@@ -110,7 +110,7 @@ class Publisher:
 
     async def _beat(self) -> None:
         await self.registry.heartbeat(
-            GeneratorStatus(generator_id=self.generator_id, capacity=1, sessions=1, engine="test")
+            GeneratorStatus(generator_id=self.generator_id, capacity=1, sessions=1, backend="test")
         )
         await self.registry.hold(self.generator_id, SESSION.session_id)
         await asyncio.sleep(HEARTBEAT_INTERVAL_S)

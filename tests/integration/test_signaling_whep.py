@@ -19,7 +19,8 @@ from mien_shared.bus.connection import open_redis
 from mien_shared.bus.embedded_redis import EmbeddedRedis
 from mien_shared.bus.messages import SessionRecord
 from mien_shared.bus.registry import Registry
-from mien_shared.http.tokens import Grant, TokenIssuer
+from mien_shared.http.principal import Grant
+from mien_shared.http.tokens import TokenIssuer
 from mien_shared.http.turn import turn_credentials
 from mien_shared.settings import IceServer
 from mien_signaling.app import create_app
@@ -206,7 +207,7 @@ async def test_redis_away(start: Start, redis_server: EmbeddedRedis, offer: str)
     redis_server.stop()
     answer = await client.post("/v1/whep/live", content=offer, headers=SDP)
     assert answer.status_code == 503
-    assert answer.json()["type"] == "urn:mien:problem:redis-away"
+    assert answer.json()["type"] == "urn:mien:problem:redis-unavailable"
     assert int(answer.headers["retry-after"]) > 0
 
 

@@ -75,7 +75,7 @@ class Inbox:
         """Live and hold what is ours, until cancelled."""
         while True:
             status = GeneratorStatus(
-                generator_id=self._generator_id, capacity=self._capacity, sessions=len(self._sessions), engine="none"
+                generator_id=self._generator_id, capacity=self._capacity, sessions=len(self._sessions), backend="none"
             )
             await self._registry.heartbeat(status)
             for session_id, renewal in (await self._registry.renew(self._generator_id, list(self._sessions))).items():

@@ -128,7 +128,7 @@ async def run(
     measured: list[Level] = []
     async with AsyncExitStack() as contexts:
         redis_server = contexts.enter_context(EmbeddedRedis())
-        environment = UNLIMITED | {"MIEN_ENGINE": engine}
+        environment = UNLIMITED | {"MIEN_FACE_BACKEND": engine}
         options = StackOptions(
             gateway_port=0,
             signaling_port=0,

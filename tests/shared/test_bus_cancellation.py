@@ -6,8 +6,8 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from mien_shared.clock import SystemClock
-from mien_shared.loops import keep_trying
 from mien_shared.metrics import ServiceMetrics
+from mien_shared.supervisor import keep_trying
 
 
 @pytest.mark.parametrize("error", [None, RedisConnectionError("gone")])

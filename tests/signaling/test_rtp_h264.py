@@ -9,7 +9,7 @@ from aiortc.codecs.h264 import H264PayloadDescriptor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mien_signaling.rtp_h264 import MAX_PAYLOAD_BYTES, NotAnnexB, nal_units, packetise
+from mien_signaling.rtp_h264 import MAX_PAYLOAD_BYTES, NotAnnexB, packetise, units_of
 
 STAP_A, FU_A = 24, 28
 
@@ -49,7 +49,7 @@ nals = st.builds(
 @given(st.lists(nals, min_size=1, max_size=8), st.integers(100, 1400))
 def test_what_is_packetised_can_be_put_together_again(units: list[bytes], max_payload_bytes: int) -> None:
     payloads = packetise(annex_b(units), max_payload_bytes)
-    assert nal_units(depacketised(payloads)) == units
+    assert units_of(depacketised(payloads)) == units
     assert all(len(payload) <= max_payload_bytes for payload in payloads)
 
 
@@ -83,7 +83,7 @@ def test_fragments_are_of_even_length_and_marked() -> None:
 
 
 def test_short_and_long_start_codes_and_padding() -> None:
-    assert nal_units(b"\x00\x00\x01\x67a\x00\x00\x00\x01\x68b\x00\x00") == [b"\x67a", b"\x68b"]
+    assert units_of(b"\x00\x00\x01\x67a\x00\x00\x00\x01\x68b\x00\x00") == [b"\x67a", b"\x68b"]
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00\x00\x00\x05\x65avcc", b"\x00\x00\x01", b"\x00\x00\x00"])

@@ -9,7 +9,7 @@ from typing import Any, Self
 import httpx
 from pydantic import BaseModel, Field
 
-from mien_shared.avatars import FaceBox, KeypointRow
+from mien_shared.avatars import AvatarKind, FaceBox, KeypointRow
 from mien_shared.bus.messages import SessionStats
 from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
 from mien_shared.settings import IceServer
@@ -43,6 +43,7 @@ class Avatar(BaseModel):
     """
 
     avatar_id: str
+    kind: AvatarKind = AvatarKind.PORTRAIT
     width: int
     height: int
     face_box: FaceBox

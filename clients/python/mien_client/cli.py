@@ -105,16 +105,22 @@ def _say(text: str) -> None:
 
 _PORT = click.option("--port", default=8080, show_default=True, help="Of the page and the REST API; 0: any free one.")
 _SIGNALING_PORT = click.option("--signaling-port", default=8081, show_default=True, help="Of WHEP; 0: any free one.")
-_ENGINE = click.option(
-    "--engine", type=click.Choice(["auto", "onnx", "torch", "warp"]), default="auto", show_default=True
+_BACKEND = click.option(
+    "--backend",
+    "--engine",  # its name before
+    "backend",
+    type=click.Choice(["auto", "onnx", "torch", "warp"]),
+    default="auto",
+    show_default=True,
+    help="What makes the faces: the network on ONNX Runtime or torch, or warp, which needs no network.",
 )
 _WEIGHTS = click.option(
     "--weights", type=click.Path(exists=True, path_type=Path), help="Of the network, not the shipped."
 )
 
 
-def _stack(port: int, signaling_port: int, engine: str, weights: Path | None, data: Path | None) -> StackOptions:
-    environment = {"MIEN_ENGINE": engine} | ({"MIEN_WEIGHTS": str(weights)} if weights else {})
+def _stack(port: int, signaling_port: int, backend: str, weights: Path | None, data: Path | None) -> StackOptions:
+    environment = {"MIEN_FACE_BACKEND": backend} | ({"MIEN_WEIGHTS": str(weights)} if weights else {})
     return StackOptions(gateway_port=port, signaling_port=signaling_port, avatar_folder=data, generator_env=environment)
 
 
@@ -128,7 +134,7 @@ def _stack(port: int, signaling_port: int, engine: str, weights: Path | None, da
 @click.option("--json", "as_json", is_flag=True, help="Print what a viewer received: frames, latency, bit rates.")
 @_PORT
 @_SIGNALING_PORT
-@_ENGINE
+@_BACKEND
 @_WEIGHTS
 def demo(
     seconds: float | None,
@@ -138,11 +144,11 @@ def demo(
     as_json: bool,
     port: int,
     signaling_port: int,
-    engine: str,
+    backend: str,
     weights: Path | None,
 ) -> None:
     """Run everything on this machine with a recorded speaker, and print a page to open."""
-    stack = _stack(port, signaling_port, engine, weights, None)
+    stack = _stack(port, signaling_port, backend, weights, None)
     options = DemoOptions(avatar, motion, seconds, record, as_json, stack)
     report = run(run_demo(options, _say))
     if as_json:
@@ -155,14 +161,14 @@ def demo(
 )
 @_PORT
 @_SIGNALING_PORT
-@_ENGINE
+@_BACKEND
 @_WEIGHTS
 @click.option("--generators", type=click.IntRange(min=1), default=1, show_default=True, help="How many to start.")
-def up(data: Path, port: int, signaling_port: int, engine: str, weights: Path | None, generators: int) -> None:
+def up(data: Path, port: int, signaling_port: int, backend: str, weights: Path | None, generators: int) -> None:
     """Run the services on this machine and wait for speakers."""
 
     async def serve() -> None:
-        options = _stack(port, signaling_port, engine, weights, data.resolve() / "avatars")
+        options = _stack(port, signaling_port, backend, weights, data.resolve() / "avatars")
         async with Stack(replace(options, generators=generators)) as stack:
             _say(f"Mien is running at {stack.url} (API at {stack.url}/docs); Ctrl-C ends it.")
             await stack.watch()

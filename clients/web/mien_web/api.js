@@ -12,8 +12,8 @@ const REQUEST_TIMEOUT_MS = 8000;
  * @property {number|null} [motion_to_packet_ms_p50] median time from the gateway's receipt of a
  *   motion packet to its encoded frame
  * @property {number|null} [motion_to_packet_ms_p99]
- * @property {string|null} [engine] the engine that makes the faces, such as "onnx" or "warp"
- * @property {string|null} [tier] the engine and the size of its faces, such as "onnx-384"; it may change during a call
+ * @property {string|null} [backend] what makes the faces, such as "onnx" or "warp"
+ * @property {string|null} [tier] the backend and the size of its faces, such as "onnx-384"; it may change during a call
  * @property {number|null} [viewers]
  * @property {boolean|null} [idle] whether the uplink has stalled and the avatar shows the default motion
  */

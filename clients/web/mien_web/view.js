@@ -336,7 +336,7 @@ export function showStats({ state, stats, session }) {
   setText("stat-loss", shown?.lossRatio === 0 ? "0" : figure(shown?.lossRatio, 2, 0.01));
   setText("stat-viewers", shown ? figure(server?.viewers, 0, 1) : "–");
   setText("stat-tier", (shown && server?.tier) || "–");
-  byId("stat-tier").title = shown && server?.engine ? `Made by the ${server.engine} engine` : "";
+  byId("stat-tier").title = shown && server?.backend ? `Made by the ${server.backend} backend` : "";
   setText("stat-codec", shown?.codec ?? "–");
   byId("stat-codec").title = shown?.codecProfile ?? "";
   const p99 = shown ? server?.motion_to_packet_ms_p99 : null;

@@ -15,40 +15,35 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
-from mien_gateway.access import API_KEY, COUNTED, TOKEN, Access, Gate, answers
+from mien_gateway.access import ANY_ROUTE, API_KEY, COUNTED, KEY_PROBLEMS, TOKEN, TOKEN_PROBLEMS, Access, Gate
 from mien_gateway.bundled import BUNDLED_AVATAR_ID
 from mien_gateway.metrics import GatewayMetrics
 from mien_gateway.portrait_contract import PictureRefused, Portrait, Refusal
 from mien_gateway.portrait_process import PortraitFailed, PortraitProcess
 from mien_gateway.settings import GatewaySettings
-from mien_shared.avatars import AvatarNotFound, AvatarRecord, AvatarStore, AvatarStoreError, FaceBox, KeypointRow
+from mien_shared.avatars import (
+    AvatarKind,
+    AvatarNotFound,
+    AvatarRecord,
+    AvatarStore,
+    AvatarStoreError,
+    FaceBox,
+    KeypointRow,
+)
 from mien_shared.bus.registry import Registry
 from mien_shared.clock import Clock
-from mien_shared.http.documents import redis_problems
 from mien_shared.http.hang_up import HangUp
-from mien_shared.http.problems import Problem, unavailable
-from mien_shared.http.tokens import bearer, claimed_session
+from mien_shared.http.problems import Code, Problem, describe, redis_problems
 
-_STATUS = {
-    Refusal.NOT_AN_IMAGE: 415,
-    Refusal.UNSUPPORTED_FORMAT: 415,
-    Refusal.ANIMATED: 415,
-    Refusal.TRUNCATED: 422,
-    Refusal.TOO_MANY_PIXELS: 413,
-    Refusal.TOO_MUCH_MEMORY: 413,
-    Refusal.NO_FACE: 422,
-    Refusal.FACE_TOO_SMALL: 422,
-}
-#: Answers that leave a body unread.
-_UNREAD = frozenset(
+#: Problems that are answered before the whole body was read.
+_BODY_UNREAD = frozenset(
     {
-        "api-key-invalid",
-        "api-key-missing",
-        "not-multipart",
-        "too-many-requests",
-        "upload-timeout",
-        "upload-too-large",
-        "uploads-busy",
+        *KEY_PROBLEMS,
+        Code.NOT_MULTIPART,
+        Code.TOO_MANY_REQUESTS,
+        Code.UPLOAD_TIMEOUT,
+        Code.UPLOAD_TOO_LARGE,
+        Code.UPLOADS_BUSY,
     }
 )
 _FIELD = "image"
@@ -76,6 +71,7 @@ class Avatar(BaseModel):
     """
 
     avatar_id: str
+    kind: AvatarKind
     width: int
     height: int
     face_box: FaceBox
@@ -122,7 +118,7 @@ class Avatars:
 
     async def _upload(self, request: Request) -> AvatarRecord:
         if self._under_way >= self._settings.max_uploads:
-            raise unavailable("uploads-busy", "too many pictures are being uploaded at the moment")
+            raise Problem(Code.UPLOADS_BUSY, "too many pictures are being uploaded at the moment")
         self._under_way += 1
         try:
             data = await self._read_field(request)
@@ -139,16 +135,17 @@ class Avatars:
         try:
             return await self._portraits.make(data)
         except PictureRefused as error:
-            raise Problem(_STATUS[error.refusal], error.refusal, error.detail) from error
+            raise Problem(Code[error.refusal.name], error.detail) from error
         except PortraitFailed as error:
-            raise unavailable("processing-failed", str(error)) from error
+            raise Problem(Code.PROCESSING_FAILED, str(error)) from error
         finally:
             self._metrics.avatar_processed(self._clock.monotonic_s() - started_s)
 
     async def _read_field(self, request: Request) -> bytes:
         """The field's bytes; a body is never read beyond the limit, however it is announced."""
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-            raise Problem(415, "not-multipart", f"send multipart/form-data with the picture in the field '{_FIELD}'")
+            detail = f"send multipart/form-data with the picture in the field '{_FIELD}'"
+            raise Problem(Code.NOT_MULTIPART, detail)
         limit = self._settings.max_upload_bytes
         announced = request.headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > limit:
@@ -161,25 +158,23 @@ class Avatars:
             ):
                 field = form.get(_FIELD)
                 if not isinstance(field, UploadFile):
-                    raise Problem(422, "missing-image", f"the form has no file in a field named '{_FIELD}'")
+                    raise Problem(Code.MISSING_IMAGE, f"the form has no file in a field named '{_FIELD}'")
                 return await field.read()
         except TimeoutError as error:
-            raise Problem(408, "upload-timeout", "the picture took too long to arrive") from error
+            raise Problem(Code.UPLOAD_TIMEOUT, "the picture took too long to arrive") from error
         except HTTPException as error:
-            raise Problem(422, "malformed-form", f"the form cannot be read: {error.detail}") from error
+            raise Problem(Code.MALFORMED_FORM, f"the form cannot be read: {error.detail}") from error
         except ClientDisconnect as error:
-            raise Problem(400, "upload-aborted", "the upload was broken off") from error
+            raise Problem(Code.UPLOAD_ABORTED, "the upload was broken off") from error
 
     async def picture(self, avatar_id: str, request: Request) -> bytes:
         """The still picture as PNG, for operators and for bearers of a token whose session shows it; raises Problem."""
-        if not self._access.is_operator(request):
-            token = bearer(request.headers.get("authorization"))
-            session_id = claimed_session(token) if token is not None else ""
-            self._access.watched_session(request, session_id)
+        principal = self._access.watcher(request)
+        if principal.scope is not None:
             async with redis_problems():
-                session = await self._registry.session(session_id)
+                session = await self._registry.session(principal.scope)
             if session is None or session.avatar_id != avatar_id:
-                raise Problem(403, "token-not-granted", "the token's session does not show this avatar")
+                raise Problem(Code.TOKEN_NOT_GRANTED, "the token's session does not show this avatar")
         async with _store_problems():
             return await self.store.picture(avatar_id)
 
@@ -202,7 +197,7 @@ def _limited(request: Request, limit: int) -> Receive:
 
 
 def _too_large(limit: int) -> Problem:
-    return Problem(413, "upload-too-large", f"an upload has {limit} bytes at most")
+    return Problem(Code.UPLOAD_TOO_LARGE, f"an upload has {limit} bytes at most")
 
 
 @asynccontextmanager
@@ -212,11 +207,11 @@ async def _store_problems() -> AsyncIterator[None]:
     except AvatarNotFound as error:
         raise avatar_not_found() from error
     except AvatarStoreError as error:
-        raise unavailable("avatar-store-unavailable", str(error)) from error
+        raise Problem(Code.AVATAR_STORE_UNAVAILABLE, str(error)) from error
 
 
 def avatar_not_found() -> Problem:
-    return Problem(404, "avatar-not-found", "there is no avatar of that id")
+    return Problem(Code.AVATAR_NOT_FOUND, "there is no avatar of that id")
 
 
 async def stored_avatar(store: AvatarStore, avatar_id: str) -> AvatarRecord:
@@ -232,11 +227,9 @@ def _avatars(request: Request) -> Avatars:
 
 Here = Annotated[Avatars, Depends(_avatars)]
 
-router = APIRouter(prefix="/v1/avatars", tags=["avatars"], dependencies=[COUNTED])
+_READ_PROBLEMS = (Code.AVATAR_NOT_FOUND, Code.AVATAR_STORE_UNAVAILABLE)
 
-_KEY_401 = "`api-key-missing`, `api-key-invalid`"
-_NOT_FOUND = "`avatar-not-found`"
-_AWAY = "`avatar-store-unavailable`; come back after Retry-After"
+router = APIRouter(prefix="/v1/avatars", tags=["avatars"], dependencies=[COUNTED])
 
 
 @router.post(
@@ -245,30 +238,34 @@ _AWAY = "`avatar-store-unavailable`; come back after Retry-After"
     response_model=Avatar,
     openapi_extra=_UPLOAD_SCHEMA,
     dependencies=[API_KEY],
-    responses=answers(
-        s400="`upload-aborted`",
-        s401=_KEY_401,
-        s408="`upload-timeout`",
-        s413="`upload-too-large` (bytes), `too-many-pixels`, `too-much-memory`",
-        s415="`not-multipart`, `not-an-image`, `unsupported-format` (neither JPEG, PNG nor WebP), `animated-image`",
-        s422="`missing-image` (wrong or missing field), `malformed-form`, `truncated-image`, `no-face`, "
-        "`face-too-small`",
-        s503="`uploads-busy`, `processing-failed`, `avatar-store-unavailable`; come back after Retry-After",
+    responses=describe(
+        *ANY_ROUTE,
+        *KEY_PROBLEMS,
+        Code.UPLOAD_ABORTED,
+        Code.UPLOAD_TIMEOUT,
+        Code.UPLOAD_TOO_LARGE,
+        Code.NOT_MULTIPART,
+        Code.MISSING_IMAGE,
+        Code.MALFORMED_FORM,
+        *(Code[refusal.name] for refusal in Refusal),
+        Code.UPLOADS_BUSY,
+        Code.PROCESSING_FAILED,
+        Code.AVATAR_STORE_UNAVAILABLE,
     ),
 )
 async def upload(request: Request, response: Response, avatars: Here) -> Avatar | Response:
-    """Make an avatar of a picture with a face in it (JPEG, PNG or WebP); of several the largest. For operators."""
+    """Make an avatar from a picture with a face (JPEG, PNG or WebP); of several faces the largest. For operators."""
     try:
         record = await avatars.upload(request)
     except Problem as problem:
-        if problem.code in _UNREAD:
+        if problem.code in _BODY_UNREAD:
             return HangUp(problem.response())
         raise
     response.headers["Location"] = f"/v1/avatars/{record.avatar_id}"
     return Avatar.of(record)
 
 
-@router.get("/{avatar_id}", dependencies=[API_KEY], responses=answers(s401=_KEY_401, s404=_NOT_FOUND, s503=_AWAY))
+@router.get("/{avatar_id}", dependencies=[API_KEY], responses=describe(*ANY_ROUTE, *KEY_PROBLEMS, *_READ_PROBLEMS))
 async def read(avatar_id: str, request: Request, avatars: Here, gate: Gate) -> Avatar:
     """What is known of an avatar. For operators."""
     gate.operator(request)
@@ -281,12 +278,7 @@ async def read(avatar_id: str, request: Request, avatars: Here, gate: Gate) -> A
     dependencies=[TOKEN],
     responses={
         200: {"content": {"image/png": {}}},
-        **answers(
-            s401="`token-missing`, `token-invalid`",
-            s403="`token-not-granted`: the token's session shows another avatar, or has ended",
-            s404=_NOT_FOUND,
-            s503=f"{_AWAY}; `redis-unavailable`",
-        ),
+        **describe(*ANY_ROUTE, *TOKEN_PROBLEMS, *_READ_PROBLEMS, Code.REDIS_UNAVAILABLE),
     },
 )
 async def picture(avatar_id: str, request: Request, avatars: Here) -> Response:
@@ -302,12 +294,12 @@ async def picture(avatar_id: str, request: Request, avatars: Here) -> Response:
     "/{avatar_id}",
     status_code=204,
     dependencies=[API_KEY],
-    responses=answers(s401=_KEY_401, s404=_NOT_FOUND, s409="`avatar-bundled`", s503=_AWAY),
+    responses=describe(*ANY_ROUTE, *KEY_PROBLEMS, *_READ_PROBLEMS, Code.AVATAR_BUNDLED),
 )
 async def delete(avatar_id: str, request: Request, avatars: Here, gate: Gate) -> None:
     """Forget an avatar; sessions that show it go on. For operators."""
     gate.operator(request)
     if avatar_id == BUNDLED_AVATAR_ID:
-        raise Problem(409, "avatar-bundled", "the avatar that comes with Mien cannot be deleted")
+        raise Problem(Code.AVATAR_BUNDLED, "the avatar that comes with Mien cannot be deleted")
     async with _store_problems():
         await avatars.store.delete(avatar_id)

@@ -74,7 +74,7 @@ def decode(data: bytes, max_pixels: int) -> RgbPicture:
         )
     # A phone's JPEG may carry a second picture behind the first (MPO); that is no animation.
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        raise PictureRefused(Refusal.ANIMATED, "the picture is animated; a still one is needed")
+        raise PictureRefused(Refusal.ANIMATED_IMAGE, "the picture is animated; a still one is needed")
     turn = _ORIENTATIONS.get(_orientation(image))
     try:
         image.draft("RGB", (LONGEST_SIDE, LONGEST_SIDE))  # a JPEG decodes at a half, a quarter or an eighth
@@ -112,7 +112,7 @@ def _unidentified(data: bytes) -> PictureRefused:
 
 
 def _damaged() -> PictureRefused:
-    return PictureRefused(Refusal.TRUNCATED, "the picture is damaged or cut short")
+    return PictureRefused(Refusal.TRUNCATED_IMAGE, "the picture is damaged or cut short")
 
 
 def _orientation(image: Image.Image) -> int:

@@ -18,12 +18,12 @@ LENGTH = struct.Struct("<I")
 
 
 class Refusal(StrEnum):
-    """Why an upload makes no avatar; the code of its problem document."""
+    """Why an upload makes no avatar. Names and values are those of the problems' codes."""
 
     NOT_AN_IMAGE = "not-an-image"
     UNSUPPORTED_FORMAT = "unsupported-format"
-    ANIMATED = "animated-image"
-    TRUNCATED = "truncated-image"
+    ANIMATED_IMAGE = "animated-image"
+    TRUNCATED_IMAGE = "truncated-image"
     TOO_MANY_PIXELS = "too-many-pixels"
     TOO_MUCH_MEMORY = "too-much-memory"
     NO_FACE = "no-face"

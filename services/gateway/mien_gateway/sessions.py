@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, Field
 
-from mien_gateway.access import API_KEY, COUNTED, TOKEN, Gate, answers
+from mien_gateway.access import ANY_ROUTE, API_KEY, COUNTED, KEY_PROBLEMS, TOKEN, TOKEN_PROBLEMS, Gate
 from mien_gateway.avatars import stored_avatar
 from mien_gateway.metrics import GatewayMetrics
 from mien_gateway.settings import GatewaySettings
@@ -20,9 +20,8 @@ from mien_shared.bus.messages import SessionRecord, SessionStats, StopSession
 from mien_shared.bus.placement import AllFull, NoGenerator, place
 from mien_shared.bus.registry import Registry
 from mien_shared.clock import Clock
-from mien_shared.http.documents import redis_problems
-from mien_shared.http.problems import Problem, unavailable
-from mien_shared.http.tokens import SPEAKER_GRANTS, VIEWER_GRANTS, TokenIssuer, bearer, claimed_session
+from mien_shared.http.problems import Code, Problem, describe, redis_problems
+from mien_shared.http.tokens import SPEAKER_GRANTS, VIEWER_GRANTS, TokenIssuer, bearer_token
 from mien_shared.http.turn import ice_servers_for
 from mien_shared.settings import IceServer
 from mien_shared.spans import span
@@ -98,9 +97,9 @@ class Sessions:
             async with redis_problems():
                 await place(self.registry, session)
         except NoGenerator as error:
-            raise unavailable("no-generator", "no generator is taking sessions at the moment") from error
+            raise Problem(Code.NO_GENERATOR, "no generator is taking sessions at the moment") from error
         except AllFull as error:
-            raise unavailable("full", "every generator is full at the moment", retry_after_s=5) from error
+            raise Problem(Code.FULL, "every generator is full at the moment", retry_after_s=5) from error
         return CreatedSession(
             session_id=session_id,
             token=self.tokens.issue(session_id, SPEAKER_GRANTS),
@@ -131,7 +130,7 @@ class Sessions:
         """Raises Problem, or what Redis raises."""
         session = await self.registry.session(session_id)
         if session is None:
-            raise Problem(404, "session-not-found", "there is no session of that id")
+            raise Problem(Code.SESSION_NOT_FOUND, "there is no session of that id")
         return session
 
     async def end(self, session_id: str) -> None:
@@ -154,22 +153,20 @@ Here = Annotated[Sessions, Depends(_sessions)]
 
 router = APIRouter(prefix="/v1", tags=["sessions"], dependencies=[COUNTED])
 
-_KEY_401 = "`api-key-missing`, `api-key-invalid`"
-_TOKEN_401 = "`token-missing`, `token-invalid`"
-_TOKEN_403 = "`token-not-granted`: a token of another session, or without this grant"
-_NOT_FOUND = "`session-not-found`"
-_AWAY = "`redis-unavailable`; come back after Retry-After"
-
 
 @router.post(
     "/sessions",
     status_code=201,
     dependencies=[API_KEY],
-    responses=answers(
-        s400="`bad-request`: the body cannot be read",
-        s401=_KEY_401,
-        s404="`avatar-not-found`",
-        s503="`full`, `no-generator`, `redis-unavailable`, `avatar-store-unavailable`; come back after Retry-After",
+    responses=describe(
+        *ANY_ROUTE,
+        *KEY_PROBLEMS,
+        Code.BAD_REQUEST,
+        Code.AVATAR_NOT_FOUND,
+        Code.FULL,
+        Code.NO_GENERATOR,
+        Code.REDIS_UNAVAILABLE,
+        Code.AVATAR_STORE_UNAVAILABLE,
     ),
 )
 async def create(new: NewSession, request: Request, response: Response, sessions: Here, gate: Gate) -> CreatedSession:
@@ -180,7 +177,7 @@ async def create(new: NewSession, request: Request, response: Response, sessions
     return created
 
 
-@router.get("/sessions", dependencies=[API_KEY], responses=answers(s401=_KEY_401, s503=_AWAY))
+@router.get("/sessions", dependencies=[API_KEY], responses=describe(*ANY_ROUTE, *KEY_PROBLEMS, Code.REDIS_UNAVAILABLE))
 async def read_all(request: Request, sessions: Here, gate: Gate) -> SessionList:
     """All live sessions, oldest first. For operators."""
     gate.operator(request)
@@ -191,7 +188,7 @@ async def read_all(request: Request, sessions: Here, gate: Gate) -> SessionList:
 @router.get(
     "/sessions/{session_id}",
     dependencies=[TOKEN],
-    responses=answers(s401=_TOKEN_401, s403=_TOKEN_403, s404=_NOT_FOUND, s503=_AWAY),
+    responses=describe(*ANY_ROUTE, *TOKEN_PROBLEMS, Code.SESSION_NOT_FOUND, Code.REDIS_UNAVAILABLE),
 )
 async def read(session_id: str, request: Request, sessions: Here, gate: Gate) -> SessionView:
     """One session, with its live statistics. Any token of the session opens it, and an operator's key."""
@@ -204,7 +201,7 @@ async def read(session_id: str, request: Request, sessions: Here, gate: Gate) ->
     "/sessions/{session_id}",
     status_code=204,
     dependencies=[TOKEN],
-    responses=answers(s401=_TOKEN_401, s403=_TOKEN_403, s404=_NOT_FOUND, s503=_AWAY),
+    responses=describe(*ANY_ROUTE, *TOKEN_PROBLEMS, Code.SESSION_NOT_FOUND, Code.REDIS_UNAVAILABLE),
 )
 async def delete(session_id: str, request: Request, sessions: Here, gate: Gate) -> None:
     """End a session for everyone. Takes the speaker's token or an operator's key; 404 once it has ended."""
@@ -217,14 +214,13 @@ async def delete(session_id: str, request: Request, sessions: Here, gate: Gate) 
     "/ice-servers",
     dependencies=[TOKEN],
     openapi_extra={"security": [{}]},
-    responses=answers(s401=_TOKEN_401, s403=_TOKEN_403),
+    responses=describe(*ANY_ROUTE, *TOKEN_PROBLEMS),
 )
 async def ice_servers(request: Request, sessions: Here, gate: Gate) -> IceServers:
     """STUN and TURN servers. Those with credentials are for bearers of a session's token, and for anyone where the
     deployment is open; TURN's are made for this answer and lapse by themselves."""
-    settings, token = sessions.settings, bearer(request.headers.get("authorization"))
+    settings, token = sessions.settings, bearer_token(request.headers.get("authorization"))
     if token is None and not settings.demo_open:
         return IceServers(ice_servers=[server for server in settings.ice_servers if server.credential is None])
-    session_id = claimed_session(token) if token is not None else ""
-    gate.watched_session(request, session_id)
-    return IceServers(ice_servers=ice_servers_for(settings, session_id, sessions.clock.unix_s()))
+    user = gate.watcher(request).scope or ""
+    return IceServers(ice_servers=ice_servers_for(settings, user, sessions.clock.unix_s()))

@@ -19,12 +19,11 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from mien_gateway.access import Access
 from mien_gateway.metrics import GatewayMetrics
 from mien_shared.bus.channels import MotionForwarder
-from mien_shared.bus.connection import BUS_ERRORS
 from mien_shared.bus.messages import InboundMotion, SessionRecord
 from mien_shared.bus.registry import KEEP_ALIVE_INTERVAL_S, Registry
 from mien_shared.clock import Clock
-from mien_shared.http.problems import Problem, unavailable
-from mien_shared.http.tokens import bearer
+from mien_shared.http.problems import Code, Problem, redis_problems
+from mien_shared.http.tokens import bearer_token
 from mien_shared.wire.motion import MAX_PACKET_BYTES, choose_subprotocol
 from mien_shared.wire.packet_filter import PacketFilter, PacketVerdict
 
@@ -95,18 +94,16 @@ class Uplinks:
 
     async def _admit(self, socket: WebSocket, session_id: str) -> tuple[SessionRecord, str | None]:
         self._access.request(socket)
-        token = bearer(socket.headers.get("authorization"))
+        token = bearer_token(socket.headers.get("authorization"))
         for offered in socket.scope["subprotocols"]:
             if offered.startswith(_BEARER_SUBPROTOCOL):
                 token = token or offered.removeprefix(_BEARER_SUBPROTOCOL)
-        self._access.uplink(session_id, token)
-        try:
+        self._access.speaker(session_id, token)
+        async with redis_problems():
             session = await self._registry.session(session_id)
             owners = await self._registry.owners([session_id])
-        except BUS_ERRORS as error:
-            raise unavailable("redis-unavailable", "the session registry does not answer") from error
         if session is None:
-            raise Problem(404, "session-not-found", "there is no session of that id")
+            raise Problem(Code.SESSION_NOT_FOUND, "there is no session of that id")
         return session, owners.get(session_id)
 
     async def _take_packets(self, uplink: Uplink) -> int:

@@ -117,11 +117,11 @@ def _batches(rung: Rung, max_batch: int, noise: _Noise) -> list[tuple[int, float
     return list(BatchCost.measured(costs).points)
 
 
-def _finish_s(encoder_name: str, last: Rung, noise: _Noise) -> float:
+def _finish_s(h264_name: str, last: Rung, noise: _Noise) -> float:
     """Composing and encoding a frame of a talking face, on average over some frames."""
     still = draw_speaker()
     avatar = face_of(still)
-    prepared, compositor, encoder = last.generator.prepare(avatar), Compositor(still, CROP), H264Encoder(encoder_name)
+    prepared, compositor, encoder = last.generator.prepare(avatar), Compositor(still, CROP), H264Encoder(h264_name)
     motion = islice(talking(avatar.keypoints), _FINISH_FRAMES)
     faces = last.generator.animate([FaceRequest(prepared, driving) for driving in motion])
     frames = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """Return free pages of all arenas; a few milliseconds in which allocations may wait, so not for every session."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

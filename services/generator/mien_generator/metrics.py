@@ -53,11 +53,14 @@ class GeneratorMetrics(ServiceMetrics):
             registry=registry,
         )
         self._info = Gauge(
-            "mien_generator_info", "Always 1; what generates and encodes here", ["engine", "encoder"], registry=registry
+            "mien_generator_info",
+            "Always 1; the labels name the face backend and the H.264 encoder",
+            ["backend", "h264_encoder"],
+            registry=registry,
         )
         self._fallback = Gauge(
-            "mien_engine_fallback_info",
-            "1 for the reason why MIEN_ENGINE=auto runs no network",
+            "mien_backend_fallback_info",
+            "1 for the reason why MIEN_FACE_BACKEND=auto runs no network",
             ["reason"],
             registry=registry,
         )
@@ -123,9 +126,9 @@ class GeneratorMetrics(ServiceMetrics):
             for label in labels:
                 family.labels(label)
 
-    def generates_with(self, tiers: Sequence[str], encoder: str) -> None:
+    def generates_with(self, tiers: Sequence[str], h264_encoder: str) -> None:
         """The ladder's tiers, the best first."""
-        self._info.labels(tiers[0], encoder).set(1)
+        self._info.labels(tiers[0], h264_encoder).set(1)
         self._tier_names = tuple(tiers)
         self.sessions([])
 

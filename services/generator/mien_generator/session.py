@@ -109,7 +109,7 @@ class GeneratorSession:
         avatar: SessionAvatar,
         tier: int,
         compositor: Compositor,
-        encoder: H264Encoder,
+        h264: H264Encoder,
         keyframes: KeyframePolicy,
         now_s: float,
     ) -> None:
@@ -119,7 +119,7 @@ class GeneratorSession:
         #: Where it is on its way to; another than `tier` while that tier's face is being prepared.
         self.target_tier = tier
         self.compositor = compositor
-        self.encoder = encoder
+        self.h264 = h264
         self.meter = Meter(now_s)
         self.drawing = False
         self.drawn: DrawnFace | None = None
@@ -129,7 +129,7 @@ class GeneratorSession:
         self.deadline_s = now_s
         self._keyframes = keyframes
         self._motion = SpeakerMotion(avatar.face.keypoints, now_s)
-        self._bitrate_bps = encoder.bitrate_bps
+        self._bitrate_bps = h264.bitrate_bps
         self._waiting: NewestWins[Arrival] = NewestWins(attrgetter("packet.may_be_dropped"))
         self._waiting_since_s: float | None = None
         self._moving: Arrival | None = None
@@ -199,10 +199,10 @@ class GeneratorSession:
 
     def encode(self, picture: av.VideoFrame, pts_90k: int, now_s: float) -> EncodedPicture:
         """Stage four for this session: an IDR when one is due."""
-        if self.encoder.bitrate_bps != self._bitrate_bps:
-            self.encoder.set_bitrate(self._bitrate_bps)
-            self._bitrate_bps = self.encoder.bitrate_bps  # within its limits
-        encoded = self.encoder.encode(picture, pts_90k, self._keyframes.is_due(now_s))
+        if self.h264.bitrate_bps != self._bitrate_bps:
+            self.h264.set_bitrate(self._bitrate_bps)
+            self._bitrate_bps = self.h264.bitrate_bps  # within its limits
+        encoded = self.h264.encode(picture, pts_90k, self._keyframes.is_due(now_s))
         if encoded.is_idr:
             self._keyframes.was_sent(now_s)
         return encoded
@@ -242,7 +242,7 @@ class Meter:
         made = len(frames) - bisect_left(frames, since_s, key=itemgetter(0))
         return arrived / _RATE_WINDOW_S, made / _RATE_WINDOW_S
 
-    def stats(self, now_s: float, engine: str, tier: str) -> SessionStats:
+    def stats(self, now_s: float, backend: str, tier: str) -> SessionStats:
         """The figures now."""
         window_s = max(min(_METER_WINDOW_S, now_s - self.since_s), 0.1)  # a young session's is shorter
         since_s = now_s - window_s
@@ -256,7 +256,7 @@ class Meter:
             uplink_bps=round(arrived_bytes * 8 / window_s),
             motion_to_packet_ms_p50=None if p50 is None else round(float(p50), 2),
             motion_to_packet_ms_p99=None if p99 is None else round(float(p99), 2),
-            engine=engine,
+            backend=backend,
             tier=tier,
             idle=not latencies_ms,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt
+from pydantic import AliasChoices, BeforeValidator, Field, PositiveInt
 
 from mien_shared.settings import ServiceSettings
 
@@ -14,8 +14,10 @@ class GeneratorSettings(ServiceSettings):
     """Read from MIEN_<FIELD>; see ServiceSettings for what every service has."""
 
     port: int = Field(8082, ge=0, le=65535, description="Probes and metrics; nothing else")
-    engine: Literal["auto", "onnx", "torch", "warp"] = Field(
-        "auto", description="onnx or torch run the network, warp needs none; auto: onnx where it can run, else warp"
+    face_backend: Literal["auto", "onnx", "torch", "warp"] = Field(
+        "auto",
+        validation_alias=AliasChoices("MIEN_FACE_BACKEND", "MIEN_ENGINE", "face_backend"),
+        description="What makes the faces: onnx and torch run the network, warp needs none; auto is onnx or warp",
     )
     weights: Path | None = Field(
         None, description="safetensors of the network, made by `mien model import`; unset: the shipped ones"

@@ -9,11 +9,12 @@ import cv2
 import numpy as np
 
 from mien_generator.face.contract import MAX_FACE_SIZE, AvatarFace, RgbArray
-from mien_generator.face.region import FRAME_HEIGHT, FRAME_WIDTH, CropBox
+from mien_generator.face.region import FRAME_HEIGHT, FRAME_WIDTH
 from mien_generator.h264.encoder import FRAME_RATE
+from mien_shared.avatars import FaceBox
 from mien_shared.keypoints import NUM_KEYPOINTS, FaceKeypoint, Keypoints
 
-CROP = CropBox((FRAME_WIDTH - MAX_FACE_SIZE) // 2, 120, MAX_FACE_SIZE)
+CROP = FaceBox(x=(FRAME_WIDTH - MAX_FACE_SIZE) // 2, y=120, size=MAX_FACE_SIZE)
 
 #: Where a face's keypoints lie in a crop framed as avatars are; a picture's own are not looked for: only time counts.
 _TYPICAL_POINTS = np.array(

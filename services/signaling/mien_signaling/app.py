@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from functools import partial
+from contextlib import asynccontextmanager
 
 from aiortc import RTCIceServer
 from aiortc.rtcicetransport import connection_kwargs
 from fastapi import FastAPI
 
-from mien_shared.bus.connection import open_redis, ping, redis_url
+from mien_shared.bus.connection import open_redis, redis_url
 from mien_shared.clock import Clock, SystemClock
 from mien_shared.http.edge import BodyLimit, SecurityHeaders
-from mien_shared.http.service import Readiness, create_service
-from mien_shared.loops import keep_trying
+from mien_shared.http.service import create_service
+from mien_shared.supervisor import Supervisor
 from mien_signaling import passthrough, whep
 from mien_signaling.audience import Audience
 from mien_signaling.metrics import SignalingMetrics
 from mien_signaling.settings import SignalingSettings
-
-_PROBE_INTERVAL_S = 1.0
 
 
 def create_app(settings: SignalingSettings, clock: Clock | None = None) -> FastAPI:
@@ -32,24 +28,19 @@ def create_app(settings: SignalingSettings, clock: Clock | None = None) -> FastA
     metrics = SignalingMetrics()
 
     @asynccontextmanager
-    async def run(app: FastAPI) -> AsyncIterator[Readiness]:
+    async def run(app: FastAPI, supervisor: Supervisor) -> AsyncIterator[None]:
         with redis_url(settings.redis_url) as url:
-            redis = open_redis(url)
-            probe = partial(ping, redis, clock, metrics)
-            watching = keep_trying("probe", clock, metrics, probe, pause_s=_PROBE_INTERVAL_S)
-            watch = asyncio.create_task(watching, name="redis probe")
-            audience = Audience(redis, settings, clock, metrics)
-            app.include_router(whep.routes(audience, settings, clock))
-            try:
-                yield lambda: {} if metrics.redis_is_up else {"redis": "does not answer"}
-            finally:
-                await audience.aclose()
-                watch.cancel()
-                with suppress(asyncio.CancelledError):
-                    await watch
-                await redis.aclose()
+            async with open_redis(url) as redis:
+                supervisor.watch_redis(redis)
+                audience = Audience(redis, settings, clock, metrics)
+                app.include_router(whep.routes(audience, settings, clock))
+                try:
+                    yield
+                finally:
+                    await audience.aclose()
+                    await supervisor.aclose()
 
-    app = create_service("signaling", metrics, run)
+    app = create_service("signaling", metrics, run, clock)
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
     app.add_middleware(whep.CrossOrigin, origins=settings.cors_origins, metrics=metrics)
     app.add_middleware(SecurityHeaders)

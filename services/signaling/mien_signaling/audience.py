@@ -15,7 +15,7 @@ from mien_shared.bus.registry import Registry
 from mien_shared.clock import Clock
 from mien_signaling.broadcast import Broadcast
 from mien_signaling.metrics import SignalingMetrics
-from mien_signaling.peer import Gone, Viewer
+from mien_signaling.peer import Gone, ViewerConnection
 from mien_signaling.sdp import Announcement, Offer, announced
 from mien_signaling.settings import SignalingSettings
 
@@ -45,7 +45,7 @@ class Audience:
         self._settings = settings
         self._clock = clock
         self._metrics = metrics
-        self._viewers: dict[str, Viewer] = {}
+        self._viewers: dict[str, ViewerConnection] = {}
         self._broadcasts: dict[str, Broadcast] = {}
         self._lingering: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -64,7 +64,7 @@ class Audience:
         if not self._has_room(session_id):
             self._linger_unless_watched(session_id)
             raise Full
-        viewer = Viewer(
+        viewer = ViewerConnection(
             secrets.token_urlsafe(24),
             broadcast,
             self._settings.ice_servers,
@@ -83,11 +83,11 @@ class Audience:
             await self.remove(viewer, Gone.REFUSED)
             raise
 
-    def find(self, session_id: str, viewer_id: str) -> Viewer | None:
+    def find(self, session_id: str, viewer_id: str) -> ViewerConnection | None:
         viewer = self._viewers.get(viewer_id)
         return viewer if viewer is not None and viewer.broadcast.session.session_id == session_id else None
 
-    async def remove(self, viewer: Viewer, reason: Gone) -> None:
+    async def remove(self, viewer: ViewerConnection, reason: Gone) -> None:
         """Let a viewer go; harmless if it has gone."""
         if self._viewers.pop(viewer.viewer_id, None) is None:
             return
@@ -135,7 +135,7 @@ class Audience:
     def _connecting(self) -> int:
         return len(self._viewers) - self._connected()
 
-    def _of_session(self, session_id: str) -> list[Viewer]:
+    def _of_session(self, session_id: str) -> list[ViewerConnection]:
         return [viewer for viewer in self._viewers.values() if viewer.broadcast.session.session_id == session_id]
 
     def _linger_unless_watched(self, session_id: str) -> None:
@@ -158,7 +158,7 @@ class Audience:
         await asyncio.gather(*(self.remove(viewer, Gone.SESSION_ENDED) for viewer in self._of_session(session_id)))
         await broadcast.aclose()
 
-    def _gone(self, viewer: Viewer, reason: Gone) -> None:
+    def _gone(self, viewer: ViewerConnection, reason: Gone) -> None:
         self._spawn(self.remove(viewer, reason))
 
     def _ended(self, broadcast: Broadcast) -> None:

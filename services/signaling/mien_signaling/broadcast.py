@@ -13,8 +13,8 @@ from mien_shared.bus.channels import VideoSubscription, send_control
 from mien_shared.bus.messages import EncodedFrame, KeyframeReason, RequestKeyframe, SessionRecord, SetBitrate
 from mien_shared.bus.registry import KEEP_ALIVE_INTERVAL_S, Registry
 from mien_shared.clock import Clock
-from mien_shared.loops import keep_trying
 from mien_shared.media.clock import from_90k
+from mien_shared.supervisor import keep_trying
 from mien_signaling.fanout import Fanout, PacketisedFrame, RunFence, ViewerQueue
 from mien_signaling.feedback import (
     BITRATE_INTERVAL_S,

@@ -39,7 +39,7 @@ class Gone(StrEnum):
     SHUTDOWN = "shutdown"
 
 
-class Viewer:
+class ViewerConnection:
     """A WHEP session. `on_gone` is called at most once, when the connection ends or never comes about."""
 
     def __init__(
@@ -50,7 +50,7 @@ class Viewer:
         connect_timeout_s: float,
         clock: Clock,
         metrics: SignalingMetrics,
-        on_gone: Callable[[Viewer, Gone], None],
+        on_gone: Callable[[ViewerConnection, Gone], None],
     ) -> None:
         self.viewer_id = viewer_id
         self.broadcast = broadcast

@@ -1,4 +1,4 @@
-"""H.264 into RTP payloads (RFC 6184, packetization-mode 1): once a frame, whoever watches."""
+"""H.264 as RTP payloads (RFC 6184, packetization-mode 1): once a frame, for all its viewers."""
 
 from __future__ import annotations
 
@@ -6,29 +6,26 @@ from itertools import pairwise
 from math import ceil
 from struct import pack
 
-#: With RTP header and extensions, SRTP tag, UDP and IPv6 some 1,290 bytes: TURN or a tunnel fits beside it in 1,500.
+from mien_shared.media.annexb import nal_units
+
+#: RTP header and extensions, SRTP tag, UDP and IPv6 make it about 1,290 bytes: TURN or a tunnel still fits into 1,500.
 MAX_PAYLOAD_BYTES = 1200
 
 _STAP_A, _FU_A = 24, 28
 _TYPE, _NRI, _FORBIDDEN_AND_NRI = 0x1F, 0x60, 0xE0
 _FU_START, _FU_END = 0x80, 0x40
-_START_CODE = b"\x00\x00\x01"
 
 
 class NotAnnexB(ValueError):
-    """A frame without start codes; AVCC would look like this."""
+    """The frame does not begin with a start code, as in the AVCC format."""
 
 
-def nal_units(annex_b: bytes) -> list[bytes]:
-    """The NAL units of an Annex-B access unit, without start codes; raises NotAnnexB.
-
-    A NAL unit never ends in a zero byte (H.264, 7.4.1), so zeros before a start code belong to the stream, not to it.
-    """
-    before, *units = annex_b.split(_START_CODE)
-    found = [unit for unit in (part.rstrip(b"\x00") for part in units) if unit]
-    if before.strip(b"\x00") or not found:
+def units_of(annex_b: bytes) -> list[bytes]:
+    """The NAL units of an Annex-B access unit, without start codes. Raises NotAnnexB."""
+    found = list(nal_units(annex_b))
+    if not found or annex_b[: found[0][0]].strip(b"\0"):
         raise NotAnnexB("the frame does not begin with an Annex-B start code")
-    return found
+    return [unit for _, unit in found]
 
 
 def packetise(annex_b: bytes, max_payload_bytes: int = MAX_PAYLOAD_BYTES) -> list[bytes]:
@@ -39,7 +36,7 @@ def packetise(annex_b: bytes, max_payload_bytes: int = MAX_PAYLOAD_BYTES) -> lis
     payloads: list[bytes] = []
     gathered: list[bytes] = []
     gathered_bytes = 1
-    for unit in nal_units(annex_b):
+    for unit in units_of(annex_b):
         if gathered and gathered_bytes + 2 + len(unit) > max_payload_bytes:
             payloads.append(_together(gathered))
             gathered, gathered_bytes = [], 1

@@ -37,7 +37,7 @@ class BadFragment(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class IceCandidate:
     """One ICE candidate: what follows "candidate:", and the media section it is for."""
 
     sdp: str
@@ -63,7 +63,7 @@ class TrickleFragment:
     """What a PATCH brings. ufrag: None where the sender left it out."""
 
     ufrag: str | None
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[IceCandidate, ...]
     end_of_candidates: bool
 
 
@@ -150,7 +150,7 @@ def parse_fragment(body: str) -> TrickleFragment:
             # Without a media section the candidate is for the first one: with BUNDLE there is but one transport.
             mline_index = None if mid is not None else max(0, index - 1)
             if match["component"] == "1" and match["transport"].lower() == "udp":
-                candidates.append(Candidate(match["sdp"], match["address"], mid, mline_index))
+                candidates.append(IceCandidate(match["sdp"], match["address"], mid, mline_index))
     if len(candidates) > MAX_CANDIDATES:
         raise BadFragment(f"the fragment has more than {MAX_CANDIDATES} candidates")
     ufrag = next((name for section in everywhere if (name := section.first("ice-ufrag"))), None)

@@ -18,16 +18,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mien_shared.bus.connection import BUS_ERRORS
 from mien_shared.clock import Clock
-from mien_shared.http.documents import problems
 from mien_shared.http.limits import RateLimiter, caller_of
-from mien_shared.http.problems import Problem, unavailable
-from mien_shared.http.tokens import Grant, NotGranted, TokenError, TokenIssuer, bearer
+from mien_shared.http.principal import Grant
+from mien_shared.http.problems import Code, Problem, describe
+from mien_shared.http.tokens import TokenIssuer, bearer_token
 from mien_shared.http.turn import ice_servers_for
 from mien_shared.settings import IceServer
 from mien_shared.spans import span
 from mien_signaling.audience import Audience, Full, NoPublication, UnknownSession
 from mien_signaling.metrics import SignalingMetrics
-from mien_signaling.peer import Gone, Viewer
+from mien_signaling.peer import Gone, ViewerConnection
 from mien_signaling.sdp import BadFragment, UnacceptableOffer, UnreadableOffer, parse_fragment, parse_offer
 from mien_signaling.settings import SignalingSettings
 
@@ -35,19 +35,19 @@ SDP = "application/sdp"
 SDP_FRAGMENT = "application/trickle-ice-sdpfrag"
 
 _PREFIX = "/v1/whep/"
-_RETRY_AFTER_S = 2
 _PREFLIGHT_LIFETIME_S = 7200
 _ENDPOINT_METHODS = "POST, OPTIONS, HEAD"
 _SESSION_METHODS = "PATCH, DELETE, OPTIONS, HEAD"
 _COUNTED_METHODS = frozenset({"POST", "PATCH", "DELETE", "OPTIONS", "HEAD", "GET", "PUT"})
 _TOKEN = Depends(HTTPBearer(scheme_name="Session token", description="One that grants watch", auto_error=False))
-_REFUSALS = {
-    "s401": "`token-missing`, `token-invalid`",
-    "s403": "`not-granted`: a token of another session, or without this grant",
-    "s408": "`body-timeout`",
-    "s413": "`body-too-large`",
-    "s429": "`too-many-requests`; come back after Retry-After",
-}
+_ANY_ROUTE = (
+    Code.TOKEN_MISSING,
+    Code.TOKEN_INVALID,
+    Code.TOKEN_NOT_GRANTED,
+    Code.BODY_TIMEOUT,
+    Code.BODY_TOO_LARGE,
+    Code.TOO_MANY_REQUESTS,
+)
 _SESSION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -55,7 +55,7 @@ class Doorkeeper:
     """Who may ask, how often, and with what."""
 
     def __init__(self, settings: SignalingSettings, clock: Clock) -> None:
-        self._issuer = TokenIssuer.of(settings)
+        self._tokens = TokenIssuer.of(settings)
         self._demo_open = settings.demo_open
         self._clock = clock
         self._limiters = {
@@ -70,32 +70,21 @@ class Doorkeeper:
         now_s = self._clock.monotonic_s()
         self._limiters[request.method].demand(caller_of(request.client.host if request.client else None), now_s)
         if not self._demo_open:
-            self._demand_grant(request, session_id)
+            token = bearer_token(request.headers.get("authorization"))
+            self._tokens.bearer(token).demand(session_id, [Grant.WATCH])
 
     def admit_join(self, session_id: str) -> None:
         """Raises 429: one watch token may be in many hands, and an offer costs a DTLS handshake wherever it is from."""
         self._session_joins.demand(session_id, self._clock.monotonic_s(), "session's viewers")
 
-    def _demand_grant(self, request: Request, session_id: str) -> None:
-        token = bearer(request.headers.get("authorization"))
-        if token is None:
-            raise Problem(401, "token-missing", "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
-        try:
-            self._issuer.check(token, session_id, Grant.WATCH)
-        except NotGranted as error:
-            raise Problem(403, "not-granted", str(error)) from error
-        except TokenError as error:
-            challenge = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
-            raise Problem(401, "token-invalid", str(error), challenge) from error
-
     async def text(self, request: Request, media_type: str, accept_header: str) -> str:
         """The body, if it is of that type (415) and UTF-8 (400)."""
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != media_type:
-            raise Problem(415, "wrong-media-type", f"the body must be {media_type}", {accept_header: media_type})
+            raise Problem(Code.WRONG_MEDIA_TYPE, f"the body must be {media_type}", headers={accept_header: media_type})
         try:
             return (await request.body()).decode()
         except UnicodeDecodeError as error:
-            raise Problem(400, "unreadable", "the body is not UTF-8") from error
+            raise Problem(Code.UNREADABLE, "the body is not UTF-8") from error
 
 
 class Whep:
@@ -132,14 +121,14 @@ class Whep:
         viewer = self._find(session_id, viewer_id)
         # `*` comes from real players and is true of any session; an entity tag cannot be one of ours.
         if request.headers.get("if-match", "*").strip() != "*":
-            raise Problem(412, "no-such-etag", "this session has no entity tag, as ICE restarts are not supported")
+            raise Problem(Code.NO_SUCH_ETAG, "this session has no entity tag, as ICE restarts are not supported")
         body = await self._doorkeeper.text(request, SDP_FRAGMENT, "Accept-Patch")
         try:
             fragment = parse_fragment(body)
         except BadFragment as error:
-            raise Problem(400, "bad-fragment", str(error)) from error
+            raise Problem(Code.BAD_FRAGMENT, str(error)) from error
         if fragment.ufrag not in {None, viewer.ufrag}:
-            raise Problem(422, "ice-restart-unsupported", "ICE restarts are not supported; the session goes on")
+            raise Problem(Code.ICE_RESTART_UNSUPPORTED, "ICE restarts are not supported; the session goes on")
         await viewer.add(fragment)
         return Response(status_code=204)
 
@@ -149,10 +138,10 @@ class Whep:
         await self._audience.remove(self._find(session_id, viewer_id), Gone.LEFT)
         return Response(status_code=200)
 
-    def _find(self, session_id: str, viewer_id: str) -> Viewer:
+    def _find(self, session_id: str, viewer_id: str) -> ViewerConnection:
         viewer = self._audience.find(session_id, viewer_id)
         if viewer is None:
-            raise Problem(404, "unknown-viewer", "there is no such viewer, or it has gone")
+            raise Problem(Code.VIEWER_NOT_FOUND, "there is no such viewer, or it has gone")
         return viewer
 
 
@@ -171,14 +160,16 @@ def routes(audience: Audience, settings: SignalingSettings, clock: Clock) -> API
         openapi_extra=_body(SDP),
         responses={
             201: {"description": "The answer", "content": {SDP: {"schema": {"type": "string"}}}},
-            **problems(
-                **_REFUSALS,
-                s400="`unreadable`, `unreadable-offer`",
-                s404="`unknown-session`",
-                s409="`no-publication`; come back after Retry-After",
-                s415="`wrong-media-type`",
-                s422="`unacceptable-offer`",
-                s503="`full`, `redis-away`; come back after Retry-After",
+            **describe(
+                *_ANY_ROUTE,
+                Code.UNREADABLE,
+                Code.UNREADABLE_OFFER,
+                Code.SESSION_NOT_FOUND,
+                Code.NO_PUBLICATION,
+                Code.WRONG_MEDIA_TYPE,
+                Code.UNACCEPTABLE_OFFER,
+                Code.FULL,
+                Code.REDIS_UNAVAILABLE,
             ),
         },
     )
@@ -190,13 +181,14 @@ def routes(audience: Audience, settings: SignalingSettings, clock: Clock) -> API
         response_class=Response,
         dependencies=[_TOKEN],
         openapi_extra=_body(SDP_FRAGMENT),
-        responses=problems(
-            **_REFUSALS,
-            s400="`unreadable`, `bad-fragment`",
-            s404="`unknown-viewer`",
-            s412="`no-such-etag`",
-            s415="`wrong-media-type`",
-            s422="`ice-restart-unsupported`",
+        responses=describe(
+            *_ANY_ROUTE,
+            Code.UNREADABLE,
+            Code.BAD_FRAGMENT,
+            Code.VIEWER_NOT_FOUND,
+            Code.NO_SUCH_ETAG,
+            Code.WRONG_MEDIA_TYPE,
+            Code.ICE_RESTART_UNSUPPORTED,
         ),
     )
     router.add_api_route(
@@ -205,7 +197,7 @@ def routes(audience: Audience, settings: SignalingSettings, clock: Clock) -> API
         methods=["DELETE"],
         response_class=Response,
         dependencies=[_TOKEN],
-        responses=problems(**_REFUSALS, s404="`unknown-viewer`"),
+        responses=describe(*_ANY_ROUTE, Code.VIEWER_NOT_FOUND),
     )
     for path, methods, headers in (
         (endpoint, _ENDPOINT_METHODS, {"Accept-Post": SDP}),
@@ -230,18 +222,17 @@ def _joining_problems() -> Iterator[None]:
     try:
         yield
     except UnreadableOffer as error:
-        raise Problem(400, "unreadable-offer", str(error)) from error
+        raise Problem(Code.UNREADABLE_OFFER, str(error)) from error
     except UnacceptableOffer as error:
-        raise Problem(422, "unacceptable-offer", str(error)) from error
+        raise Problem(Code.UNACCEPTABLE_OFFER, str(error)) from error
     except UnknownSession as error:
-        raise Problem(404, "unknown-session", "there is no such session, or it has ended") from error
+        raise Problem(Code.SESSION_NOT_FOUND, "there is no such session, or it has ended") from error
     except NoPublication as error:
-        headers = {"Retry-After": str(_RETRY_AFTER_S)}
-        raise Problem(409, "no-publication", "nothing is published in this session at the moment", headers) from error
+        raise Problem(Code.NO_PUBLICATION, "nothing is published in this session at the moment") from error
     except Full as error:
-        raise unavailable("full", "no more viewers can be taken here", _RETRY_AFTER_S) from error
+        raise Problem(Code.FULL, "no more viewers can be taken here") from error
     except BUS_ERRORS as error:
-        raise unavailable("redis-away", "sessions cannot be looked up at the moment", _RETRY_AFTER_S) from error
+        raise Problem(Code.REDIS_UNAVAILABLE, "the session registry does not answer") from error
 
 
 def ice_server_links(server: IceServer) -> list[str]:
@@ -267,7 +258,7 @@ def _constant(status: int, headers: dict[str, str]) -> Callable[[], Awaitable[Re
 
 def _not_allowed(methods: str) -> Callable[[], Awaitable[Response]]:
     async def refuse() -> Response:
-        raise Problem(405, "method-not-allowed", f"this URL takes {methods}", {"Allow": methods})
+        raise Problem(Code.METHOD_NOT_ALLOWED, f"this URL takes {methods}", headers={"Allow": methods})
 
     return refuse
 

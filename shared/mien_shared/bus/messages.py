@@ -32,7 +32,7 @@ class GeneratorStatus(_Message):
     generator_id: str
     capacity: int
     sessions: int
-    engine: str
+    backend: str
     draining: bool = False
 
 
@@ -44,7 +44,7 @@ class SessionStats(_Message):
     uplink_bps: int
     motion_to_packet_ms_p50: float | None
     motion_to_packet_ms_p99: float | None
-    engine: str
+    backend: str
     tier: str
     idle: bool = Field(description="True while the uplink is stalled and a default motion plays")
     viewers: int | None = Field(None, description="Who watches, over all signaling services; added by the gateway")

@@ -24,23 +24,17 @@ class AllFull(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class GeneratorLoad:
     """A live generator and how many of its slots are taken: reserved or in use."""
 
     status: GeneratorStatus
     taken: int
 
 
-def by_preference(candidates: Iterable[Candidate]) -> list[Candidate]:
+def by_preference(loads: Iterable[GeneratorLoad]) -> list[GeneratorLoad]:
     """Those with a free slot, the least loaded (taken / capacity) first, ties in the order of their ids."""
-    able = [
-        candidate
-        for candidate in candidates
-        if not candidate.status.draining and candidate.taken < candidate.status.capacity
-    ]
-    return sorted(
-        able, key=lambda candidate: (candidate.taken / candidate.status.capacity, candidate.status.generator_id)
-    )
+    able = [load for load in loads if not load.status.draining and load.taken < load.status.capacity]
+    return sorted(able, key=lambda load: (load.taken / load.status.capacity, load.status.generator_id))
 
 
 async def place(registry: Registry, session: SessionRecord) -> str:
@@ -82,11 +76,11 @@ async def _reserve(registry: Registry, session_id: str, leaving_id: str | None =
     live = [status for status in statuses if not status.draining and status.generator_id != leaving_id]
     if not live:
         raise NoGenerator
-    candidates = [Candidate(status, await registry.taken_slots(status.generator_id)) for status in live]
-    for candidate in by_preference(candidates):
+    loads = [GeneratorLoad(status, await registry.taken_slots(status.generator_id)) for status in live]
+    for load in by_preference(loads):
         # Somebody else may have taken the last slot since we counted: the reservation alone decides.
-        if await registry.reserve(candidate.status.generator_id, session_id, candidate.status.capacity):
-            return candidate.status.generator_id
+        if await registry.reserve(load.status.generator_id, session_id, load.status.capacity):
+            return load.status.generator_id
     raise AllFull
 
 

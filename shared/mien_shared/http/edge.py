@@ -1,7 +1,6 @@
-"""What every answer and every body meets first, before any route: headers that keep answers to themselves, and a limit
-on how much is read. ASGI middleware without a framework, so that errors and 404s go through it too.
+"""ASGI middleware around all routes: security headers on every answer, and a limit on every request's body.
 
-HSTS is the proxy's business, since TLS ends there.
+It stands outside the framework, so that errors and 404s pass through it too. HSTS is set by the proxy, where TLS ends.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mien_shared.http.hang_up import HangUp
-from mien_shared.http.problems import Problem
+from mien_shared.http.problems import Code, Problem
 
-#: FastAPI's own pages, which load their scripts from elsewhere.
+#: FastAPI's own pages load their scripts from another origin.
 _DOCUMENTATION = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc"})
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -28,7 +27,7 @@ _DOCUMENTATION_POLICY = "frame-ancestors 'none'; base-uri 'none'; object-src 'no
 
 
 class SecurityHeaders:
-    """Sets on every answer what it has not set itself: no sniffing, no referrer, no caching, no content policy."""
+    """Adds the headers that a route has not set: no sniffing, referrer, caching or foreign content."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -51,10 +50,10 @@ class SecurityHeaders:
 
 
 class BodyLimit:
-    """Reads a whole body, of so many bytes at most and within so long, before the application sees the request.
+    """Reads a request's whole body, at most `limit_bytes` within `timeout_s`, before the application sees the request.
 
-    Answers 413 and 408 itself, and ends the connection with them, as the rest of the body is not read. `streaming`:
-    paths whose routes read their bodies themselves, under limits of their own.
+    Answers 413 and 408 itself and then closes the connection, because the rest of the body is not read. streaming:
+    paths whose routes read their bodies themselves and have their own limits.
     """
 
     def __init__(
@@ -96,17 +95,15 @@ class BodyLimit:
                     if not message.get("more_body", False):
                         return bytes(body)
         except TimeoutError:
-            detail = "the body took too long to arrive"
-            raise Problem(408, "body-timeout", detail) from None
+            raise Problem(Code.BODY_TIMEOUT, "the body took too long to arrive") from None
 
     def _too_large(self) -> Problem:
-        detail = f"a body has {self._limit_bytes} bytes at most here"
-        return Problem(413, "body-too-large", detail)
+        return Problem(Code.BODY_TOO_LARGE, f"a body has {self._limit_bytes} bytes at most here")
 
 
 @dataclass(slots=True)
 class _Replay:
-    """The body that was read, once; then whatever still comes, which is the end of the connection."""
+    """Gives the application the body that was read, once; then the end of the connection."""
 
     body: bytes | None
     receive: Receive

@@ -1,4 +1,4 @@
-"""How often one caller may ask: a token bucket each, and no more buckets than fit."""
+"""Rate limits: a token bucket for each caller, and a limit on the number of buckets."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address
 from math import ceil
 
-from mien_shared.http.problems import Problem
+from mien_shared.http.problems import Code, Problem
 
 MAX_CALLERS = 10_000
-#: What one subscriber is given of IPv6 at the least (RFC 6177): its addresses are one caller.
+#: One IPv6 subscriber has at least a network of 64 bits (RFC 6177); all its addresses count as one caller.
 _IPV6_HOST_BITS = 64
 
 
 @dataclass
 class RateLimiter:
-    """`per_minute` requests of one caller on average, a quarter of that at once."""
+    """Allows each caller `per_minute` requests on average, and a quarter of that at once."""
 
     per_minute: int
-    # caller -> (tokens left, when that was), the longest untouched first
+    # caller -> (tokens left, when that was); the bucket that was not used for longest comes first
     _buckets: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)
 
     @property
@@ -27,22 +27,22 @@ class RateLimiter:
         return max(1.0, self.per_minute / 4)
 
     def wait_s(self, caller: str, now_s: float) -> float:
-        """0 if the request may pass, and takes a token; else how long until one is there."""
+        """Take a token and return 0, or return how long the caller has to wait for one."""
         per_s = self.per_minute / 60
         tokens, then_s = self._buckets.pop(caller, (self.burst, now_s))
         tokens = min(self.burst, tokens + (now_s - then_s) * per_s)
         passes = tokens >= 1
         self._buckets[caller] = (tokens - 1 if passes else tokens, now_s)
         if len(self._buckets) > MAX_CALLERS:
-            self._buckets.popitem(last=False)  # whoever was quiet longest has the fullest bucket
+            self._buckets.popitem(last=False)  # it is the fullest
         return 0.0 if passes else (1 - tokens) / per_s
 
     def demand(self, caller: str, now_s: float, who: str = "address") -> None:
-        """Take a token, or raise 429 with Retry-After; `who` the caller is, as the problem says it."""
+        """Take a token, or raise 429 with Retry-After. who: what the problem calls the caller."""
         wait_s = self.wait_s(caller, now_s)
         if wait_s > 0:
             detail = f"too many requests from this {who}"
-            raise Problem(429, "too-many-requests", detail, {"Retry-After": str(ceil(wait_s))})
+            raise Problem(Code.TOO_MANY_REQUESTS, detail, retry_after_s=ceil(wait_s))
 
 
 def caller_of(host: str | None) -> str:

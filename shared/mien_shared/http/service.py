@@ -1,4 +1,4 @@
-"""One way to make a service: FastAPI with /livez, /readyz and /metrics, problem documents, JSON logs, a clean end."""
+"""How every service is made: FastAPI with /livez, /readyz and /metrics, problem documents, logs, a clean shutdown."""
 
 from __future__ import annotations
 
@@ -17,15 +17,13 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.responses import Response
 
 from mien_shared import logs, metrics, spans
-from mien_shared.clock import SystemClock
+from mien_shared.clock import Clock, SystemClock
 from mien_shared.http import problems
 from mien_shared.metrics import ServiceMetrics
 from mien_shared.settings import ServiceSettings
+from mien_shared.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
-
-#: What stands between a service and its work, each with its reason; empty when it is ready.
-Readiness = Callable[[], dict[str, str]]
 
 _GRACE_S = 2
 _PARENT_POLL_S = 0.5
@@ -34,43 +32,40 @@ _PARENT_POLL_S = 0.5
 def create_service(
     name: str,
     service_metrics: ServiceMetrics,
-    run: Callable[[FastAPI], AbstractAsyncContextManager[Readiness]],
+    run: Callable[[FastAPI, Supervisor], AbstractAsyncContextManager[None]],
+    clock: Clock | None = None,
 ) -> FastAPI:
-    """A FastAPI application around `run`, which brings the service up, yields its readiness and takes it down."""
-    app_readiness: list[Readiness] = []
+    """A FastAPI application around `run`, which starts the service, yields while it serves, and stops it.
 
-    def unready_reasons() -> dict[str, str]:
-        return app_readiness[0]() if app_readiness else {"start": "the service is still starting"}
-
-    service_metrics.watch_readiness(lambda: not unready_reasons())
+    `run` gives the supervisor its loops and checks. The loops end after `run`, or when `run` itself calls the
+    supervisor's aclose(), as it does before it closes what the loops use.
+    """
+    clock = clock or SystemClock()
+    supervisor = Supervisor(clock, service_metrics)
+    service_metrics.watch_readiness(lambda: not supervisor.unready())
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        lag = asyncio.create_task(service_metrics.watch_event_loop(SystemClock()), name="event loop lag")
+        supervisor.run("event loop lag", service_metrics.watch_event_loop(clock))
         try:
-            async with run(app) as readiness:
-                app_readiness.append(readiness)
+            async with run(app, supervisor):
+                supervisor.started()
                 yield
         finally:
-            app_readiness.clear()
-            lag.cancel()
+            await supervisor.aclose()
 
     app = FastAPI(title=f"Mien {name}", version=version("mien-shared"), lifespan=lifespan)
     problems.install(app)
 
-    @app.get("/livez", tags=["operations"])
-    async def livez() -> dict[str, str]:
-        """The process answers. Nothing else: a restart would not bring Redis back."""
-        return {"status": "alive"}
+    @app.get("/livez", tags=["operations"], responses={503: {"description": "What only a restart mends, and why"}})
+    async def livez() -> Response:
+        """200 while the process works, 503 once a part of it has crashed. Redis does not count: no restart mends it."""
+        return _probe("alive", "dead", supervisor.fatal())
 
-    @app.get("/readyz", tags=["operations"], responses={503: {"description": "What stands in the way, and why"}})
+    @app.get("/readyz", tags=["operations"], responses={503: {"description": "What is in the way, and why"}})
     async def readyz() -> Response:
-        """200 when requests can be served, else 503 with what stands in the way."""
-        reasons = unready_reasons()
-        return JSONResponse(
-            {"status": "unready", "reasons": reasons} if reasons else {"status": "ready"},
-            status_code=503 if reasons else 200,
-        )
+        """200 while requests can be served, else 503 with what is in the way."""
+        return _probe("ready", "unready", supervisor.unready())
 
     @app.get("/metrics", tags=["operations"], response_class=PlainTextResponse)
     async def metrics_endpoint() -> Response:
@@ -80,6 +75,11 @@ def create_service(
     return app
 
 
+def _probe(good: str, bad: str, reasons: dict[str, str]) -> Response:
+    content = {"status": bad, "reasons": reasons} if reasons else {"status": good}
+    return JSONResponse(content, status_code=503 if reasons else 200)
+
+
 def serve(
     name: str,
     app: FastAPI,
@@ -87,9 +87,10 @@ def serve(
     ws_max_bytes: int = 4096,
     ws_protocol: type[asyncio.Protocol] | None = None,
 ) -> None:
-    """Run a service until SIGTERM or SIGINT, which drain it: status 0. A second signal forces: 128 + its number.
+    """Run a service until SIGTERM or SIGINT, which drain it and end it with status 0.
 
-    ws_protocol: takes the place of uvicorn's own for WebSockets.
+    A second signal ends it at once, with status 128 + the signal's number. ws_protocol: replaces uvicorn's own for
+    WebSockets.
     """
     logs.configure(name, settings.log_level)
     spans.configure(name)
@@ -101,7 +102,7 @@ def serve(
         log_config=None,
         access_log=False,
         server_header=False,
-        # Whoever is not named here is judged by the address that connects, whatever its headers say.
+        # Headers are believed from these proxies only; any other caller counts by the address that connects.
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
         ws=ws_protocol or "auto",
@@ -113,7 +114,7 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """Ends with status 0 on the first signal, once everything has been put down, and at once on the second."""
+    """Shuts down in order and ends with status 0 on the first signal; ends at once on the second."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
@@ -132,7 +133,7 @@ async def _serve(server: uvicorn.Server, parent_pid: int | None) -> None:
 
 
 async def _end_with_parent(parent_pid: int) -> None:
-    """A launcher that was killed cannot end its children; they see that they were handed to another parent."""
+    """End when the launcher does: a killed launcher cannot end its children, but their parent process changes."""
     while os.getppid() == parent_pid:  # noqa: ASYNC110 - there is no event for this that every POSIX system has
         await asyncio.sleep(_PARENT_POLL_S)
     logger.warning("the parent process has ended: ending too")

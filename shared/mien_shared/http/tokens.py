@@ -1,7 +1,7 @@
-"""Session tokens: a signed JWT that says which session its bearer may feed, watch or end, and until when.
+"""Tokens and what they grant. A token is a signed JWT that names a session, what its bearer may do, and until when.
 
-Each names the key that signed it (`kid`), so that a new key can take over while the old one's tokens live on: put the
-new secret first and the old one among the old ones, and take it out once its last token has expired.
+Each token names the key that signed it (`kid`), so that a new key can take over while tokens of the old key live on:
+put the new secret first and the old one among the old ones, and remove the old one after its last token has expired.
 """
 
 from __future__ import annotations
@@ -10,27 +10,20 @@ import hashlib
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Self
 
 import jwt
 
+from mien_shared.http.principal import Grant, Principal, Role
+from mien_shared.http.problems import Code, Problem
 from mien_shared.settings import ServiceSettings
 
 ISSUER = "mien"
 AUDIENCE = "mien-session"
 ALGORITHM = "HS256"
 DEFAULT_LIFETIME_S = 12 * 3600
-#: How much later a token expires where it is checked than it says: the clocks of two machines differ.
+#: A token is accepted for this long after it expires, because the clocks of two machines differ.
 LEEWAY_S = 10
-
-
-class Grant(StrEnum):
-    """What a token lets its bearer do with the one session it names."""
-
-    PUBLISH = "publish"
-    WATCH = "watch"
-    END = "end"
 
 
 SPEAKER_GRANTS = frozenset(Grant)
@@ -38,11 +31,7 @@ VIEWER_GRANTS = frozenset({Grant.WATCH})
 
 
 class TokenError(Exception):
-    """A token that opens nothing; the text says why and never quotes the token."""
-
-
-class NotGranted(TokenError):
-    """A valid token, but not for this: HTTP's 403, where the others are 401."""
+    """The token is not accepted; the text says why and never quotes the token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +53,7 @@ class TokenIssuer:
         lifetime_s: int = DEFAULT_LIFETIME_S,
         now_s: float | None = None,
     ) -> str:
-        """A token for `session_id`. Lifetimes are wall-clock time, which is what other machines compare."""
+        """A token for `session_id`. Lifetimes are wall-clock time, because other machines check them."""
         now = int(time.time() if now_s is None else now_s)
         claims = {
             "iss": ISSUER,
@@ -76,8 +65,8 @@ class TokenIssuer:
         }
         return jwt.encode(claims, self.secret, algorithm=ALGORITHM, headers={"kid": key_id(self.secret)})
 
-    def check(self, token: str, session_id: str, grant: Grant) -> None:
-        """Raise TokenError unless `token` is ours, in time, for this session, and holds this grant."""
+    def read(self, token: str) -> Principal:
+        """The bearer of a token. Raises TokenError unless one of our keys signed it and it has not expired."""
         try:
             claims = jwt.decode(
                 token,
@@ -86,21 +75,27 @@ class TokenIssuer:
                 algorithms=[ALGORITHM],
                 audience=AUDIENCE,
                 issuer=ISSUER,
-                # `iat` says when, it forbids nothing (RFC 7519, section 4.1.6): a signer whose clock is ahead costs
-                # nobody the session.
+                # `iat` is informative (RFC 7519, section 4.1.6): a signer whose clock is ahead must not cost a session.
                 options={"require": ["iss", "aud", "sub", "iat", "exp"], "verify_iat": False},
             )
         except jwt.ExpiredSignatureError as error:
             raise TokenError("the token has expired") from error
         except jwt.InvalidTokenError as error:
             raise TokenError("the token is not valid here") from error
-        if claims["sub"] != session_id:
-            raise NotGranted("the token is for another session")
-        if grant not in claims.get("grants", ()):
-            raise NotGranted(f"the token does not grant {grant}")
+        grants = frozenset(grant for grant in Grant if grant in claims.get("grants", ()))
+        return Principal(Role.BEARER, hashlib.sha256(token.encode()).hexdigest()[:16], grants, claims["sub"])
+
+    def bearer(self, token: str | None) -> Principal:
+        """The same for a call: a missing or refused token is Problem 401."""
+        if token is None:
+            raise Problem(Code.TOKEN_MISSING, "this call needs the session's token as a bearer")
+        try:
+            return self.read(token)
+        except TokenError as error:
+            raise Problem(Code.TOKEN_INVALID, str(error)) from error
 
     def _secret_of(self, token: str) -> str:
-        """The secret that the token says it was signed with; what it says is proved by its signature alone."""
+        """The secret that the token claims to be signed with; only the signature proves the claim."""
         named = jwt.get_unverified_header(token).get("kid")
         for secret in (self.secret, *self.old_secrets):
             if named == key_id(secret):
@@ -109,20 +104,11 @@ class TokenIssuer:
 
 
 def key_id(secret: str) -> str:
-    """A name for a signing secret that tells nothing of it."""
+    """A name for a signing secret that reveals nothing of it."""
     return hashlib.sha256(b"mien key id:" + secret.encode()).hexdigest()[:16]
 
 
-def bearer(authorization: str | None) -> str | None:
+def bearer_token(authorization: str | None) -> str | None:
     """The token of an Authorization header (RFC 6750, section 2.1), None where there is none."""
     scheme, _, token = (authorization or "").partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None
-
-
-def claimed_session(token: str) -> str:
-    """The session that a token names, before anything of it has been checked; empty where it names none."""
-    try:
-        claims = jwt.decode(token, options={"verify_signature": False})
-    except jwt.InvalidTokenError:
-        return ""
-    return str(claims.get("sub", ""))

@@ -4,13 +4,15 @@ import av
 import cv2
 import numpy as np
 import pytest
+from boxes import face_box
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mien_generator.face.contract import RgbArray, YuvPatch
-from mien_generator.face.region import FRAME_HEIGHT, FRAME_WIDTH, CropBox, FrameShapeError, PasteRegion, border_mask
+from mien_generator.face.region import FRAME_HEIGHT, FRAME_WIDTH, FrameShapeError, PasteRegion, border_mask
 from mien_generator.frame.compositor import Compositor
+from mien_shared.avatars import FaceBox
 
 Yuv = NDArray[np.uint8]
 
@@ -26,7 +28,7 @@ STILL = draw_still()
 STILL_YUV: Yuv = cv2.cvtColor(STILL, cv2.COLOR_RGB2YUV_I420)
 
 
-def crop_of(box: CropBox) -> RgbArray:
+def crop_of(box: FaceBox) -> RgbArray:
     return STILL[box.y : box.y + box.size, box.x : box.x + box.size].copy()
 
 
@@ -38,7 +40,7 @@ def yuv_of(frame: av.VideoFrame) -> Yuv:
     return np.asarray(frame.to_ndarray(), np.uint8)
 
 
-def planes_outside(yuv: Yuv, box: CropBox) -> list[Yuv]:
+def planes_outside(yuv: Yuv, box: FaceBox) -> list[Yuv]:
     """Luma and both chroma planes with the box's rectangle, grown to even pixels, blanked."""
     left, top = box.x & ~1, box.y & ~1
     right, bottom = box.x + box.size + 1 & ~1, box.y + box.size + 1 & ~1
@@ -50,7 +52,7 @@ def planes_outside(yuv: Yuv, box: CropBox) -> list[Yuv]:
 
 
 def test_the_avatars_own_face_gives_the_still_picture_back() -> None:
-    box = CropBox(448, 60, 384)
+    box = face_box(448, 60, 384)
     frame = Compositor(STILL, box).compose(crop_of(box))
     assert (frame.width, frame.height, frame.format.name) == (FRAME_WIDTH, FRAME_HEIGHT, "yuv420p")
     np.testing.assert_array_equal(frame.to_ndarray(), STILL_YUV)
@@ -59,7 +61,7 @@ def test_the_avatars_own_face_gives_the_still_picture_back() -> None:
 @given(st.integers(16, 640), st.data())
 @settings(max_examples=12, deadline=None)
 def test_nothing_outside_the_rectangle_changes_by_a_bit(size: int, data: st.DataObject) -> None:
-    box = CropBox(data.draw(st.integers(0, FRAME_WIDTH - size)), data.draw(st.integers(0, FRAME_HEIGHT - size)), size)
+    box = face_box(data.draw(st.integers(0, FRAME_WIDTH - size)), data.draw(st.integers(0, FRAME_HEIGHT - size)), size)
     compositor = Compositor(STILL, box)
     for seed in range(2):
         seen = yuv_of(compositor.compose(a_face(size, seed)))
@@ -67,8 +69,8 @@ def test_nothing_outside_the_rectangle_changes_by_a_bit(size: int, data: st.Data
             np.testing.assert_array_equal(now, before)
 
 
-@pytest.mark.parametrize("box", [CropBox(448, 60, 384), CropBox(449, 61, 383), CropBox(896, 336, 384)])
-def test_the_whole_picture_converted_at_once_is_the_same(box: CropBox) -> None:
+@pytest.mark.parametrize("box", [face_box(448, 60, 384), face_box(449, 61, 383), face_box(896, 336, 384)])
+def test_the_whole_picture_converted_at_once_is_the_same(box: FaceBox) -> None:
     face = a_face(box.size)
     expected = STILL.copy()
     weight = border_mask(box.size)[..., None]
@@ -81,7 +83,7 @@ def test_the_whole_picture_converted_at_once_is_the_same(box: CropBox) -> None:
 
 def test_no_seam_shows() -> None:
     """A face all white on a black picture: from the border inwards the luma rises without a step."""
-    compositor = Compositor(np.zeros_like(STILL), CropBox(400, 100, 384))
+    compositor = Compositor(np.zeros_like(STILL), face_box(400, 100, 384))
     luma = yuv_of(compositor.compose(np.full((384, 384, 3), 255, np.uint8)))[:FRAME_HEIGHT].astype(int)
     row = luma[100 + 192, 390:592]
     assert row[0] == row[10] == 16
@@ -94,7 +96,7 @@ def test_no_seam_shows() -> None:
 
 
 def test_a_face_of_another_size_is_scaled_to_the_crop() -> None:
-    box = CropBox(330, 40, 640)
+    box = face_box(330, 40, 640)
     small = cv2.resize(crop_of(box), (384, 384), interpolation=cv2.INTER_AREA)
     seen = yuv_of(Compositor(STILL, box).compose(small))
     assert np.abs(seen.astype(int) - STILL_YUV).mean() < 1
@@ -104,7 +106,7 @@ def test_a_face_of_another_size_is_scaled_to_the_crop() -> None:
 
 
 def test_a_face_leaves_nothing_behind_for_the_next() -> None:
-    box = CropBox(448, 60, 384)
+    box = face_box(448, 60, 384)
     compositor = Compositor(STILL, box)
     compositor.compose(a_face(384))
     np.testing.assert_array_equal(yuv_of(compositor.compose(crop_of(box))), STILL_YUV)
@@ -112,22 +114,22 @@ def test_a_face_leaves_nothing_behind_for_the_next() -> None:
 
 def test_the_still_picture_is_not_written_to() -> None:
     still = STILL.copy()
-    Compositor(still, CropBox(0, 0, 384)).compose(a_face(384))
+    Compositor(still, face_box(0, 0, 384)).compose(a_face(384))
     np.testing.assert_array_equal(still, STILL)
 
 
 @pytest.mark.parametrize(
     ("still", "box", "message"),
     [
-        (np.zeros((720, 1279, 3), np.uint8), CropBox(0, 0, 384), r"the still picture is \(720, 1280, 3\) uint8, not"),
-        (np.zeros((720, 1280, 3), np.float32), CropBox(0, 0, 384), "uint8, not .* float32"),
-        (STILL, CropBox(-1, 0, 384), r"crop box 384 at \(-1, 0\) leaves the picture"),
-        (STILL, CropBox(900, 0, 384), r"crop box 384 at \(900, 0\) leaves the picture"),
-        (STILL, CropBox(0, 400, 384), r"crop box 384 at \(0, 400\) leaves the picture"),
-        (STILL, CropBox(0, 0, 0), "a crop box of 0 pixels is too small, the least is 16"),
+        (np.zeros((720, 1279, 3), np.uint8), face_box(0, 0, 384), r"the still picture is \(720, 1280, 3\) uint8, not"),
+        (np.zeros((720, 1280, 3), np.float32), face_box(0, 0, 384), "uint8, not .* float32"),
+        (STILL, face_box(-1, 0, 384), r"crop box 384 at \(-1, 0\) leaves the picture"),
+        (STILL, face_box(900, 0, 384), r"crop box 384 at \(900, 0\) leaves the picture"),
+        (STILL, face_box(0, 400, 384), r"crop box 384 at \(0, 400\) leaves the picture"),
+        (STILL, face_box(0, 0, 0), "a crop box of 0 pixels is too small, the least is 16"),
     ],
 )
-def test_what_cannot_be_placed_is_refused(still: RgbArray, box: CropBox, message: str) -> None:
+def test_what_cannot_be_placed_is_refused(still: RgbArray, box: FaceBox, message: str) -> None:
     with pytest.raises(FrameShapeError, match=message):
         Compositor(still, box)
 
@@ -135,7 +137,7 @@ def test_what_cannot_be_placed_is_refused(still: RgbArray, box: CropBox, message
 @pytest.mark.parametrize("face", [np.zeros((384, 383, 3), np.uint8), np.zeros((384, 384), np.uint8)])
 def test_a_face_that_is_none_is_refused(face: RgbArray) -> None:
     with pytest.raises(FrameShapeError, match=r"a face is \(S, S, 3\) uint8, not"):
-        Compositor(STILL, CropBox(0, 0, 384)).compose(face)
+        Compositor(STILL, face_box(0, 0, 384)).compose(face)
 
 
 def patch_of(region: PasteRegion, face: RgbArray) -> YuvPatch:
@@ -151,8 +153,8 @@ def patch_of(region: PasteRegion, face: RgbArray) -> YuvPatch:
     return YuvPatch(yuv[:height], u, v)
 
 
-@pytest.mark.parametrize("box", [CropBox(448, 60, 384), CropBox(449, 60, 384), CropBox(896, 335, 383)])
-def test_a_patch_and_the_face_it_was_made_of_give_the_same_picture(box: CropBox) -> None:
+@pytest.mark.parametrize("box", [face_box(448, 60, 384), face_box(449, 60, 384), face_box(896, 335, 383)])
+def test_a_patch_and_the_face_it_was_made_of_give_the_same_picture(box: FaceBox) -> None:
     face = a_face(box.size)
     compositor = Compositor(STILL, box)
     by_face = yuv_of(compositor.compose(face)).astype(int)
@@ -162,7 +164,7 @@ def test_a_patch_and_the_face_it_was_made_of_give_the_same_picture(box: CropBox)
 
 
 def test_a_patch_of_the_avatars_own_face_gives_the_still_picture_back() -> None:
-    box = CropBox(449, 61, 384)
+    box = face_box(449, 61, 384)
     compositor = Compositor(STILL, box)
     compositor.compose(a_face(384))
     patch = patch_of(compositor.region, crop_of(box))
@@ -170,16 +172,16 @@ def test_a_patch_of_the_avatars_own_face_gives_the_still_picture_back() -> None:
 
 
 def test_a_patch_of_another_picture_is_refused_and_changes_nothing() -> None:
-    box = CropBox(448, 60, 384)
+    box = face_box(448, 60, 384)
     compositor = Compositor(STILL, box)
-    other = Compositor(STILL, CropBox(449, 60, 384)).region
+    other = Compositor(STILL, face_box(449, 60, 384)).region
     with pytest.raises(FrameShapeError, match=r"^a patch of this picture has planes of \(384, 384\) and \(192, 192\)"):
         compositor.compose(patch_of(other, a_face(384)))
     np.testing.assert_array_equal(yuv_of(compositor.compose(crop_of(box))), STILL_YUV)
 
 
 def test_the_region_is_the_crop_grown_to_even_pixels() -> None:
-    region = Compositor(STILL, CropBox(449, 60, 383)).region
+    region = Compositor(STILL, face_box(449, 60, 383)).region
     assert (region.left, region.top, region.x, region.y, region.shape) == (448, 60, 1, 0, (384, 384))
     np.testing.assert_array_equal(region.still, STILL[60:444, 448:832])
     np.testing.assert_array_equal(region.still[region.crop], STILL[60:443, 449:832])

@@ -17,8 +17,8 @@ from mien_generator.h264.encoder import (
     MIN_BITRATE_BPS,
     EncodedPicture,
     H264Encoder,
-    NoEncoder,
-    choose_encoder,
+    NoH264Encoder,
+    choose_h264_encoder,
     is_constrained_baseline,
     probe,
 )
@@ -191,13 +191,13 @@ def test_time_may_jump_when_frames_were_skipped(encoder: H264Encoder, still: Yuv
 
 def test_the_encoder_is_chosen_by_encoding() -> None:
     probe("libx264")
-    assert choose_encoder(("libx264",)) == "libx264"
-    assert choose_encoder(("no_such_codec", "libx264")) == "libx264"
-    assert choose_encoder() in {"libx264", "h264_nvenc"}
+    assert choose_h264_encoder(("libx264",)) == "libx264"
+    assert choose_h264_encoder(("no_such_codec", "libx264")) == "libx264"
+    assert choose_h264_encoder() in {"libx264", "h264_nvenc"}
 
 
 def test_an_unknown_encoder_is_refused_by_name() -> None:
-    with pytest.raises(NoEncoder, match=r"encoder 'mpeg2' is not known, only libx264, h264_nvenc"):
+    with pytest.raises(NoH264Encoder, match=r"encoder 'mpeg2' is not known, only libx264, h264_nvenc"):
         H264Encoder("mpeg2")
-    with pytest.raises(NoEncoder, match="none of no_such_codec encodes on this machine"):
-        choose_encoder(("no_such_codec",))
+    with pytest.raises(NoH264Encoder, match="none of no_such_codec encodes on this machine"):
+        choose_h264_encoder(("no_such_codec",))

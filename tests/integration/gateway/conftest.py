@@ -90,7 +90,7 @@ class Generator:
                     generator_id=self.generator_id,
                     capacity=self.capacity,
                     sessions=len(self.sessions),
-                    engine="none",
+                    backend="none",
                     draining=self.draining,
                 )
                 await registry.heartbeat(status)

@@ -77,7 +77,7 @@ async def keeps_an_avatar(gateway: Any, data: bytes) -> None:
     answer = await upload(gateway, data)
     assert answer.status_code == 201, answer.text
     avatar = answer.json()
-    assert set(avatar) == {"avatar_id", "width", "height", "face_box", "keypoints"}
+    assert set(avatar) == {"avatar_id", "kind", "width", "height", "face_box", "keypoints"}
     assert (avatar["width"], avatar["height"]) == (1280, 720)
     assert [len(row) for row in avatar["keypoints"]] == [6] * 10
     box = avatar["face_box"]

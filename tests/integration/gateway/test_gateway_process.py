@@ -19,6 +19,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from mien_gateway.uplinks import MAX_MESSAGE_BYTES
 from mien_shared.bus.connection import open_redis
 from mien_shared.bus.embedded_redis import EmbeddedRedis
 from mien_shared.bus.messages import SessionRecord
@@ -113,11 +114,11 @@ async def test_a_message_beyond_the_limit_closes_the_uplink(tmp_path: Path, redi
         url = f"ws://127.0.0.1:{http.base_url.port}/v1/sessions/s/uplink"
         headers = {"Authorization": f"Bearer {TokenIssuer(SECRET).issue('s', SPEAKER_GRANTS)}"}
         async with connect(url, additional_headers=headers, proxy=None) as uplink:
-            await uplink.send(b"\0" * 512)  # no motion packet, but not too long to be looked at
+            await uplink.send(b"\1" * MAX_MESSAGE_BYTES)  # no motion packet, but not too long to be looked at
             async with asyncio.timeout(20):
                 while 'mien_uplink_packets_total{result="length"} 1.0' not in (await http.get("/metrics")).text:
                     await asyncio.sleep(0.02)
-            await uplink.send(b"\0" * 513)
+            await uplink.send(b"\1" * (MAX_MESSAGE_BYTES + 1))
             with pytest.raises(ConnectionClosed) as caught:
                 await uplink.recv()
         assert caught.value.rcvd is not None

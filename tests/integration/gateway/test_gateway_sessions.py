@@ -13,7 +13,8 @@ from mien_shared.bus.connection import open_redis
 from mien_shared.bus.embedded_redis import EmbeddedRedis
 from mien_shared.bus.messages import SessionRecord, SessionStats, StartSession, StopSession
 from mien_shared.bus.registry import Registry
-from mien_shared.http.tokens import SPEAKER_GRANTS, VIEWER_GRANTS, Grant, TokenIssuer
+from mien_shared.http.principal import Grant
+from mien_shared.http.tokens import SPEAKER_GRANTS, VIEWER_GRANTS, TokenIssuer
 from mien_shared.http.turn import turn_credentials
 
 pytestmark = pytest.mark.integration
@@ -51,8 +52,8 @@ async def test_a_session_is_created_seen_and_ended(start_gateway: Any, start_gen
     assert [server["urls"] for server in created["ice_servers"]] == [["stun:stun.example"], []]
     tokens = TokenIssuer(SECRET)
     for grant in Grant:
-        tokens.check(created["token"], session_id, grant)
-    tokens.check(created["watch_token"], session_id, Grant.WATCH)
+        tokens.read(created["token"]).demand(session_id, [grant])
+    tokens.read(created["watch_token"]).demand(session_id, [Grant.WATCH])
 
     (told,) = await generator.is_told(1)
     assert isinstance(told, StartSession)
@@ -64,7 +65,7 @@ async def test_a_session_is_created_seen_and_ended(start_gateway: Any, start_gen
         uplink_bps=2,
         motion_to_packet_ms_p50=None,
         motion_to_packet_ms_p99=None,
-        engine="none",
+        backend="none",
         tier="warp",
         idle=False,
     )
@@ -93,7 +94,7 @@ async def test_tokens_are_demanded(start_gateway: Any, start_generator: Any) -> 
     created = await gateway.create_session()
     path = f"/v1/sessions/{created['session_id']}"
     answer = await gateway.anyone.get(path)
-    assert_problem(answer, 401, "token-missing", "this needs the session's token as a bearer")
+    assert_problem(answer, 401, "token-missing", "this call needs the session's token as a bearer")
     assert answer.headers["www-authenticate"].startswith("Bearer")
     answer = await gateway.http.get(path, headers=bearer("nonsense"))
     assert_problem(answer, 401, "token-invalid", "the token is not valid here")
@@ -115,13 +116,13 @@ async def test_sessions_are_listed_for_operators_and_where_the_deployment_is_ope
     await start_generator()
     first, second = await closed.create_session(), await closed.create_session()
     answer = await closed.anyone.get("/v1/sessions")
-    assert_problem(answer, 401, "api-key-missing", "this needs an operator's API key as a bearer")
+    assert_problem(answer, 401, "api-key-missing", "this call needs an operator's API key as a bearer")
     for client in (closed.http, opened.anyone):
         listed = (await client.get("/v1/sessions")).json()["sessions"]
         assert {view["session_id"] for view in listed} == {first["session_id"], second["session_id"]}
     assert (await opened.anyone.get(f"/v1/sessions/{first['session_id']}")).json()["state"] == "live"
     answer = await opened.anyone.delete(f"/v1/sessions/{first['session_id']}")
-    assert_problem(answer, 401, "token-missing", "this needs the session's token as a bearer")
+    assert_problem(answer, 401, "token-missing", "this call needs the session's token as a bearer")
     servers = (await closed.anyone.get("/v1/ice-servers")).json()["ice_servers"]
     assert [server["urls"] for server in servers] == [["stun:a"]]
     servers = (await opened.anyone.get("/v1/ice-servers")).json()["ice_servers"]

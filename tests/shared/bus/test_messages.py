@@ -42,7 +42,7 @@ def test_control_round_trip(message: Control) -> None:
 
 def test_records_round_trip() -> None:
     assert SessionRecord.model_validate_json(SESSION.to_bytes()) == SESSION
-    status = GeneratorStatus(generator_id="g", capacity=8, sessions=3, engine="warp", draining=True)
+    status = GeneratorStatus(generator_id="g", capacity=8, sessions=3, backend="warp", draining=True)
     assert GeneratorStatus.model_validate_json(status.to_bytes()) == status
     stats = SessionStats(
         fps=30.0,
@@ -50,7 +50,7 @@ def test_records_round_trip() -> None:
         uplink_bps=30_720,
         motion_to_packet_ms_p50=None,
         motion_to_packet_ms_p99=12.5,
-        engine="warp",
+        backend="warp",
         tier="warp-384",
         idle=False,
     )

@@ -14,10 +14,11 @@ from pydantic import BaseModel
 from starlette.types import Message
 
 from mien_shared import spans
-from mien_shared.http.problems import Problem, unavailable
-from mien_shared.http.service import Readiness, create_service
+from mien_shared.http.problems import Code, Problem, describe
+from mien_shared.http.service import create_service
 from mien_shared.logs import JsonFormatter
 from mien_shared.metrics import ServiceMetrics
+from mien_shared.supervisor import Supervisor
 
 reasons: dict[str, str] = {}
 
@@ -28,17 +29,19 @@ class Body(BaseModel):
 
 def service() -> FastAPI:
     @asynccontextmanager
-    async def run(_: FastAPI) -> AsyncIterator[Readiness]:
-        yield lambda: reasons
+    async def run(_: FastAPI, supervisor: Supervisor) -> AsyncIterator[None]:
+        supervisor.check("redis", lambda: reasons.get("redis"))
+        supervisor.check("device", lambda: reasons.get("device"), vital=True)
+        yield
 
     app = create_service("trial", ServiceMetrics("trial"), run)
 
     @app.post("/things")
     async def things(body: Body) -> dict[str, int]:
         if body.count > 2:
-            raise Problem(409, "too-many-things", f"{body.count} things are too many")
+            raise Problem(Code.AVATAR_BUNDLED, f"{body.count} things are too many")
         if body.count == 2:
-            raise unavailable("no-things", "there are no things now", retry_after_s=7)
+            raise Problem(Code.FULL, "there are no things now", retry_after_s=7)
         return {"count": 1 // body.count}
 
     return app
@@ -62,6 +65,31 @@ async def test_alive_is_not_ready(client: httpx.AsyncClient) -> None:
     assert (await client.get("/livez")).status_code == 200
 
 
+async def test_what_only_a_restart_mends_is_neither_ready_nor_alive(client: httpx.AsyncClient) -> None:
+    reasons["device"] = "the device thread has failed"
+    for probe, status in (("/livez", "dead"), ("/readyz", "unready")):
+        answer = await client.get(probe)
+        assert answer.status_code == 503
+        assert answer.json() == {"status": status, "reasons": {"device": "the device thread has failed"}}
+
+
+@pytest.mark.parametrize("code", list(Code))
+def test_every_code_has_a_status_a_meaning_and_its_headers(code: Code) -> None:
+    answer = Problem(code, "a detail").response()
+    assert answer.status_code == code.status in range(400, 600)
+    assert json.loads(bytes(answer.body))["type"] == f"urn:mien:problem:{code}"
+    assert code.meaning and not code.meaning.endswith(".")
+    assert ("retry-after" in answer.headers) == (code.status == 503 or code is Code.NO_PUBLICATION)
+    assert ("www-authenticate" in answer.headers) == (code.status == 401)
+
+
+def test_a_route_is_described_by_its_codes() -> None:
+    described = describe(Code.SESSION_NOT_FOUND, Code.TOKEN_MISSING, Code.TOKEN_INVALID)
+    assert list(described) == [401, 404]
+    assert described[404]["description"] == "`session-not-found`: no session has this id, or it has ended"
+    assert described[401]["description"].count("`token-") == 2
+
+
 async def test_a_service_that_has_not_started_is_not_ready() -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(service()), base_url="http://t") as http:
         assert (await http.get("/readyz")).json()["reasons"] == {"start": "the service is still starting"}
@@ -77,8 +105,8 @@ async def test_metrics_are_prometheus_text(client: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "code", "detail"),
     [
-        ({"count": 3}, 409, "too-many-things", "3 things are too many"),
-        ({"count": 2}, 503, "no-things", "there are no things now"),
+        ({"count": 3}, 409, "avatar-bundled", "3 things are too many"),
+        ({"count": 2}, 503, "full", "there are no things now"),
         ({"count": "x"}, 422, "invalid-request", "body.count: "),
         ({"count": 0}, 500, "internal", "the service failed to answer; its log says why"),
     ],

@@ -7,6 +7,8 @@ import time
 import jwt
 import pytest
 
+from mien_shared.http.principal import Grant, Principal, Role
+from mien_shared.http.problems import Code, Problem
 from mien_shared.http.tokens import (
     ALGORITHM,
     AUDIENCE,
@@ -14,11 +16,9 @@ from mien_shared.http.tokens import (
     LEEWAY_S,
     SPEAKER_GRANTS,
     VIEWER_GRANTS,
-    Grant,
     TokenError,
     TokenIssuer,
-    bearer,
-    claimed_session,
+    bearer_token,
     key_id,
 )
 
@@ -29,26 +29,26 @@ KEY = {"kid": key_id(SECRET)}
 
 @pytest.mark.parametrize("grant", list(Grant))
 def test_a_speaker_may_do_everything_with_its_own_session(grant: Grant) -> None:
-    ISSUED.check(ISSUED.issue("s1", SPEAKER_GRANTS), "s1", grant)
+    ISSUED.read(ISSUED.issue("s1", SPEAKER_GRANTS)).demand("s1", [grant])
 
 
 @pytest.mark.parametrize("grant", [Grant.PUBLISH, Grant.END])
 def test_a_viewer_may_only_watch(grant: Grant) -> None:
     token = ISSUED.issue("s1", VIEWER_GRANTS)
-    ISSUED.check(token, "s1", Grant.WATCH)
-    with pytest.raises(TokenError, match=rf"^the token does not grant {grant}$"):
-        ISSUED.check(token, "s1", grant)
+    ISSUED.read(token).demand("s1", [Grant.WATCH])
+    with pytest.raises(Problem, match=rf"^the token does not grant {grant}$"):
+        ISSUED.read(token).demand("s1", [grant])
 
 
 def test_another_session() -> None:
-    with pytest.raises(TokenError, match=r"^the token is for another session$"):
-        ISSUED.check(ISSUED.issue("s1", SPEAKER_GRANTS), "s2", Grant.WATCH)
+    with pytest.raises(Problem, match=r"^the token is for another session$"):
+        ISSUED.read(ISSUED.issue("s1", SPEAKER_GRANTS)).demand("s2", [Grant.WATCH])
 
 
 def test_expired() -> None:
     token = ISSUED.issue("s1", SPEAKER_GRANTS, lifetime_s=60, now_s=time.time() - 61 - LEEWAY_S)
     with pytest.raises(TokenError, match=r"^the token has expired$"):
-        ISSUED.check(token, "s1", Grant.WATCH)
+        ISSUED.read(token).demand("s1", [Grant.WATCH])
 
 
 def claims(**changes: object) -> dict[str, object]:
@@ -63,7 +63,7 @@ def claims(**changes: object) -> dict[str, object]:
 def test_claims_that_are_not_ours(change: dict[str, object]) -> None:
     token = jwt.encode(claims(**change), SECRET, algorithm=ALGORITHM, headers=KEY)
     with pytest.raises(TokenError, match=r"^the token is not valid here$"):
-        ISSUED.check(token, "s1", Grant.WATCH)
+        ISSUED.read(token).demand("s1", [Grant.WATCH])
 
 
 def test_another_key_another_algorithm_and_none_at_all() -> None:
@@ -75,46 +75,46 @@ def test_another_key_another_algorithm_and_none_at_all() -> None:
         "",
     ):
         with pytest.raises(TokenError, match=r"^the token is not valid here$"):
-            ISSUED.check(token, "s1", Grant.WATCH)
+            ISSUED.read(token).demand("s1", [Grant.WATCH])
 
 
 @pytest.mark.parametrize(
     ("header", "token"),
     [("Bearer abc", "abc"), ("bearer abc", "abc"), ("Basic abc", None), ("Bearer ", None), ("", None), (None, None)],
 )
-def test_bearer(header: str | None, token: str | None) -> None:
-    assert bearer(header) == token
+def test_the_token_of_a_header(header: str | None, token: str | None) -> None:
+    assert bearer_token(header) == token
 
 
 def test_clocks_may_differ_a_little() -> None:
     now_s = time.time() - 60 - LEEWAY_S / 2
-    ISSUED.check(ISSUED.issue("s1", SPEAKER_GRANTS, lifetime_s=60, now_s=now_s), "s1", Grant.WATCH)
+    ISSUED.read(ISSUED.issue("s1", SPEAKER_GRANTS, lifetime_s=60, now_s=now_s)).demand("s1", [Grant.WATCH])
 
 
 def test_a_replaced_key_s_tokens_live_on_until_it_is_taken_out() -> None:
     before, after = "the secret of yesterday, long enough", "the secret of tomorrow, long enough"
     old_token = TokenIssuer(before).issue("s1", SPEAKER_GRANTS)
     rotating = TokenIssuer(after, (before,))
-    rotating.check(old_token, "s1", Grant.WATCH)
+    rotating.read(old_token).demand("s1", [Grant.WATCH])
     new_token = rotating.issue("s1", SPEAKER_GRANTS)
-    rotating.check(new_token, "s1", Grant.WATCH)
-    TokenIssuer(before, (after,)).check(new_token, "s1", Grant.WATCH)  # a service that has not been told yet
+    rotating.read(new_token).demand("s1", [Grant.WATCH])
+    TokenIssuer(before, (after,)).read(new_token).demand("s1", [Grant.WATCH])  # a service that has not been told yet
     with pytest.raises(TokenError, match=r"^the token is not valid here$"):
-        TokenIssuer(after).check(old_token, "s1", Grant.WATCH)
+        TokenIssuer(after).read(old_token).demand("s1", [Grant.WATCH])
 
 
 @pytest.mark.parametrize("headers", [None, {"kid": "0123456789abcdef"}, {"kid": ""}])
 def test_an_unknown_key_or_none_named_is_refused_however_well_it_is_signed(headers: dict[str, str] | None) -> None:
     token = jwt.encode(claims(), SECRET, algorithm=ALGORITHM, headers=headers)
     with pytest.raises(TokenError, match=r"^the token is not valid here$"):
-        ISSUED.check(token, "s1", Grant.WATCH)
+        ISSUED.read(token).demand("s1", [Grant.WATCH])
 
 
 def test_another_key_s_name_does_not_make_its_signature() -> None:
     old = "the secret of yesterday, long enough"
     token = jwt.encode(claims(), SECRET, algorithm=ALGORITHM, headers={"kid": key_id(old)})
     with pytest.raises(TokenError, match=r"^the token is not valid here$"):
-        TokenIssuer(SECRET, (old,)).check(token, "s1", Grant.WATCH)
+        TokenIssuer(SECRET, (old,)).read(token)
 
 
 def test_a_key_s_name_tells_nothing_of_it() -> None:
@@ -123,10 +123,44 @@ def test_a_key_s_name_tells_nothing_of_it() -> None:
 
 
 @pytest.mark.parametrize("token", ["", "x", "a.b.c", "é.é.é", "." * 5000])
-def test_what_is_no_token_names_no_session(token: str) -> None:
-    assert claimed_session(token) == ""
+def test_what_is_no_token_is_401(token: str) -> None:
+    with pytest.raises(Problem) as refused:
+        ISSUED.bearer(token)
+    assert refused.value.code is Code.TOKEN_INVALID
+    assert refused.value.headers == {"WWW-Authenticate": 'Bearer realm="mien", error="invalid_token"'}
+
+
+def test_no_token_is_401_too() -> None:
+    with pytest.raises(Problem) as refused:
+        ISSUED.bearer(None)
+    assert refused.value.code is Code.TOKEN_MISSING
+    assert refused.value.headers == {"WWW-Authenticate": 'Bearer realm="mien"'}
+
+
+def test_a_bearer_is_a_principal_that_reveals_no_token() -> None:
+    token = ISSUED.issue("s1", VIEWER_GRANTS)
+    principal = ISSUED.read(token)
+    assert (principal.role, principal.grants, principal.scope) == (Role.BEARER, VIEWER_GRANTS, "s1")
+    assert principal == ISSUED.read(token)
+    assert principal.name not in token
+
+
+def test_a_grant_that_this_version_does_not_know_grants_nothing() -> None:
+    token = jwt.encode(claims(grants=["watch", "moderate"]), SECRET, algorithm=ALGORITHM, headers=KEY)
+    assert ISSUED.read(token).grants == {Grant.WATCH}
+
+
+def test_operators_and_open_deployments_know_every_session_and_speak_in_none() -> None:
+    for principal in (Principal.operator("k"), Principal.anyone()):
+        principal.demand("any session", [Grant.WATCH])
+        with pytest.raises(Problem) as refused:
+            principal.demand("any session", [Grant.PUBLISH])
+        assert refused.value.code is Code.TOKEN_NOT_GRANTED
+    Principal.operator("k").demand("any session", [Grant.END])
+    with pytest.raises(Problem):
+        Principal.anyone().demand("any session", [Grant.END])
 
 
 def test_a_signer_whose_clock_is_an_hour_off_signs_tokens_that_hold() -> None:
     for off_s in (3600, -3600):
-        ISSUED.check(ISSUED.issue("s1", [Grant.WATCH], now_s=time.time() + off_s), "s1", Grant.WATCH)
+        ISSUED.read(ISSUED.issue("s1", [Grant.WATCH], now_s=time.time() + off_s)).demand("s1", [Grant.WATCH])

@@ -1,8 +1,11 @@
-"""Which tiers run here, by the settings: the network at 384 and at 256 pixels where it can run, and `warp` below it."""
+"""Which tiers draw which kind of avatar on this machine, by the settings.
+
+Portraits are drawn by the network at 384 and at 256 pixels, where it can run, and by `warp` below it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,41 +15,52 @@ from mien_generator.face.contract import MAX_FACE_SIZE, FaceGenerator
 from mien_generator.face.ladder import Ladder, Rung
 from mien_generator.face.warp import WarpGenerator
 from mien_generator.settings import GeneratorSettings
+from mien_shared.avatars import AvatarKind
 
-#: Where a wheel carries the network's weights.
+#: The weights that the wheel carries.
 SHIPPED_WEIGHTS = Path(__file__).parents[1] / "weights" / "fomm-half.safetensors"
 _SMALL_FACE_SIZE = 256
 
 
-class EngineUnavailable(RuntimeError):
-    """The engine that was asked for cannot run here."""
+class BackendUnavailable(RuntimeError):
+    """The backend that was asked for cannot run on this machine."""
+
+
+#: Which tiers draw which kind of avatar.
+Ladders = Mapping[AvatarKind, Ladder]
 
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """Why `auto` runs no network. reason: one of few; text: for people."""
+    """Why `auto` runs no network. reason: the metric's label. text: for people."""
 
     reason: Literal["weights", "runtime"]
     text: str
 
 
-def make_ladder(settings: GeneratorSettings, threads: int) -> tuple[Ladder, Fallback | None]:
-    """The tiers of the settings; raises EngineUnavailable, or the weights' own named error.
+def make_ladders(settings: GeneratorSettings, threads: int) -> tuple[Ladders, Fallback | None]:
+    """The tiers of every kind of avatar that this generator draws; raises as portrait_ladder does."""
+    ladder, fallback = portrait_ladder(settings, threads)
+    return {AvatarKind.PORTRAIT: ladder}, fallback
 
-    threads: that a network on the CPU may use. `auto` does without a network only where there is none: weights that are
-    there and are not what they should be are an error, never a reason to go on without them.
+
+def portrait_ladder(settings: GeneratorSettings, threads: int) -> tuple[Ladder, Fallback | None]:
+    """The tiers of portraits. Raises BackendUnavailable, or the weights' own named error.
+
+    threads: the number that a network on the CPU may use. `auto` falls back to warp only where weights or ONNX Runtime
+    are missing. Weights that are present but damaged are an error, never a reason to fall back.
     """
-    fallback = _why_no_network(settings) if settings.engine == "auto" else None
-    if settings.engine == "warp" or fallback is not None:
+    fallback = _why_no_network(settings) if settings.face_backend == "auto" else None
+    if settings.face_backend == "warp" or fallback is not None:
         return Ladder((_warp(),)), fallback
     weights = settings.weights or SHIPPED_WEIGHTS
     if not weights.is_file():
-        raise EngineUnavailable(
-            f"the {settings.engine} engine needs weights and there is no file {weights.name}: "
+        raise BackendUnavailable(
+            f"the {settings.face_backend} backend needs weights and there is no file {weights.name}: "
             "make one with `mien model import` and set MIEN_WEIGHTS"
         )
     sizes = (MAX_FACE_SIZE, _SMALL_FACE_SIZE) if settings.face_size == MAX_FACE_SIZE else (_SMALL_FACE_SIZE,)
-    make = _torch if settings.engine == "torch" else _onnx
+    make = _torch if settings.face_backend == "torch" else _onnx
     networks = make(settings, weights, sizes, threads)
     rungs = [Rung(f"{one.name}-{size}", one, on_device=True) for one, size in zip(networks, sizes, strict=True)]
     facts = weights.stat()
@@ -77,12 +91,12 @@ def _torch(
     settings: GeneratorSettings, weights: Path, sizes: Sequence[int], threads: int
 ) -> Sequence[FaceGenerator[Any]]:
     if settings.precision == "int8":
-        raise EngineUnavailable("the torch engine computes in float32, float16 or bfloat16, not in int8")
+        raise BackendUnavailable("the torch backend computes in float32, float16 or bfloat16, not in int8")
     try:
         from mien_generator.face.fomm.device.devices import DeviceError
         from mien_generator.face.fomm.generator import FommGenerator
     except ImportError as error:
-        raise EngineUnavailable("the torch engine needs torch: pip install 'mien-generator[torch]'") from error
+        raise BackendUnavailable("the torch backend needs torch: pip install 'mien-generator[torch]'") from error
     precision = settings.precision
     if precision == "auto":
         precision = "float32" if settings.device == "cpu" else "float16"
@@ -94,24 +108,24 @@ def _torch(
             for size in sizes
         ]
     except DeviceError as error:
-        raise EngineUnavailable(str(error)) from error
+        raise BackendUnavailable(str(error)) from error
 
 
 def _onnx(
     settings: GeneratorSettings, weights: Path, sizes: Sequence[int], threads: int
 ) -> Sequence[FaceGenerator[Any]]:
     if settings.precision not in {"auto", "float32", "int8"}:
-        raise EngineUnavailable(f"the onnx engine computes in float32 or int8, not in {settings.precision}")
+        raise BackendUnavailable(f"the onnx backend computes in float32 or int8, not in {settings.precision}")
     try:
         from mien_generator.face.onnx.files import ModelFiles
         from mien_generator.face.onnx.generator import OnnxGenerator
         from mien_generator.face.onnx.sessions import Network, ProviderMissing
     except ImportError as error:
-        raise EngineUnavailable("the onnx engine needs onnxruntime: pip install onnxruntime") from error
+        raise BackendUnavailable("the onnx backend needs onnxruntime: pip install onnxruntime") from error
     try:
         network = Network.open(
             ModelFiles.read(weights), device=settings.device, precision=settings.precision, threads=threads
         )
         return [OnnxGenerator(network, size=size) for size in sizes]  # its graphs take faces of any size
     except ProviderMissing as error:
-        raise EngineUnavailable(str(error)) from error
+        raise BackendUnavailable(str(error)) from error

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mien_shared.keypoints import FloatArray
+
+if TYPE_CHECKING:  # at run time the avatar store's packages are not needed here
+    from mien_shared.avatars import FaceBox
 
 FRAME_WIDTH = 1280
 FRAME_HEIGHT = 720
@@ -22,15 +26,6 @@ CORNER = 0.12
 
 class FrameShapeError(ValueError):
     """A picture, crop box or face whose shape the compositor cannot place."""
-
-
-@dataclass(frozen=True, slots=True)
-class CropBox:
-    """The square of the still picture that the face replaces: left, top and side in pixels."""
-
-    x: int
-    y: int
-    size: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +44,7 @@ class PasteRegion:
     top: int
 
     @classmethod
-    def of(cls, still: NDArray[np.uint8], crop: CropBox) -> PasteRegion:
+    def of(cls, still: NDArray[np.uint8], crop: FaceBox) -> PasteRegion:
         """still: (720, 1280, 3) uint8 RGB. Raises FrameShapeError if it is not, or if the crop leaves it."""
         if still.shape != (FRAME_HEIGHT, FRAME_WIDTH, 3) or still.dtype != np.uint8:
             raise FrameShapeError(

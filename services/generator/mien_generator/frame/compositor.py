@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from mien_generator.face.contract import FacePicture, RgbArray, YuvPatch
 from mien_generator.face.picture import pasting
-from mien_generator.face.region import CropBox, FrameShapeError, PasteRegion, border_mask
+from mien_generator.face.region import FrameShapeError, PasteRegion, border_mask
+from mien_shared.avatars import FaceBox
 from mien_shared.keypoints import FloatArray
 
 
@@ -26,7 +27,7 @@ class Compositor:
     test holds it to that.)
     """
 
-    def __init__(self, still: RgbArray, crop: CropBox) -> None:
+    def __init__(self, still: RgbArray, crop: FaceBox) -> None:
         """still: (720, 1280, 3) uint8 RGB. Raises FrameShapeError if it is not, or if the crop leaves it."""
         self.region = PasteRegion.of(still, crop)
         height, width = self.region.shape

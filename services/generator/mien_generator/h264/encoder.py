@@ -66,11 +66,11 @@ _OPTIONS: dict[str, dict[str, str]] = {
 _log = logging.getLogger(__name__)
 
 
-class EncoderError(RuntimeError):
+class H264Error(RuntimeError):
     """The codec failed, or did not do what the stream's receivers rely on."""
 
 
-class NoEncoder(EncoderError):
+class NoH264Encoder(H264Error):
     """None of the encoders asked for encodes a frame on this machine."""
 
 
@@ -86,15 +86,15 @@ class H264Encoder:
     """One session's encoder, 1280x720 at 30 frames a second; one thread owns it."""
 
     def __init__(self, name: str = "libx264", bitrate_bps: int = DEFAULT_BITRATE_BPS) -> None:
-        """name: libx264 or h264_nvenc, see choose_encoder(). Raises NoEncoder where it cannot be opened."""
+        """name: libx264 or h264_nvenc, see choose_h264_encoder(). Raises NoH264Encoder where it cannot be opened."""
         if name not in _OPTIONS:
-            raise NoEncoder(f"encoder {name!r} is not known, only {', '.join(_OPTIONS)}")
+            raise NoH264Encoder(f"encoder {name!r} is not known, only {', '.join(_OPTIONS)}")
         self.name = name
         limits = {"maxrate": str(MAX_BITRATE_BPS), "bufsize": str(_BUFFER_BITS)}
         try:
             context = CodecContext.create(name, "w")
             if not isinstance(context, VideoCodecContext):
-                raise NoEncoder(f"{name} encodes no video")
+                raise NoH264Encoder(f"{name} encodes no video")
             context.width, context.height, context.pix_fmt = FRAME_WIDTH, FRAME_HEIGHT, "yuv420p"
             context.framerate, context.time_base = Fraction(FRAME_RATE), Fraction(1, VIDEO_CLOCK_HZ)
             context.bit_rate = MAX_BITRATE_BPS
@@ -104,7 +104,7 @@ class H264Encoder:
             context.options = _OPTIONS[name] | limits
             context.open()
         except (av.FFmpegError, ValueError) as error:
-            raise NoEncoder(f"encoder {name} does not open: {error}") from error
+            raise NoH264Encoder(f"encoder {name} does not open: {error}") from error
         self._context = context
         self._bitrate_bps = 0
         self.set_bitrate(bitrate_bps)
@@ -122,46 +122,46 @@ class H264Encoder:
     def encode(self, frame: av.VideoFrame, pts_90k: int, force_idr: bool = False) -> EncodedPicture:
         """One frame (yuv420p, 1280x720) in, its access unit out; the frame may be written again once this returns.
 
-        pts_90k: media time, rising. Raises EncoderError if the codec fails or holds the frame back.
+        pts_90k: media time, rising. Raises H264Error if the codec fails or holds the frame back.
         """
         frame.pts, frame.time_base = pts_90k, Fraction(1, VIDEO_CLOCK_HZ)
         frame.pict_type = PictureType.I if force_idr else PictureType.NONE
         try:
             packets = self._context.encode(frame)
         except (av.FFmpegError, ValueError) as error:
-            raise EncoderError(f"{self.name} failed on a frame: {error}") from error
+            raise H264Error(f"{self.name} failed on a frame: {error}") from error
         if len(packets) != 1:
-            raise EncoderError(f"{self.name} gave {len(packets)} packets for one frame")
+            raise H264Error(f"{self.name} gave {len(packets)} packets for one frame")
         return EncodedPicture(bytes(packets[0]), packets[0].is_keyframe)
 
 
 @cache
-def choose_encoder(candidates: tuple[str, ...] = ("h264_nvenc", "libx264")) -> str:
+def choose_h264_encoder(candidates: tuple[str, ...] = ("h264_nvenc", "libx264")) -> str:
     """The first of the candidates that really encodes on this machine, tried once per process.
 
-    A GPU's presence says nothing: datacentre GPUs (A100, H100, H200) carry no NVENC. Raises NoEncoder if none does.
+    A GPU's presence says nothing: datacentre GPUs (A100, H100, H200) carry no NVENC. Raises NoH264Encoder if none does.
     """
     for name in candidates:
         try:
             probe(name)
-        except EncoderError as error:
+        except H264Error as error:
             _log.info("encoder not usable", extra={"encoder": name, "reason": str(error)})
         else:
             _log.info("encoder chosen", extra={"encoder": name})
             return name
-    raise NoEncoder(f"none of {', '.join(candidates)} encodes on this machine")
+    raise NoH264Encoder(f"none of {', '.join(candidates)} encodes on this machine")
 
 
 def probe(name: str) -> None:
-    """Encode two frames and look at them; raises EncoderError saying what is wrong."""
+    """Encode two frames and look at them; raises H264Error saying what is wrong."""
     encoder = H264Encoder(name)
     frame = av.VideoFrame.from_ndarray(np.full((FRAME_HEIGHT * 3 // 2, FRAME_WIDTH), 128, np.uint8), format="yuv420p")
     first, second = (encoder.encode(frame, i * VIDEO_CLOCK_HZ // FRAME_RATE) for i in range(2))
     units = [unit for _, unit in nal_units(first.data)]
     if [nal_type(unit) for unit in units[:2]] != [NalType.SPS, NalType.PPS] or not first.is_idr or second.is_idr:
-        raise EncoderError(f"{name} does not begin its stream with SPS, PPS and an IDR")
+        raise H264Error(f"{name} does not begin its stream with SPS, PPS and an IDR")
     if not is_constrained_baseline(units[0]):
-        raise EncoderError(f"{name} does not write constrained baseline")
+        raise H264Error(f"{name} does not write constrained baseline")
 
 
 def is_constrained_baseline(sps: bytes) -> bool:

@@ -1,0 +1,56 @@
+"""Who calls a service, and what the caller may do. Operators and bearers of tokens are principals alike."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mien_shared.http.problems import Code, Problem
+
+
+class Grant(StrEnum):
+    """What a principal may do with a session."""
+
+    PUBLISH = "publish"
+    WATCH = "watch"
+    END = "end"
+
+
+class Role(StrEnum):
+    """What kind of caller a principal is."""
+
+    OPERATOR = "operator"  # the bearer of an API key
+    BEARER = "bearer"  # the bearer of a session's token
+    ANYONE = "anyone"  # a caller without credentials, where the deployment is open
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A caller.
+
+    name: identifies the caller for rate limits and logs; it is the same for the same credentials and does not reveal
+    them. scope: the session that the grants are limited to, None where they hold for every session.
+    """
+
+    role: Role
+    name: str
+    grants: frozenset[Grant]
+    scope: str | None = None
+
+    @classmethod
+    def operator(cls, name: str) -> Principal:
+        """An operator watches and ends every session, and speaks in none."""
+        return cls(Role.OPERATOR, name, frozenset({Grant.WATCH, Grant.END}))
+
+    @classmethod
+    def anyone(cls) -> Principal:
+        """A caller of an open deployment watches every session."""
+        return cls(Role.ANYONE, "anyone", frozenset({Grant.WATCH}))
+
+    def demand(self, session_id: str, any_of: Collection[Grant]) -> None:
+        """Raises Problem 403 unless this caller has one of the grants for this session."""
+        if self.scope not in {None, session_id}:
+            raise Problem(Code.TOKEN_NOT_GRANTED, "the token is for another session")
+        if self.grants.isdisjoint(any_of):
+            raise Problem(Code.TOKEN_NOT_GRANTED, f"the token does not grant {' or '.join(sorted(any_of))}")
