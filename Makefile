@@ -1,22 +1,22 @@
-# Each target sets up what it needs: Python 3.11 and a C library are enough.
-#   make demo    a talking avatar on http://127.0.0.1:8080
-#   make test    every test that can run here
-#   make failure what a viewer sees while services, Redis, disk, clock and network break
-#   make check   what must pass before a commit, in under a minute
-#   make up      the services without the demo's speaker
-#   make bench   our figures beside what a user would have instead
-#   make compose-up   the whole system in containers, with docker-compose; make compose-down ends it
-#   make trial   the same, built, looked at from outside, broken and taken down (root and Docker)
-#   make load    speakers and viewers until the picture suffers, then the stress test (docs/load.md)
-#   make audit   known vulnerabilities in what constraints.txt pins, where a database of them can be reached
-#   make landmarks   the landmark tool's own environment: labels for training, `mien send --tracker landmarks`
+# Each target installs what it needs. The machine needs only Python 3.11 and a C library.
+#   make demo          run a talking avatar on http://127.0.0.1:8080
+#   make test          run every test that can run on this machine
+#   make failure       measure what viewers see while services, Redis, disk, clock and network fail
+#   make check         run the checks that must pass before a commit, in under a minute
+#   make up            run the services without the demo's speaker
+#   make bench         measure Mien beside the alternatives that a user has
+#   make compose-up    run the whole system in containers with docker-compose; make compose-down stops it
+#   make trial         build that system, test it from outside, break parts of it and remove it (needs root and Docker)
+#   make load          add speakers and viewers until the video suffers, then run the stress test (docs/load.md)
+#   make audit         look for known vulnerabilities in constraints.txt, if a vulnerability database can be reached
+#   make landmarks     install the landmark tool's environment: labels for training, `mien send --tracker landmarks`
 
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := shared encoder services/gateway services/generator services/signaling clients/web clients/python evaluation benchmarks
 EDITABLE := $(foreach package,$(PACKAGES),-e $(package))
-# Whoever has no python3.11 of that name has it as python3, or is told so.
+# If there is no python3.11, use python3; its version is checked below.
 INTERPRETER := $(shell command -v $(PYTHON) || command -v python3)
 COMPOSE := $(shell command -v docker-compose || echo docker compose)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -41,7 +41,7 @@ check: $(VENV)/.dev
 test: $(VENV)/.dev
 	$(BIN)/pytest $(ARGS)
 
-# What a viewer sees while things break, in full length (about ten minutes); the table goes to var/failure-report.md.
+# The failure tests in full length, about ten minutes. They write their table to var/failure-report.md.
 failure: $(VENV)/.dev
 	MIEN_FAILURE_FULL=1 MIEN_FAILURE_REPORT=var/failure-report MIEN_FAILURE_REDIS_S=60 MIEN_FAILURE_CYCLES=1000 \
 	  MIEN_FAILURE_NETWORK_S=20 $(BIN)/pytest -m failure tests/failure $(ARGS)
@@ -64,7 +64,7 @@ secrets:
 
 compose-up: secrets
 	MIEN_REVISION=$$(git rev-parse --short=12 HEAD 2>/dev/null) $(COMPOSE) up -d --build $(ARGS)
-	@echo "Mien is at $$(sed -n 's/^MIEN_ORIGIN=//p' .env); operators' API keys are in deploy/secrets/mien_api_keys.txt"
+	@echo "Mien is at $$(sed -n 's/^MIEN_ORIGIN=//p' .env); the API key is in deploy/secrets/mien_api_keys.txt"
 
 compose-down:
 	$(COMPOSE) down $(ARGS)
@@ -82,15 +82,15 @@ clean:
 
 $(VENV)/bin/python:
 	@$(INTERPRETER) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "Mien needs Python 3.11 or later; $(INTERPRETER) is older. Name one: make PYTHON=/path/to/python"; exit 1; }
+	  || { echo "Mien needs Python 3.11 or later; $(INTERPRETER) is older. Give the path of one: make PYTHON=/path/to/python"; exit 1; }
 	$(INTERPRETER) -m venv $(VENV)
 
-# Runs everything on a CPU; no torch.
+# Everything needed to run on a CPU, without torch.
 $(VENV)/.runtime: $(VENV)/bin/python constraints.txt $(addsuffix /pyproject.toml,$(PACKAGES))
 	$(PIP) -c constraints.txt $(EDITABLE)
 	@touch $@
 
-# What tests and checks want on top, torch for the network's parity tests among it.
+# What tests and checks need in addition. This includes torch, for the network's parity tests.
 $(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt training/pyproject.toml
 	$(PIP) -c constraints.txt -r requirements-dev.txt -e training
 	@touch $@
