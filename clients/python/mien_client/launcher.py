@@ -137,7 +137,7 @@ class Stack:
         """Several generators measure this machine without knowing of one another: each may count on its part of it."""
         if not name.startswith("generator") or self._options.generators == 1 or "MIEN_CORES" in os.environ:
             return {}
-        return {"MIEN_CORES": f"{len(os.sched_getaffinity(0)) / self._options.generators:g}"}
+        return {"MIEN_CORES": f"{_usable_cores() / self._options.generators:g}"}
 
     def _environment(self) -> dict[str, str]:
         redis_url = self._options.redis_url or (self._redis.url if self._redis else "")
@@ -206,6 +206,11 @@ class Stack:
         if self._redis is not None:
             self._redis.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _usable_cores() -> int:
+    """The cores this process may use. macOS has no affinity: there it is all of them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def free_port() -> int:
