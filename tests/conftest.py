@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import sys
 from collections.abc import AsyncIterator, Iterator
+from functools import cache
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -17,6 +21,42 @@ from mien_shared.bus.embedded_redis import EmbeddedRedis
 # By default an example that takes 200 ms fails: a time limit, which a loaded machine breaks.
 hypothesis.settings.register_profile("mien", deadline=None)
 hypothesis.settings.load_profile("mien")
+
+_TESTS = Path(__file__).parent
+_FE_DFL_ENV = ctypes.c_void_p(-1)
+
+
+#: Tests that measure a rate or run whole services: another test beside them would disturb them.
+_ALONE_FOLDERS = ("e2e", "failure", "packaging")
+_ALONE_MARKERS = ("e2e",)
+#: Tests whose subject takes time: `make test-long` and CI run them.
+_LONG_FOLDERS = ("failure", "packaging")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark whole folders, so that no test can be forgotten."""
+    for item in items:
+        folder = item.path.relative_to(_TESTS).parts[0]
+        if folder in _ALONE_FOLDERS or any(item.get_closest_marker(name) for name in _ALONE_MARKERS):
+            item.add_marker(pytest.mark.alone)
+        if folder in _LONG_FOLDERS:
+            item.add_marker(pytest.mark.long)
+
+
+@pytest.fixture(autouse=True)
+def usual_floats() -> None:
+    """Denormal numbers are numbers in every test.
+
+    ONNX Runtime switches them off for the thread that opens its first session, which is the tests' own here, and
+    hypothesis refuses to draw floats then. glibc's default environment switches them on again.
+    """
+    if sys.platform == "linux":
+        _libm().fesetenv(_FE_DFL_ENV)
+
+
+@cache
+def _libm() -> ctypes.CDLL:
+    return ctypes.CDLL("libm.so.6")
 
 
 @pytest.fixture

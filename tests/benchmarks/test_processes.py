@@ -49,6 +49,7 @@ def test_uplink_runs_both_ways() -> None:
     assert min(found["ours"]["packets_per_core_second"], found["plain"]["packets_per_core_second"]) > 0
 
 
+@pytest.mark.long
 def test_memory_of_a_session_and_of_an_avatar() -> None:
     found = figures_of(memory, "--sessions", "3", "--engine", "warp")
     assert found["empty"] > 10e6

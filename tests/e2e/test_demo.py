@@ -109,7 +109,7 @@ def test_it_records_what_a_viewer_received(tmp_path: Path) -> None:
     [
         (["demo", "--avatar", "nowhere.jpg"], "there is no picture nowhere.jpg"),
         (["demo", "--avatar", "nobody"], "(404 avatar-not-found)"),
-        (["demo", "--motion", os.path.join("tests", "e2e", "test_demo.py")], "a motion track is two or more packets"),
+        (["demo", "--motion", os.path.join("tests", "e2e", "test_demo.py")], "a motion track is one or more packets"),
         (["watch", "http://127.0.0.1:9/v1/whep/x"], "http://127.0.0.1:9/v1/whep/x does not answer"),
     ],
 )

@@ -25,6 +25,7 @@ def load(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.long
 @pytest.mark.e2e
 def test_two_speakers_and_their_viewers_are_measured(tmp_path: Path) -> None:
     result = load("load.run", "--speakers", "2", "--seconds", "3", "--out", str(tmp_path), "--json")
@@ -48,6 +49,7 @@ def test_two_speakers_and_their_viewers_are_measured(tmp_path: Path) -> None:
     assert all(used.rss_mib > 1 for used in level.usage.values())
 
 
+@pytest.mark.long
 @pytest.mark.e2e
 def test_five_users_pass_the_stress_test(tmp_path: Path) -> None:
     options = ("--users", "5", "--seconds", "3", "--think", "0.2", "--out", str(tmp_path), "--json")

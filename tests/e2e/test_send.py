@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[2]
 CLIP = ROOT.parent / "shared/data/clips/obama_wa_05.mp4"
 FACE_LOST = ROOT.parent / "shared/data/edge/face_lost.mov"
 ACCOUNT = re.compile(
-    r"Sent (\d+) packets: (\d+) of the speaker's own motion; default motion in (\d+) rejected and (\d+) without a face;"
-    r" (\d+) initial frames; (\d+) pictures passed over"
+    r"Sent (\d+) packets: (\d+) frames with the speaker's motion; (\d+) rejected and (\d+) without a face,"
+    r" replaced by default motion; (\d+) initial frames; (\d+) pictures skipped as too late"
 )
 
 pytestmark = pytest.mark.e2e

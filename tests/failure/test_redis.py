@@ -52,7 +52,7 @@ def server_pid(redis: EmbeddedRedis) -> int:
             command = line.read_bytes().decode(errors="replace")
         except OSError:
             continue
-        if "redis-server" in command.split("\0")[0] and str(redis.folder) in command:
+        if "-server" in command.split("\0")[0] and str(redis.folder) in command:
             return int(line.parent.name)
     raise LookupError("redis-server is not running")
 

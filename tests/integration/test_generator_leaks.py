@@ -33,6 +33,7 @@ CYCLES = 1000
 ALLOWED_BYTES = 60e6
 
 
+@pytest.mark.long
 async def test_a_thousand_sessions_leave_nothing_behind() -> None:
     clock, metrics = SystemClock(), GeneratorMetrics()
     network = WarpGenerator()

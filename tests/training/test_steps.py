@@ -71,6 +71,7 @@ learning_rate = 1e-5
 PRUNE = "steps_a_cut = 2\nfinal_steps = 2\nmacs = 1_000_000_000\nparameters = 10_000_000\n\n[distil]" + DISTIL
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_four_steps_one_after_the_other(tmp_path: Path, labelled: Path) -> None:

@@ -1,7 +1,9 @@
-"""The generator: motion in, encoded pictures out."""
+"""The generator turns motion into encoded video."""
 
 import os
 
-# numpy's BLAS starts a thread for every core, even for the smallest matrix, and lets them spin until the next one: a
-# whole core lost to one session. It reads this when numpy is first imported, which is after this package.
+# numpy's BLAS starts a thread for every core, and these threads spin between two matrices: one session would cost a
+# whole core. BLAS reads this when numpy is first imported, which is after this package.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# ONNX Runtime reports its use to its vendor and writes a device id, unless this is set before its import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -167,9 +167,9 @@ async def test_only_a_trusted_proxy_says_whose_request_it_is(tmp_path: Path, pro
 @pytest.mark.parametrize(
     ("environment", "text"),
     [
-        ({"MIEN_API_KEYS": ""}, "MIEN_API_KEYS is empty, so nobody could make a session"),
+        ({"MIEN_API_KEYS": ""}, "MIEN_API_KEYS is empty, so no caller could create a session"),
         ({"MIEN_TOKEN_SECRET": "short"}, "MIEN_TOKEN_SECRET needs at least 32 bytes"),
-        ({"MIEN_DEMO_OPEN": "true", "MIEN_HOST": "0.0.0.0"}, "MIEN_DEMO_OPEN is for loopback alone"),
+        ({"MIEN_DEMO_OPEN": "true", "MIEN_HOST": "0.0.0.0"}, "MIEN_DEMO_OPEN works on loopback only"),
         ({"MIEN_WEB_ROOT": "/nowhere"}, "there is no index.html in /nowhere"),
     ],
 )
