@@ -94,9 +94,7 @@ class Generator:
                     draining=self.draining,
                 )
                 await registry.heartbeat(status)
-                for session_id in list(self.sessions):
-                    await registry.hold(self.generator_id, session_id)
-                    await registry.reserve(self.generator_id, session_id, self.capacity)
+                await registry.renew(self.generator_id, list(self.sessions))
             await asyncio.sleep(HEARTBEAT_INTERVAL_S)
 
     async def read(self) -> None:

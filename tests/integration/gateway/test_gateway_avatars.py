@@ -97,7 +97,7 @@ async def keeps_an_avatar(gateway: Any, data: bytes) -> None:
         await gateway.http.get(f"{path}/picture"),
         await gateway.http.delete(path),
     ):
-        assert_problem(gone, 404, "avatar-not-found", "there is no avatar of that id")
+        assert_problem(gone, 404, "avatar-not-found", "there is no avatar with this id")
     assert await gateway.metric("mien_avatar_uploads_total", result="created") == 1
     assert await gateway.metric("mien_avatar_processing_seconds_count") == 1
 
@@ -118,24 +118,22 @@ async def test_the_bundled_avatar_is_there_from_the_start_and_stays(start_gatewa
     path = f"/v1/avatars/{BUNDLED_AVATAR_ID}"
     assert (await gateway.http.get(path)).json()["face_box"]["size"] == 384
     assert (await gateway.http.get(f"{path}/picture")).content == DRAWN.read_bytes()
-    assert_problem(
-        await gateway.http.delete(path), 409, "avatar-bundled", "the avatar that comes with Mien cannot be deleted"
-    )
+    assert_problem(await gateway.http.delete(path), 409, "avatar-bundled", "the bundled avatar cannot be deleted")
 
 
 @pytest.mark.parametrize(
     ("data", "status", "code", "detail"),
     [
-        (b"hello", 415, "not-an-image", "this is no picture; send a JPEG, PNG or WebP picture"),
-        (b"", 415, "not-an-image", "this is no picture; send a JPEG, PNG or WebP picture"),
+        (b"hello", 415, "not-an-image", "the file is not a picture; send a JPEG, PNG or WebP picture"),
+        (b"", 415, "not-an-image", "the file is not a picture; send a JPEG, PNG or WebP picture"),
         (gif(), 415, "unsupported-format", "GIF is not taken; send a JPEG, PNG or WebP picture"),
-        (animated(), 415, "animated-image", "the picture is animated; a still one is needed"),
+        (animated(), 415, "animated-image", "the picture is animated; send a still picture"),
         (png()[:5000], 422, "truncated-image", "the picture is damaged or cut short"),
         (
             bomb(10_000, 10_000),
             413,
             "too-many-pixels",
-            "the picture has 10000 x 10000 pixels, more than the 50000000 that are taken",
+            "the picture has 10000 x 10000 pixels; at most 50000000 pixels are accepted",
         ),
         (png(), 422, "no-face", "no face was found in the picture"),
     ],
@@ -169,7 +167,7 @@ async def test_a_bad_form_is_answered_by_name(start_gateway: Any) -> None:
 async def test_a_body_that_says_it_is_too_large_is_refused_while_it_is_being_sent(start_gateway: Any) -> None:
     gateway = await start_gateway(max_upload_bytes=10_000)
     answer = await upload(gateway, b"\0" * 20_000_000)
-    assert_problem(answer, 413, "upload-too-large", "an upload has 10000 bytes at most")
+    assert_problem(answer, 413, "upload-too-large", "an upload may have at most 10000 bytes")
     assert answer.headers["connection"] == "close"
 
 
@@ -229,7 +227,7 @@ async def test_more_uploads_than_are_taken_at_once_are_sent_away(start_gateway: 
     async with asyncio.timeout(20):
         while (answer := await upload(gateway, b"hello")).status_code != 503:
             await asyncio.sleep(0.01)
-    assert_problem(answer, 503, "uploads-busy", "too many pictures are being uploaded at the moment")
+    assert_problem(answer, 503, "uploads-busy", "too many uploads are in progress; try again later")
     assert answer.headers["retry-after"] == "2"
     over.set()
     assert (await sending).status_code == 422
@@ -248,7 +246,7 @@ def worker(deadline_s: float = 10, memory_bytes: int = 3 * 2**29) -> PortraitPro
 
 
 async def wakes(portraits: PortraitProcess) -> None:
-    with pytest.raises(PictureRefused, match="this is no picture"):
+    with pytest.raises(PictureRefused, match="the file is not a picture"):
         await portraits.make(b"hello")
 
 
@@ -295,7 +293,7 @@ async def test_a_worker_that_dies_is_replaced() -> None:
     asking = asyncio.create_task(portraits.make(png()))
     await asyncio.sleep(0)
     os.kill(portraits.pid, signal.SIGKILL)
-    with pytest.raises(PortraitFailed, match="the picture took too long or too much"):
+    with pytest.raises(PortraitFailed, match="the picture took too much time or memory"):
         await asking
     with pytest.raises(PictureRefused):
         await portraits.make(b"hello")
@@ -304,7 +302,7 @@ async def test_a_worker_that_dies_is_replaced() -> None:
 
 async def test_a_picture_beyond_the_deadline_ends_the_worker() -> None:
     portraits = worker(deadline_s=0.001)
-    with pytest.raises(PortraitFailed, match="the picture took too long or too much"):
+    with pytest.raises(PortraitFailed, match="the picture took too much time or memory"):
         await portraits.make(png(2000, 2000))
     assert portraits.pid is None
     await portraits.aclose()
@@ -318,7 +316,7 @@ async def test_a_picture_beyond_the_memory_is_refused_and_the_worker_lives() -> 
         await portraits.make(large.getvalue())
     assert caught.value.refusal is Refusal.TOO_MUCH_MEMORY
     pid = portraits.pid
-    with pytest.raises(PictureRefused, match="this is no picture"):
+    with pytest.raises(PictureRefused, match="the file is not a picture"):
         await portraits.make(b"hello")
     assert portraits.pid == pid
     await portraits.aclose()
@@ -346,6 +344,6 @@ async def test_giving_up_on_a_picture_leaves_nothing_for_the_next() -> None:
     await asyncio.gather(asking, return_exceptions=True)
     assert pid is not None
     assert not is_running(pid)
-    with pytest.raises(PictureRefused, match="this is no picture"):
+    with pytest.raises(PictureRefused, match="the file is not a picture"):
         await portraits.make(b"hello")
     await portraits.aclose()

@@ -128,7 +128,7 @@ async def test_sustained_abuse_is_closed_with_1008(start_gateway: Any, start_gen
     async with uplink(gateway, created["session_id"], created["token"]) as socket:
         for _ in range(101):
             await socket.send(b"nonsense")
-        assert await closed(socket) == (1008, "most of what this uplink sends is of no use")
+        assert await closed(socket) == (1008, "most packets of this uplink were refused")
     await gateway.reaches(1, "mien_uplink_closed_total", code="1008")
     assert await gateway.metric(PACKETS, result="version") == 101
     async with uplink(gateway, created["session_id"], created["token"]) as socket:
@@ -144,7 +144,7 @@ async def test_a_flood_is_held_to_the_rate(start_gateway: Any, start_generator: 
         with contextlib.suppress(ConnectionClosed):
             for i in range(100_000):
                 await socket.send(packet(i % 65536))
-        assert await closed(socket) == (1008, "most of what this uplink sends is of no use")
+        assert await closed(socket) == (1008, "most packets of this uplink were refused")
     assert await gateway.metric(PACKETS, result="rate") >= 101
 
 
