@@ -5,6 +5,7 @@
 #   make failure       measure what viewers see while services, Redis, disk, clock and network fail
 #   make check         run the checks that must pass before a commit, in under a minute
 #   make up            run the services without the demo's speaker
+#   make wheels        build every package as a wheel, in dist/
 #   make bench         measure Mien beside the alternatives that a user has
 #   make compose-up    run the whole system in containers with docker-compose; make compose-down stops it
 #   make trial         build that system, test it from outside, break parts of it and remove it (needs root and Docker)
@@ -22,7 +23,7 @@ INTERPRETER := $(shell command -v $(PYTHON) || command -v python3)
 COMPOSE := $(shell command -v docker-compose || echo docker compose)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo up test test-long failure check bench load secrets compose-up compose-down trial audit landmarks clean
+.PHONY: demo up wheels test test-long failure check bench load secrets compose-up compose-down trial audit landmarks clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.runtime
@@ -53,6 +54,11 @@ test-long: $(VENV)/.dev
 failure: $(VENV)/.dev
 	MIEN_FAILURE_FULL=1 MIEN_FAILURE_REPORT=var/failure-report MIEN_FAILURE_REDIS_S=60 MIEN_FAILURE_CYCLES=1000 \
 	  MIEN_FAILURE_NETWORK_S=20 $(BIN)/pytest -m failure tests/failure $(ARGS)
+
+# Every package as a wheel. With them `pip install --find-links dist -c constraints.txt mien` needs no checkout.
+wheels: $(VENV)/bin/python
+	rm -rf dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist $(addprefix ./,$(PACKAGES) clients/mien)
 
 bench: $(VENV)/.runtime
 	$(BIN)/mien bench compose
@@ -86,7 +92,7 @@ audit: .venv-audit/.installed
 landmarks: .venv-landmarks/.installed
 
 clean:
-	rm -rf $(VENV) .venv-landmarks .venv-audit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache var
+	rm -rf dist $(VENV) .venv-landmarks .venv-audit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache var
 
 $(VENV)/bin/python:
 	@$(INTERPRETER) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

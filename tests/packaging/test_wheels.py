@@ -77,6 +77,13 @@ def files_of(wheel: Path) -> set[str]:
         return {name for name in archive.namelist() if not name.partition("/")[0].endswith(".dist-info")}
 
 
+def test_every_wheel_carries_the_licence(wheels: dict[str, Path]) -> None:
+    for wheel in wheels.values():
+        with zipfile.ZipFile(wheel) as archive:
+            (path,) = [name for name in archive.namelist() if name.endswith(".dist-info/licenses/LICENSE")]
+            assert archive.read(path) == (ROOT / "LICENSE").read_bytes()
+
+
 def metadata_of(wheel: Path) -> email.message.Message:
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
