@@ -93,14 +93,14 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path: Path, label
         pass
 
     broken = _trainer(tmp_path / "broken", labelled)
-    save, saves = broken._run.save, iter(range(100))
+    save, saves = broken.run.save, iter(range(100))
 
     def interrupt(state: dict[str, object]) -> None:
         save(state)
         if next(saves) == 6:  # in the middle of the third stage
             raise Interrupted
 
-    broken._run.save = interrupt  # type: ignore[method-assign,assignment]
+    broken.run.save = interrupt  # type: ignore[method-assign,assignment]
     with pytest.raises(Interrupted):
         broken.train()
     resumed = _trainer(tmp_path / "broken", labelled, resume=True).train()
@@ -130,11 +130,11 @@ def test_a_window_trains_everything_on_part_of_the_picture(tmp_path: Path, label
 def test_a_windows_features_are_those_of_the_whole_picture(tmp_path: Path, labelled: Path) -> None:
     """A window as large as the picture has the same losses as the picture, except for the source's residual."""
     trainer = _trainer(tmp_path / "run", labelled, (STAGES[2],))
-    trainer._set_modes("joint")
-    pairs = trainer._sampler.pairs(2, 64)
+    trainer.set_modes("joint")
+    pairs = trainer.sampler.pairs(2, 64)
     plain = Losses(features=0)
-    whole = trainer._joint(pairs, plain)
-    window = trainer._window(pairs, Stage("joint", 1, 2, 64, 1e-3, plain, window=64))
+    whole = trainer.joint_losses(pairs, plain)
+    window = trainer.window_losses(pairs, Stage("joint", 1, 2, 64, 1e-3, plain, window=64))
     both = (plain.pixels + plain.painted) / plain.painted
     assert window["pixels"].item() == pytest.approx(both * whole["painted"].item(), rel=1e-4)
     for name in ("moved", "occlusion", "known"):
@@ -143,13 +143,13 @@ def test_a_windows_features_are_those_of_the_whole_picture(tmp_path: Path, label
 
 def test_what_no_motion_explains_counts_more(tmp_path: Path, labelled: Path) -> None:
     trainer = _trainer(tmp_path / "run", labelled, (STAGES[2],))
-    pairs = trainer._sampler.pairs(2, 64)
+    pairs = trainer.sampler.pairs(2, 64)
     driving = pairs.source.clone()
     driving[..., 20:36, 20:36] = 1 - driving[..., 20:36, 20:36].round()  # invert the channels as far as possible
     still = replace(pairs, driving=driving, driving_keypoints=pairs.source_keypoints)
-    trainer._set_modes("joint")
-    motion = trainer._made(still.source, still.source_keypoints, still.driving_keypoints).motion
-    _, attention = trainer._judged_motion(still, motion, Losses(unexplained=6.0))
+    trainer.set_modes("joint")
+    motion = trainer.made(still.source, still.source_keypoints, still.driving_keypoints).motion
+    _, attention = trainer.motion_losses(still, motion, Losses(unexplained=6.0))
     more = attention / still.attention
     assert more[..., 24:32, 24:32].min() > 4
     assert more[..., :12, :].max() < 1.1
@@ -185,7 +185,7 @@ def test_a_dead_keypoint_is_revived(tmp_path: Path, labelled: Path) -> None:
     with torch.no_grad():
         mask.bias[1 + 2] = -50.0
         mask.bias[1 + 0] = 3.0
-    pairs = trainer._sampler.pairs(4, 64)
+    pairs = trainer.sampler.pairs(4, 64)
     assert revive(trainer.network, pairs) == [2]
     torch.testing.assert_close(mask.weight[3], mask.weight[1], atol=1e-3, rtol=0.1)
     assert mask.bias[3] == mask.bias[1]

@@ -117,7 +117,7 @@ class GeneratorTrainer:
         seed: int = 0,
     ) -> None:
         torch.manual_seed(seed)
-        self._run, self._stages, self._sampler = run, stages, sampler
+        self.run, self._stages, self.sampler = run, stages, sampler
         self._device, self._bf16, self._schedule = device, bf16, schedule
         self.config = config
         self.network = initialised(OcclusionAwareGenerator(config)).to(device, memory_format=torch.channels_last)
@@ -128,16 +128,16 @@ class GeneratorTrainer:
 
     def train(self) -> OcclusionAwareGenerator:
         """Run the remaining stages; returns the averaged network in eval mode."""
-        state = self._run.checkpoint(self._device)
+        state = self.run.checkpoint(self._device)
         first_stage, first_step = 0, 0
         if state is not None:
             first_stage, first_step = int(state["stage"]), int(state["step"])
             self.network.load_state_dict(state["network"])
             self.average.restore(state["average"])
-            self._sampler.restore(state["random"].cpu())
+            self.sampler.restore(state["random"].cpu())
         for number in range(first_stage, len(self._stages)):
             self._stage(number, first_step if number == first_stage else 0, state if number == first_stage else None)
-            self._run.save(self._state(number + 1, 0, {}))
+            self.run.save(self._state(number + 1, 0, {}))
         network = OcclusionAwareGenerator(self.config).to(self._device)
         network.load_state_dict(self.average.weights)
         network.eval().requires_grad_(False)
@@ -149,7 +149,7 @@ class GeneratorTrainer:
         optimizer = torch.optim.Adam(parameters, lr=stage.learning_rate, betas=(0.5, 0.999))
         critic_optimizer = None
         if stage.kind != "appearance" and first_step == 0 and number > 0:
-            revive(self.network, self._sampler.pairs(16, stage.size))
+            revive(self.network, self.sampler.pairs(16, stage.size))
         if stage.kind == "joint":
             self._features = self._feature_loss(state)
             if stage.losses.adversarial:
@@ -163,7 +163,7 @@ class GeneratorTrainer:
             self._discriminator.load_state_dict(state["critic"])
             critic_optimizer.load_state_dict(state["critic_optimizer"])
         meter, progress = Meter(), Progress(f"{number + 1}/{len(self._stages)} {stage.kind} {stage.size}", stage.steps)
-        self._set_modes(stage.kind)
+        self.set_modes(stage.kind)
         for step in range(first_step, stage.steps):
             for group in optimizer.param_groups:
                 group["lr"] = stage.learning_rate * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / stage.steps)))
@@ -179,20 +179,20 @@ class GeneratorTrainer:
             done = step + 1
             if done % self._schedule.report == 0 or done == stage.steps:
                 values = meter.take()
-                self._run.report(f"{number + 1}-{stage.kind}", done, values)
+                self.run.report(f"{number + 1}-{stage.kind}", done, values)
                 progress.at(done, values)
             if done % self._schedule.sheet == 0 or done == stage.steps:
                 self._sheet(f"{number + 1}-{stage.kind}-{done:06d}", stage)
             if done % self._schedule.save == 0:
-                self._run.save(self._state(number, done, optimizer.state_dict(), critic_optimizer))
+                self.run.save(self._state(number, done, optimizer.state_dict(), critic_optimizer))
 
     def _losses(self, stage: Stage) -> dict[str, torch.Tensor]:
         if stage.kind == "appearance":
-            return self._appearance(self._sampler.patches(stage.batch, stage.size))
-        pairs = self._sampler.pairs(stage.batch, stage.size)
+            return self._appearance(self.sampler.patches(stage.batch, stage.size))
+        pairs = self.sampler.pairs(stage.batch, stage.size)
         if stage.kind == "motion":
             return self._motion(pairs, stage.losses.known)
-        return self._window(pairs, stage) if stage.window else self._joint(pairs, stage.losses)
+        return self.window_losses(pairs, stage) if stage.window else self.joint_losses(pairs, stage.losses)
 
     def _appearance(self, patches: torch.Tensor) -> dict[str, torch.Tensor]:
         count, size = patches.shape[0], patches.shape[2]
@@ -228,12 +228,12 @@ class GeneratorTrainer:
             "known": known * known_motion(motion.deformation, pairs.known, pairs.attention),
         }
 
-    def _window(self, pairs: PairBatch, stage: Stage) -> dict[str, torch.Tensor]:
+    def window_losses(self, pairs: PairBatch, stage: Stage) -> dict[str, torch.Tensor]:
         """A joint step that decodes only part of the picture, for a third of the work."""
         amount, side = stage.losses, stage.window // 4
         source = pairs.source.contiguous(memory_format=torch.channels_last)
         dense = self.network.dense_motion_network
-        top, left = self._sampler.window(stage.size // 4, side)
+        top, left = self.sampler.window(stage.size // 4, side)
         rows, columns = slice(top, top + side), slice(left, left + side)
         pixels = (..., slice(4 * top, 4 * (top + side)), slice(4 * left, 4 * (left + side)))
         with self._autocast():
@@ -241,7 +241,7 @@ class GeneratorTrainer:
             motion = dense(dense.prepare(source, pairs.source_keypoints), pairs.driving_keypoints)
             moved = sample(features, motion.deformation[:, rows, columns])
             painted = self.network.decode(moved * motion.occlusion_map[..., rows, columns])
-        losses, attention = self._judged_motion(pairs, motion, amount)
+        losses, attention = self.motion_losses(pairs, motion, amount)
         wanted, attention = pairs.driving[pixels], attention[pixels]
         both = amount.pixels + amount.painted
         losses["pixels"] = both * pyramid_l1(painted, wanted, attention)
@@ -251,11 +251,12 @@ class GeneratorTrainer:
                 losses["features"] = amount.features * self._features(painted, wanted)
         return losses
 
-    def _joint(self, pairs: PairBatch, amount: Losses) -> dict[str, torch.Tensor]:
+    def joint_losses(self, pairs: PairBatch, amount: Losses) -> dict[str, torch.Tensor]:
+        """The losses of a joint step on whole pictures, by name."""
         with self._autocast():
-            made_face = self._made(pairs.source, pairs.source_keypoints, pairs.driving_keypoints)
+            made_face = self.made(pairs.source, pairs.source_keypoints, pairs.driving_keypoints)
         made, wanted = made_face.prediction.float(), pairs.driving
-        losses, attention = self._judged_motion(pairs, made_face.motion, amount)
+        losses, attention = self.motion_losses(pairs, made_face.motion, amount)
         losses["pixels"] = amount.pixels * pyramid_l1(made, wanted, attention)
         losses["edges"] = amount.edges * edges(made, wanted, attention)
         if amount.features and self._features is not None:
@@ -273,7 +274,7 @@ class GeneratorTrainer:
             self._last = (made.detach(), wanted)
         return losses
 
-    def _judged_motion(
+    def motion_losses(
         self, pairs: PairBatch, motion: DenseMotion, amount: Losses
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """The losses of a joint step's motion, and the attention for the losses of its picture."""
@@ -300,7 +301,8 @@ class GeneratorTrainer:
         optimizer.step()
         return loss
 
-    def _made(self, source: torch.Tensor, at_rest: KeypointTensors, driving: KeypointTensors) -> GeneratedFace:
+    def made(self, source: torch.Tensor, at_rest: KeypointTensors, driving: KeypointTensors) -> GeneratedFace:
+        """What the network makes of source pictures, (B, 3, H, W) in [0, 1], with these driving keypoints."""
         picture = source.contiguous(memory_format=torch.channels_last)
         made: GeneratedFace = self.network(self.network.prepare(picture, at_rest), driving)
         return made
@@ -314,7 +316,8 @@ class GeneratorTrainer:
         self._frozen = {name: value.clone() for name, value in frozen.state_dict().items()}
         return FeatureLoss(frozen).to(self._device, memory_format=torch.channels_last)
 
-    def _set_modes(self, kind: str) -> None:
+    def set_modes(self, kind: str) -> None:
+        """Set those parts of the network to training that a stage of this kind trains."""
         self.network.eval()
         if kind == "appearance":
             for part in (self.network.first, self.network.down_blocks, self.network.bottleneck, self.network.up_blocks):
@@ -331,7 +334,7 @@ class GeneratorTrainer:
             "network": self.network.state_dict(),
             "average": self.average.state(),
             "optimizer": optimizer,
-            "random": self._sampler.state(),
+            "random": self.sampler.state(),
             "features": getattr(self, "_frozen", None),
             "critic": self._discriminator.state_dict() if self._discriminator and critic else None,
             "critic_optimizer": critic.state_dict() if critic else None,
@@ -349,7 +352,7 @@ class GeneratorTrainer:
         size = pairs.source.shape[2]
         moved = _moved(pairs.source, face.motion.deformation, size)
         visible = resized(face.motion.occlusion_map, size, size).expand(-1, 3, -1, -1)
-        self._run.sheet(name, torch.stack([pairs.source, pairs.driving, moved, visible, face.prediction], dim=1))
+        self.run.sheet(name, torch.stack([pairs.source, pairs.driving, moved, visible, face.prediction], dim=1))
 
     def _autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16)
