@@ -1,1 +1,1 @@
-"""What Mien's services agree on: wire, messages, registry, clock, settings, metrics."""
+"""The code that Mien's services share: wire format, messages, registry, clock, settings, metrics."""

@@ -1,6 +1,6 @@
-"""The avatar store: a 1280x720 still picture and what is known of the face in it, in a folder or an object store.
+"""The avatar store, in a folder or an object store: a 1280x720 still picture and a record of the face in it.
 
-Gateways write, generators read. Pictures never travel through Redis.
+Gateways write, generators read. Pictures are never sent through Redis.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _AVATAR_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class AvatarNotFound(LookupError):
-    """No avatar of that id is stored."""
+    """No stored avatar has this id."""
 
 
 class AvatarStoreError(RuntimeError):
-    """The store failed: a full disk, no permission, no answer."""
+    """The store failed, for example: disk full, no permission, no answer."""
 
 
 class AvatarKind(StrEnum):
-    """What an avatar is made of. The kind decides which tiers of a generator draw it."""
+    """The kind of an avatar. It decides which tiers of a generator can draw the avatar."""
 
     PORTRAIT = "portrait"  # a picture with a face
     MODEL = "model"  # a 3D head
@@ -46,15 +46,15 @@ class FaceBox(BaseModel):
     size: int = Field(ge=64)
 
 
-#: One keypoint as JSON has it: x, y, j00, j01, j10, j11.
+#: One keypoint in JSON: x, y, j00, j01, j10, j11.
 KeypointRow = tuple[float, float, float, float, float, float]
 
 
 class AvatarRecord(BaseModel):
-    """What is stored of an avatar beside its picture.
+    """The data that is stored for an avatar in addition to its picture.
 
-    kind: a record without one is a portrait. width, height: of the still picture. keypoints: ten rows of x, y, j00,
-    j01, j10, j11 in the crop, [-1, 1].
+    kind: a record without a kind is a portrait. width, height: size of the still picture. keypoints: ten rows of x, y,
+    j00, j01, j10, j11 in the crop, [-1, 1].
     """
 
     model_config = ConfigDict(frozen=True)
@@ -67,26 +67,32 @@ class AvatarRecord(BaseModel):
     keypoints: list[KeypointRow] = Field(min_length=NUM_KEYPOINTS, max_length=NUM_KEYPOINTS)
 
     def source_keypoints(self) -> Keypoints:
-        """The avatar's own ten keypoints in its crop."""
+        """The avatar's ten keypoints in its crop."""
         return Keypoints.from_rows(self.keypoints)
 
 
 class AvatarStore:
-    """Avatars by id; one object for the picture (PNG) and one for the record (JSON)."""
+    """Avatars by id. Each has one object for the picture (PNG) and one for the record (JSON)."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
     @classmethod
     def open(cls, url: str) -> AvatarStore:
-        """`file:PATH` or `file:///PATH` is a folder, made if it is missing; the rest is as obstore reads it (s3://...)."""
+        """Open a store.
+
+        `file:PATH` or `file:///PATH` is a folder, created if it is missing. obstore reads other URLs (s3://...).
+        """
         if url.startswith("file:"):
             folder = Path(url.removeprefix("file:").removeprefix("//")).resolve()
             return cls(LocalStore(prefix=folder, automatic_cleanup=True, mkdir=True))
         return cls(from_url(url))
 
     async def put(self, record: AvatarRecord, png: bytes) -> None:
-        """Store an avatar; the record goes last, so that a record found has its picture. Raises AvatarStoreError."""
+        """Store an avatar: first the picture, then the record, so that every record has its picture.
+
+        Raises AvatarStoreError.
+        """
         _check(record.avatar_id)
         try:
             await self._store.put_async(_picture(record.avatar_id), png)
@@ -96,7 +102,7 @@ class AvatarStore:
             raise AvatarStoreError("the avatar could not be stored") from error
 
     async def _forget_picture(self, avatar_id: str) -> None:
-        """Free what a picture without its record takes: a full disk needs it, and nobody would ever look for it."""
+        """Delete a picture that has no record: a full disk needs the space, and no later call would delete it."""
         try:
             await self.record(avatar_id)
         except AvatarNotFound:
@@ -106,7 +112,7 @@ class AvatarStore:
             pass
 
     async def record(self, avatar_id: str) -> AvatarRecord:
-        """Raises AvatarNotFound or AvatarStoreError."""
+        """The avatar's record; raises AvatarNotFound or AvatarStoreError."""
         return AvatarRecord.model_validate_json(await self._get(avatar_id, _record(avatar_id)))
 
     async def picture(self, avatar_id: str) -> bytes:
@@ -114,7 +120,7 @@ class AvatarStore:
         return await self._get(avatar_id, _picture(avatar_id))
 
     async def delete(self, avatar_id: str) -> None:
-        """Raises AvatarNotFound or AvatarStoreError."""
+        """Delete picture and record; raises AvatarNotFound or AvatarStoreError."""
         await self.record(avatar_id)
         try:
             await self._store.delete_async([_record(avatar_id), _picture(avatar_id)])
@@ -133,7 +139,7 @@ class AvatarStore:
 
 
 def _check(avatar_id: str) -> None:
-    """An id becomes a path, so it must not be able to leave its folder."""
+    """Raise AvatarNotFound for an id that is not safe as a part of a path."""
     if not _AVATAR_ID.fullmatch(avatar_id):
         raise AvatarNotFound("an avatar id has 1 to 64 letters, digits, '-' and '_'")
 

@@ -1,4 +1,8 @@
-"""Time, injected. Nothing in Mien reads the machine's clock but through a Clock, so that no test sleeps."""
+"""An injected clock. The services take the times of loops, pacing and media from a Clock, so that tests need no sleep.
+
+Some modules read the machine's clock directly: the start of the embedded Redis, the issuing of tokens, the round trip
+of RTCP, the measurement of a device's speed, and the Python client.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +14,20 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Monotonic time for intervals, Unix time for what other machines compare, and a sleep that follows both."""
+    """Monotonic time for intervals, Unix time for values that other machines read, and a sleep on the same clock."""
 
     def monotonic_s(self) -> float:
         """Seconds since an arbitrary start; never goes back."""
 
     def unix_s(self) -> float:
-        """Seconds since 1970, as this machine believes."""
+        """Seconds since 1970 by this machine's clock."""
 
     async def sleep(self, seconds: float) -> None:
         """Return once `seconds` have passed on this clock."""
 
 
 class SystemClock:
-    """The machine's own time."""
+    """The machine's clock."""
 
     def monotonic_s(self) -> float:
         return time.monotonic()
@@ -36,7 +40,7 @@ class SystemClock:
 
 
 class VirtualClock:
-    """Time that stands still until `advance` moves it: a sleeper wakes when the clock passes its hour, never later."""
+    """A clock that stands still until `advance` moves it. A sleeper wakes exactly at its due time."""
 
     def __init__(self, unix_s: float = 1_700_000_000.0) -> None:
         self._now_s = 0.0
@@ -56,17 +60,17 @@ class VirtualClock:
         await future
 
     async def advance(self, seconds: float) -> None:
-        """Move time on, waking each sleeper at its own hour and letting it run before the next."""
+        """Move time on. Each sleeper wakes at its due time and runs before the next one wakes."""
         end_s = self._now_s + seconds
-        await _let_others_run()
+        await _run_other_tasks()
         while self._sleepers and self._sleepers[0][0] <= end_s:
             self._now_s, _, future = heapq.heappop(self._sleepers)
             if not future.done():
                 future.set_result(None)
-            await _let_others_run()
+            await _run_other_tasks()
         self._now_s = end_s
 
 
-async def _let_others_run() -> None:
+async def _run_other_tasks() -> None:
     for _ in range(10):
         await asyncio.sleep(0)

@@ -1,6 +1,6 @@
 """Motion of a face: ten keypoints, each with the 2x2 Jacobian of its neighbourhood.
 
-As FOMM defines them (Siarohin et al. 2019, section 3.1). Pure.
+FOMM defines both (Siarohin et al. 2019, section 3.1). Pure.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ FloatArray = NDArray[np.float32]
 class Keypoints:  # noqa: PLW1641 - holds arrays, which are not hashable
     """Ten keypoints with their Jacobians.
 
-    points: (10, 2) float32, x right, y down, the face crop spanning [-1, 1].
+    points: (10, 2) float32, x right, y down; the face crop spans [-1, 1].
     jacobians: (10, 2, 2) float32, rows (j00 j01), (j10 j11).
-    As relative motion (paper, section 3.3): points v_r - v_i, jacobians J_r J_i^-1; at rest zeros and unit matrices.
+    Relative motion (paper, section 3.3) has points v_r - v_i and jacobians J_r J_i^-1; at rest these are zeros and unit
+    matrices.
     """
 
     points: FloatArray
@@ -30,7 +31,7 @@ class Keypoints:  # noqa: PLW1641 - holds arrays, which are not hashable
 
     @classmethod
     def at_rest(cls) -> Keypoints:
-        """The relative motion that moves nothing."""
+        """The relative motion of a face at rest: zeros and unit matrices."""
         return cls(
             np.zeros((NUM_KEYPOINTS, 2), np.float32),
             np.tile(np.eye(2, dtype=np.float32), (NUM_KEYPOINTS, 1, 1)),
@@ -43,12 +44,12 @@ class Keypoints:  # noqa: PLW1641 - holds arrays, which are not hashable
 
     @classmethod
     def from_rows(cls, rows: ArrayLike) -> Keypoints:
-        """From ten rows of x, y, j00, j01, j10, j11, the order of the wire."""
+        """Keypoints from ten rows of x, y, j00, j01, j10, j11, the order of the motion packet."""
         values = np.asarray(rows, np.float32).reshape(NUM_KEYPOINTS, 6)
         return cls(values[:, :2].copy(), values[:, 2:].reshape(NUM_KEYPOINTS, 2, 2).copy())
 
     def rows(self) -> FloatArray:
-        """(10, 6) float32: x, y, j00, j01, j10, j11, the order of the wire."""
+        """(10, 6) float32: x, y, j00, j01, j10, j11, the order of the motion packet."""
         return np.concatenate([self.points, self.jacobians.reshape(NUM_KEYPOINTS, 4)], axis=1)
 
     def relative_to(self, initial: Keypoints) -> Keypoints:
@@ -59,7 +60,7 @@ class Keypoints:  # noqa: PLW1641 - holds arrays, which are not hashable
         return Keypoints(self.points - initial.points, self.jacobians @ np.linalg.inv(initial.jacobians))
 
     def applied_to(self, source: Keypoints) -> Keypoints:
-        """This relative motion on an avatar's own keypoints: (v_s + dv, dJ J_s)."""
+        """The keypoints of an avatar that this relative motion moves: (v_s + dv, dJ J_s)."""
         return Keypoints(source.points + self.points, self.jacobians @ source.jacobians)
 
     def blended(self, other: Keypoints, amount: float) -> Keypoints:
@@ -71,9 +72,9 @@ class Keypoints:  # noqa: PLW1641 - holds arrays, which are not hashable
 
 
 class FaceKeypoint(IntEnum):
-    """Which part of the face each keypoint of a landmark-built teacher follows; left and right are the picture's.
+    """The part of the face that each keypoint of the landmark-based teacher follows. Left and right are in the picture.
 
-    A learned encoder finds keypoints of its own, in an order of its own.
+    A learned encoder finds other keypoints, in another order.
     """
 
     LEFT_BROW = 0

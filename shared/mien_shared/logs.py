@@ -1,4 +1,4 @@
-"""Logs as one JSON object a line: constant text, fields beside it. No face, token or SDP ever goes in."""
+"""Logs with one JSON object per line: a constant text and fields. Faces, tokens and SDP must not be logged."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(service: str, level: str) -> None:
-    """Send this process's logs to standard error as JSON lines."""
+    """Write this process's logs to standard error as JSON lines."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(service))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # Request lines carry session ids, the capability to watch, and uvicorn.error's have the WebSockets'; ICE candidates
-    # carry viewers' addresses.
+    # Request lines contain session ids, which are enough to watch an open deployment; uvicorn.error logs those of
+    # WebSockets. ICE candidates contain viewers' addresses.
     for noisy in ("uvicorn.access", "uvicorn.error", "aioice", "aiortc", "httpx"):
         logging.getLogger(noisy).setLevel("WARNING")

@@ -1,4 +1,4 @@
-"""What every service measures about itself; each service's own facts stand in its own metrics.py.
+"""The metrics that every service has. The metrics of one service are in its own metrics.py.
 
 Names begin with mien_, units are base units, and no label holds a session, a user or an address.
 """
@@ -19,55 +19,60 @@ from mien_shared.clock import Clock
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-#: The latency budget's own steps: one frame at 30 fps is 33 ms, a conversation bears 200 ms.
+#: Steps of the latency budget: one frame at 30 fps takes 33 ms, and a conversation tolerates 200 ms.
 LATENCY_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.033, 0.05, 0.075, 0.1, 0.15, 0.2, 0.5, 1.0, 2.5)
 
-#: Redis on the same network answers in well under a millisecond; beyond its socket's timeout nothing is measured.
+#: Redis on the same network answers in well under a millisecond. The last bucket is the socket's timeout.
 _ROUND_TRIP_BUCKETS_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
 _LAG_PROBE_INTERVAL_S = 0.5
-#: A fact of the image, not a setting: its build writes the commit there.
+#: The build of the image writes the commit into this variable. It is not a setting.
 _REVISION = "MIEN_REVISION"
 
 
 class ServiceMetrics:
-    """One registry a process, so that two services in one test never share a counter."""
+    """One service's metrics. Each object has its own registry, so that two services in one test share no counter."""
 
     def __init__(self, service: str) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # when each series began: as many series again, and nobody asks
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # creation times double the number of series
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self._build_info = Gauge(
             "mien_build_info",
-            "Always 1; the build is in the labels",
+            "Always 1; the labels name the build",
             ["service", "version", "revision"],
             registry=self.registry,
         )
         self._build_info.labels(service, version("mien-shared"), os.environ.get(_REVISION) or "unknown").set(1)
-        self._ready = Gauge("mien_ready", "1 while /readyz answers 200", registry=self.registry)
+        self._ready = Gauge("mien_ready", "1 while /readyz answers 200, otherwise 0", registry=self.registry)
         self._loop_lag = Histogram(
             "mien_event_loop_lag_seconds",
-            "How much later than asked a timer of the event loop ran",
+            "Delay with which the event loop ran a timer",
             buckets=LATENCY_BUCKETS_S,
             registry=self.registry,
         )
-        self._tasks = Gauge("mien_tasks", "Tasks of the event loop", registry=self.registry)
+        self._tasks = Gauge("mien_tasks", "Tasks that run on the event loop", registry=self.registry)
         self._redis_failures = Counter(
-            "mien_redis_failures_total", "Redis calls that failed and were tried again later", registry=self.registry
+            "mien_redis_failures_total",
+            "Steps of background loops that failed because Redis failed; the loop tries them again",
+            registry=self.registry,
         )
-        self._redis_up = Gauge("mien_redis_up", "1 while Redis answers", registry=self.registry)
+        self._redis_up = Gauge("mien_redis_up", "1 while Redis answers, otherwise 0", registry=self.registry)
         self._redis_reconnects = Counter(
-            "mien_redis_reconnects_total", "Times Redis answered again after it had failed", registry=self.registry
+            "mien_redis_reconnects_total",
+            "Number of times that Redis answered again after a failure",
+            registry=self.registry,
         )
         self._redis_round_trip = Histogram(
             "mien_redis_round_trip_seconds",
-            "A PING's way to Redis and back",
+            "Time from a PING to the answer of Redis",
             buckets=_ROUND_TRIP_BUCKETS_S,
             registry=self.registry,
         )
         self._channel_lag = Histogram(
             "mien_channel_lag_seconds",
-            "Age of what a channel brings: motion since the gateway took it in, video since it went to the encoder",
+            "Age of a message when it is read from a Redis stream: motion since the gateway received it, "
+            "video since its encoding began",
             ["channel"],
             buckets=LATENCY_BUCKETS_S,
             registry=self.registry,
@@ -76,7 +81,7 @@ class ServiceMetrics:
         self._redis_has_answered = False
 
     def watch_readiness(self, is_ready: Callable[[], bool]) -> None:
-        """Readiness is asked for whenever someone looks."""
+        """Read readiness from `is_ready` at every scrape."""
         self._ready.set_function(is_ready)
 
     def redis_failed(self) -> None:
@@ -94,11 +99,11 @@ class ServiceMetrics:
         self._redis_round_trip.observe(seconds)
 
     def channel_lag(self, channel: Literal["motion", "video"], seconds: float) -> None:
-        """Both ends may be different machines: a clock that is behind reads as no lag."""
+        """Observe a message's age. Writer and reader may have different clocks: a negative age counts as 0."""
         self._channel_lag.labels(channel).observe(max(0.0, seconds))
 
     async def watch_event_loop(self, clock: Clock) -> None:
-        """Measure the event loop's lag, and how much it has to do, until cancelled."""
+        """Measure the event loop's lag and its number of tasks until cancelled."""
         while True:
             self._tasks.set(len(asyncio.all_tasks()))
             before_s = clock.monotonic_s()
@@ -106,5 +111,5 @@ class ServiceMetrics:
             self._loop_lag.observe(max(0.0, clock.monotonic_s() - before_s - _LAG_PROBE_INTERVAL_S))
 
     def exposition(self) -> bytes:
-        """Prometheus' text format, version 0.0.4."""
+        """All metrics in Prometheus' text format, version 0.0.4."""
         return generate_latest(self.registry)

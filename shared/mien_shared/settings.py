@@ -1,7 +1,8 @@
-"""Settings every service has. Parsed once at the start, loudly, and passed on as arguments.
+"""The settings that every service has. They are parsed once at the start; a wrong setting stops the service.
 
-Each field is read from MIEN_<FIELD>, or from a file of that name under the folder MIEN_SECRETS_DIR (how Docker and
-Kubernetes hand out secrets); REDIS_URL keeps the name everyone gives it.
+Each field is read from the environment variable MIEN_<FIELD>, or from a file of that name in the folder
+MIEN_SECRETS_DIR (Docker and Kubernetes provide secrets this way). The URL of Redis is read from REDIS_URL as well,
+which is its usual name.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-#: HS256 wants a key of at least its digest's length (RFC 7518, section 3.2).
+#: HS256 requires a key at least as long as its digest (RFC 7518, section 3.2).
 MIN_SECRET_BYTES = 32
-#: 32 random characters of any alphabet from hexadecimal upwards hold fewer distinct ones less than once in a million.
+#: 32 random hexadecimal characters have fewer distinct ones than this in less than one case in a million. Larger
+#: alphabets have more.
 _MIN_DISTINCT_CHARACTERS = 8
-#: What documentation, examples and haste put in a secret's place; looked for without case, "-", "_" and blanks.
+#: Words that examples and placeholders contain. The search ignores case, "-", "_" and blanks.
 _EXAMPLE_WORDS = (
     "changeme",
     "changeit",
@@ -45,14 +47,14 @@ _EXAMPLE_WORDS = (
 
 
 def _entries(value: object) -> object:
-    """A list as people write one: JSON, or entries apart by commas or lines, where lines with # are comments."""
+    """Read a list: JSON, or entries separated by commas or line breaks. Lines that begin with # are comments."""
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("["):
         try:
             return json.loads(value)
         except ValueError:
-            raise ValueError("this is no JSON list") from None  # the error's own text would quote it
+            raise ValueError("this is not a JSON list") from None  # the original error would quote the value
     lines = [line for line in value.splitlines() if not line.lstrip().startswith("#")]
     return [entry for line in lines for part in line.split(",") if (entry := part.strip())]
 
@@ -62,7 +64,7 @@ TextList = Annotated[list[str], NoDecode, BeforeValidator(_entries)]
 
 
 class IceServer(BaseModel):
-    """One RTCIceServer as browsers take it."""
+    """One ICE server in the form of a browser's RTCIceServer."""
 
     urls: list[str]
     username: str | None = None
@@ -70,7 +72,7 @@ class IceServer(BaseModel):
 
 
 class ServiceSettings(BaseSettings):
-    """What gateway, generator and signaling have in common."""
+    """The settings that gateway, generator and signaling have in common."""
 
     model_config = SettingsConfigDict(
         env_prefix="MIEN_", extra="ignore", frozen=True, populate_by_name=True, hide_input_in_errors=True
@@ -79,43 +81,60 @@ class ServiceSettings(BaseSettings):
     redis_url: str | None = Field(
         None,
         validation_alias=AliasChoices("REDIS_URL", "MIEN_REDIS_URL", "redis_url"),
-        description="Unset: an embedded server, which no other service sees",
+        description="URL of the Redis server. Unset: the service starts an embedded server for itself alone.",
     )
-    host: str = Field("127.0.0.1", description="The address that is listened on")
-    port: int = Field(0, ge=0, le=65535, description="0: any free one")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="DEBUG, INFO, WARNING, ERROR")
-    token_secret: SecretStr = Field(description="Signs session tokens; the same in every service; 32 bytes or more")
+    host: str = Field("127.0.0.1", description="Address on which the service listens.")
+    port: int = Field(0, ge=0, le=65535, description="TCP port on which the service listens. 0: any free port.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Lowest level of log messages that are written: DEBUG, INFO, WARNING or ERROR."
+    )
+    token_secret: SecretStr = Field(
+        description="Secret that signs session tokens, at least 32 bytes. It must be the same in every service."
+    )
     token_secrets_old: SecretList = Field(
-        default_factory=list, description="Secrets that signed tokens before and are still taken, while keys rotate"
+        default_factory=list,
+        description="Further token secrets. Tokens signed with them are accepted while the token secret is rotated.",
     )
     demo_open: bool = Field(
-        False, description="No API key and no token to watch. For one machine alone: refused off loopback"
+        False,
+        description="Open access for a demo on one machine: no API keys, and no tokens to watch. Loopback only.",
     )
     trusted_proxies: TextList = Field(
         default_factory=list,
-        description="Addresses or networks of proxies whose X-Forwarded-For is believed; `*`: whoever connects",
+        description="Addresses or networks of the proxies whose X-Forwarded-For header is trusted. `*`: all callers.",
     )
-    avatar_store: str = Field("file:./var/avatars", description="A folder as file:PATH, or an s3:// URL")
-    ice_servers: list[IceServer] = Field(default_factory=list, description="Handed to clients and used by signaling")
+    avatar_store: str = Field(
+        "file:./var/avatars", description="Where avatars are stored: a folder as file:PATH, or an s3:// URL."
+    )
+    ice_servers: list[IceServer] = Field(
+        default_factory=list, description="STUN and TURN servers as JSON, used by clients and by signaling itself."
+    )
     turn_urls: list[str] = Field(
-        default_factory=list, description="TURN servers (turn:, turns:) for clients, with credentials made on request"
+        default_factory=list,
+        description="TURN servers (turn: or turns: URLs) for clients. Clients get temporary credentials for them.",
     )
-    turn_secret: SecretStr | None = Field(None, description="What coturn knows as static-auth-secret")
-    turn_lifetime_s: int = Field(6 * 3600, ge=60, description="How long TURN credentials can open an allocation")
-    parent_pid: int | None = Field(None, description="End when this process ends; set by `mien up`")
+    turn_secret: SecretStr | None = Field(
+        None, description="Secret shared with the TURN server, coturn's static-auth-secret. MIEN_TURN_URLS needs it."
+    )
+    turn_lifetime_s: int = Field(
+        6 * 3600, ge=60, description="Seconds for which TURN credentials can open an allocation."
+    )
+    parent_pid: int | None = Field(
+        None, description="Id of the parent process. The service ends when that process ends. Set by `mien up`."
+    )
 
     @model_validator(mode="after")
-    def _secrets_are_worth_their_name(self) -> Self:
+    def _secrets_are_strong(self) -> Self:
         if reason := weakness(self.token_secret.get_secret_value(), example_allowed=self.demo_open):
             raise ValueError(f"MIEN_TOKEN_SECRET {reason}")
         for old in self.token_secrets_old:
             if reason := weakness(old.get_secret_value(), example_allowed=self.demo_open):
-                raise ValueError(f"MIEN_TOKEN_SECRETS_OLD: one of them {reason}")
+                raise ValueError(f"MIEN_TOKEN_SECRETS_OLD: one secret {reason}")
         for url in self.turn_urls:
             if not url.startswith(("turn:", "turns:")):
                 raise ValueError(f"MIEN_TURN_URLS: {url!r} must begin with turn: or turns:")
         if self.turn_urls and self.turn_secret is None:
-            raise ValueError("MIEN_TURN_URLS needs MIEN_TURN_SECRET, the secret that the TURN server knows")
+            raise ValueError("MIEN_TURN_URLS needs MIEN_TURN_SECRET, the secret shared with the TURN server")
         if self.turn_secret is not None and (reason := weakness(self.turn_secret.get_secret_value())):
             raise ValueError(f"MIEN_TURN_SECRET {reason}")
         return self
@@ -133,7 +152,7 @@ class ServiceSettings(BaseSettings):
     @model_validator(mode="after")
     def _demo_mode_is_for_loopback(self) -> Self:
         if self.demo_open and self.host not in {"127.0.0.1", "::1", "localhost"}:
-            raise ValueError(f"MIEN_DEMO_OPEN is for loopback alone, and MIEN_HOST is {self.host}")
+            raise ValueError(f"MIEN_DEMO_OPEN works on loopback only, but MIEN_HOST is {self.host}")
         return self
 
     @classmethod
@@ -152,9 +171,9 @@ class ServiceSettings(BaseSettings):
 
 
 def weakness(secret: str, example_allowed: bool = False) -> str | None:
-    """What is wrong with a secret, as the end of a sentence that never quotes it; None if nothing is.
+    """What is wrong with a secret, None for a good one. The text completes a sentence and never quotes the secret.
 
-    example_allowed: only its length counts, for a demo that nobody else can reach.
+    example_allowed: check only the length, for a demo that no other machine can reach.
     """
     if len(secret.encode()) < MIN_SECRET_BYTES:
         return f"needs at least {MIN_SECRET_BYTES} bytes"
@@ -162,7 +181,7 @@ def weakness(secret: str, example_allowed: bool = False) -> str | None:
         return None
     bare = secret.lower().translate(str.maketrans("", "", "-_ \t"))
     if any(word in bare for word in _EXAMPLE_WORDS):
-        return "looks like an example: make one of your own, for instance with `openssl rand -hex 32`"
+        return "looks like an example: generate one, for instance with `openssl rand -hex 32`"
     if len(set(secret)) < _MIN_DISTINCT_CHARACTERS or secret in (secret + secret)[1:-1]:
-        return "has too little variety to be random: make one with `openssl rand -hex 32`"
+        return "has too little variety to be random: generate one, for instance with `openssl rand -hex 32`"
     return None

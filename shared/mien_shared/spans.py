@@ -1,8 +1,8 @@
-"""OpenTelemetry traces of session setup: where the time goes between a request for a session and its first frame.
+"""OpenTelemetry traces of session setup: they show the time between a request for a session and its first frame.
 
-Off unless OTEL_EXPORTER_OTLP_ENDPOINT is set, and then it needs the extra `mien-shared[tracing]`. Spans carry no face,
-no token and no SDP. Times of single frames are metrics and the frame trace, never spans: thirty spans a second of every
-speaker would cost more than the frames.
+Tracing is off unless OTEL_EXPORTER_OTLP_ENDPOINT is set. It needs the extra `mien-shared[tracing]`. Spans contain no
+face, no token and no SDP. Metrics and the frame trace, not spans, hold the times of single frames: thirty spans a
+second for every speaker would cost more than the frames.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
 class TracingUnavailable(RuntimeError):
-    """Traces were asked for and OpenTelemetry is not installed."""
+    """Traces are requested, but OpenTelemetry is not installed."""
 
 
 class _State:
@@ -27,7 +27,7 @@ class _State:
 
 
 def configure(service: str) -> None:
-    """Begin to export this process's spans by OTLP over HTTP, if an endpoint is set; raises TracingUnavailable."""
+    """Export this process's spans by OTLP over HTTP if an endpoint is set; raises TracingUnavailable."""
     if not os.environ.get(_ENDPOINT):
         return
     try:
@@ -36,7 +36,9 @@ def configure(service: str) -> None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        raise TracingUnavailable(f"{_ENDPOINT} is set: pip install 'mien-shared[tracing]'") from error
+        raise TracingUnavailable(
+            f"{_ENDPOINT} is set, but OpenTelemetry is not installed: pip install 'mien-shared[tracing]'"
+        ) from error
     provider = TracerProvider(resource=Resource.create({"service.name": f"mien-{service}"}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     _State.tracer = provider.get_tracer("mien")
@@ -56,7 +58,7 @@ def span(name: str, parent: str | None = None) -> Iterator[None]:
 
 
 def traceparent() -> str | None:
-    """The current span, for a message to another process; None while tracing is off."""
+    """The current span in W3C Trace Context form, for a message to another process; None while tracing is off."""
     if _State.tracer is None:
         return None
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 1.0
 _REDIS_PROBE_INTERVAL_S = 0.5
 
-#: Why something is not as it should be, None while it is.
+#: Returns why a check fails, None while it passes.
 Reason = Callable[[], str | None]
 
 
@@ -37,11 +37,11 @@ class Supervisor:
         self._loops: list[asyncio.Task[None]] = []
 
     def check(self, name: str, reason: Reason, *, vital: bool = False) -> None:
-        """Count `reason()` among what makes the service unready, and, if vital, among what only a restart mends."""
+        """Add a check: while `reason()` is not None, the service is unready and, if vital, needs a restart."""
         (self._vital if vital else self._checks)[name] = reason
 
     def started(self) -> None:
-        """The service is up: from now on its checks and loops alone decide."""
+        """The start is complete: from now on only checks and loops decide about readiness."""
         self._checks.pop("start", None)
 
     def run(self, name: str, work: Coroutine[None, None, None]) -> None:
@@ -60,16 +60,16 @@ class Supervisor:
         self.keep("redis probe", partial(ping, redis, self._clock, self._metrics), _REDIS_PROBE_INTERVAL_S)
 
     def fatal(self) -> dict[str, str]:
-        """What a restart alone mends: loops that have crashed, and vital checks."""
+        """Failures that only a restart repairs: crashed loops and failing vital checks."""
         crashed = {task.get_name(): "the loop has crashed; the log says why" for task in self._loops if task.done()}
         return crashed | _reasons(self._vital)
 
     def unready(self) -> dict[str, str]:
-        """What is in the way of serving; empty when nothing is."""
+        """The failures because of which the service cannot serve; empty while it can."""
         return _reasons(self._checks) | self.fatal()
 
     async def aclose(self) -> None:
-        """End the loops; the service is unready from now on. Harmless when called again."""
+        """End the loops; the service is unready from now on. May be called more than once."""
         self._checks["stop"] = lambda: "the service is stopping"
         loops, self._loops = self._loops, []
         for task in loops:
@@ -90,7 +90,10 @@ def _log_crash(task: asyncio.Task[None]) -> None:
 async def keep_trying(
     name: str, clock: Clock, metrics: ServiceMetrics, step: Callable[[], Awaitable[None]], pause_s: float = 0.0
 ) -> None:
-    """Run `step` every `pause_s` until cancelled; when Redis fails it, wait (0.05 s doubling to 1 s) and try again."""
+    """Run `step` again and again until cancelled, with `pause_s` in between.
+
+    If Redis fails in a step, wait (0.05 s, doubled up to 1 s) and try again.
+    """
     wait_s = _FIRST_WAIT_S
     while True:
         try:

@@ -23,7 +23,7 @@ def test_a_damaged_encoder_keeps_the_gateway_from_getting_ready(tmp_path: Path) 
 async def test_the_store_is_probed_and_holds_the_bundled_avatar(tmp_path: Path) -> None:
     store = AvatarStore.open(f"file:{tmp_path / 'avatars'}")
     probe = StoreProbe(store)
-    assert probe.reason() == "the avatar store was not asked yet"
+    assert probe.reason() == "the avatar store has not been checked yet"
     await probe.probe()
     assert probe.reason() is None
     assert (await store.record(BUNDLED_AVATAR_ID)).kind == "portrait"

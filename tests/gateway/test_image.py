@@ -119,7 +119,7 @@ def test_keeps_no_more_than_it_needs() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\0" * 1000, b"%PDF-1.7 ...", b"<html>"])
 def test_what_is_no_picture(data: bytes) -> None:
-    assert refusal(data) == (Refusal.NOT_AN_IMAGE, "this is no picture; send a JPEG, PNG or WebP picture")
+    assert refusal(data) == (Refusal.NOT_AN_IMAGE, "the file is not a picture; send a JPEG, PNG or WebP picture")
 
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "ICO"])
@@ -153,7 +153,7 @@ def test_a_colour_profile_of_nothing() -> None:
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_animated_pictures(kind: str) -> None:
     data = encoded(quadrants(), kind, save_all=True, append_images=[quadrants().rotate(180)], duration=100)
-    assert refusal(data) == (Refusal.ANIMATED_IMAGE, "the picture is animated; a still one is needed")
+    assert refusal(data) == (Refusal.ANIMATED_IMAGE, "the picture is animated; send a still picture")
 
 
 def test_a_second_picture_behind_a_phones_jpeg_is_no_animation() -> None:
@@ -175,14 +175,14 @@ def bomb(width: int, height: int) -> bytes:
 def test_too_many_pixels_are_refused_by_the_header_alone() -> None:
     assert refusal(bomb(10_000, 10_000), 50_000_000) == (
         Refusal.TOO_MANY_PIXELS,
-        "the picture has 10000 x 10000 pixels, more than the 50000000 that are taken",
+        "the picture has 10000 x 10000 pixels; at most 50000000 pixels are accepted",
     )
 
 
 def test_what_pillow_itself_calls_a_bomb_has_the_same_name() -> None:
     assert refusal(bomb(20_000, 20_000), 50_000_000) == (
         Refusal.TOO_MANY_PIXELS,
-        "the picture has far more pixels than are taken",
+        "the picture has far too many pixels",
     )
 
 

@@ -109,7 +109,7 @@ def test_a_face_that_is_too_small_is_refused(finder: FaceFinder, encoder: Keypoi
         tiny = large.convert("RGB").resize((90, 90), Image.Resampling.LANCZOS)
     scene = Image.new("RGB", (400, 400), (90, 110, 120))
     scene.paste(tiny, (150, 150))
-    with pytest.raises(PictureRefused, match=r"the largest face is \d\d pixels high, less than the 64") as caught:
+    with pytest.raises(PictureRefused, match=r"the largest face is \d\d pixels high; at least 64 are needed") as caught:
         make_portrait(png(scene), MAX_PIXELS, finder, encoder)
     assert caught.value.refusal is Refusal.FACE_TOO_SMALL
 

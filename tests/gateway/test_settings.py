@@ -45,7 +45,7 @@ def test_a_page_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_a_key_for_operators_nothing_starts_but_a_demo() -> None:
-    with pytest.raises(ValidationError, match=r"MIEN_API_KEYS is empty, so nobody could make a session"):
+    with pytest.raises(ValidationError, match=r"MIEN_API_KEYS is empty, so no caller could create a session"):
         GatewaySettings(token_secret=SECRET)
     assert GatewaySettings(token_secret=SECRET, demo_open=True).api_keys == []
 
@@ -56,11 +56,11 @@ def test_without_a_key_for_operators_nothing_starts_but_a_demo() -> None:
         ("short", "needs at least 32 bytes"),
         ("change-me-change-me-change-me-0451", "looks like an example"),
         ("ab" * 20, "has too little variety"),
-        ("sha256:" + "0a" * 31, "has not 64 hexadecimal digits after sha256:"),
+        ("sha256:" + "0a" * 31, "does not have 64 hexadecimal digits after sha256:"),
     ],
 )
 def test_a_weak_key_starts_nothing_and_is_not_quoted(key: str, why: str) -> None:
-    with pytest.raises(ValidationError, match=f"MIEN_API_KEYS: one of them {why}") as refused:
+    with pytest.raises(ValidationError, match=f"MIEN_API_KEYS: one key {why}") as refused:
         GatewaySettings(token_secret=SECRET, api_keys=[*API_KEYS, SecretStr(key)])
     assert key not in str(refused.value)
 
@@ -80,6 +80,6 @@ def test_keys_come_as_a_list_or_one_a_line(text: str, monkeypatch: pytest.Monkey
 
 def test_a_list_that_is_no_json_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIEN_API_KEYS", "[9f3kQ7zLw2xB-uMtP0aYc5RjHnEv8sGd")
-    with pytest.raises(ValidationError, match="this is no JSON list") as refused:
+    with pytest.raises(ValidationError, match="this is not a JSON list") as refused:
         GatewaySettings(token_secret=SECRET)
     assert "9f3k" not in str(refused.value)

@@ -86,7 +86,7 @@ def test_turn_needs_urls_of_its_own_and_a_secret_worth_its_name() -> None:
 
 def test_demo_mode_is_for_loopback_alone() -> None:
     assert ServiceSettings(token_secret=SECRET, demo_open=True, host="127.0.0.1").demo_open
-    with pytest.raises(ValidationError, match=r"MIEN_DEMO_OPEN is for loopback alone, and MIEN_HOST is 0\.0\.0\.0"):
+    with pytest.raises(ValidationError, match=r"MIEN_DEMO_OPEN works on loopback only, but MIEN_HOST is 0\.0\.0\.0"):
         ServiceSettings(token_secret=SECRET, demo_open=True, host="0.0.0.0")
 
 

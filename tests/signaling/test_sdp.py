@@ -86,7 +86,7 @@ def test_an_offer_that_cannot_be_read(old: str, new: str, message: str) -> None:
         ("a=fingerprint:sha-256 AA:BB\r\n", "", "the offer's video section has no fingerprint"),
         ("a=rtcp-mux\r\n", "", "the offer's video section has no rtcp-mux"),
         (HOST, "\r\n".join([HOST] * (MAX_CANDIDATES + 1)), "more than 32 candidates"),
-        ("BUNDLE 0", "BUNDLE 1 0", "the offer bundles a media section that it does not have"),
+        ("BUNDLE 0", "BUNDLE 1 0", "the offer's BUNDLE group names a media section that the offer does not have"),
     ],
 )
 def test_an_offer_that_cannot_be_taken(old: str, new: str, message: str) -> None:

@@ -1,7 +1,7 @@
-"""Who may call what, and how often. Missing or wrong credentials are 401 and 403, rate limits are 429.
+"""Authorisation and rate limits. Missing or wrong credentials are answered with 401 or 403, too many requests with 429.
 
-An operator's API key and a session's token come in the same header, `Authorization: Bearer`. The key creates, lists,
-watches and ends sessions; a token feeds, watches or ends the one session that it names.
+An operator's API key and a session's token come in the same header, `Authorization: Bearer`. A key creates, lists,
+watches and ends sessions. A token sends motion to, watches or ends the one session that it names.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TOKEN_PROBLEMS = (Code.TOKEN_MISSING, Code.TOKEN_INVALID, Code.TOKEN_NOT_GRANTED
 
 
 class Access:
-    """Raises the Problem that answers a caller who may not do what it asks for, or not so often."""
+    """Raises a Problem for a caller that is not authorised or exceeds a rate limit."""
 
     def __init__(self, settings: GatewaySettings, tokens: TokenIssuer, metrics: GatewayMetrics, clock: Clock) -> None:
         self._keys = ApiKeys.of(key.get_secret_value() for key in settings.api_keys)
@@ -47,33 +47,33 @@ class Access:
         self._uploads = RateLimiter(settings.uploads_per_minute)
 
     def request(self, caller: HTTPConnection) -> None:
-        """Count any call against its address's limit."""
+        """Count a request towards the limit of its address."""
         self._limit(self._requests, caller, None)
 
     def new_session(self, caller: HTTPConnection) -> None:
-        """An operator's call, limited for its key and its address."""
+        """Demand an operator, and count the new session for its key and its address."""
         self._limit(self._sessions, caller, self.operator(caller))
 
     def upload(self, caller: HTTPConnection) -> None:
-        """An operator's call, limited for its key and its address."""
+        """Demand an operator, and count the upload for its key and its address."""
         self._limit(self._uploads, caller, self.operator(caller))
 
     def operator(self, caller: HTTPConnection) -> Principal:
-        """The bearer of an API key, or anyone where the deployment is open."""
+        """Demand the bearer of an API key, or any caller if the deployment is open."""
         key = _bearer_of(caller)
         if (principal := self._operator(key)) is not None:
             return principal
         if key is None:
             raise self._refused(Problem(Code.API_KEY_MISSING, "this call needs an operator's API key as a bearer"))
-        raise self._refused(Problem(Code.API_KEY_INVALID, "the bearer is not an operator's API key here"))
+        raise self._refused(Problem(Code.API_KEY_INVALID, "the bearer is not an API key of this deployment"))
 
     def speaker(self, session_id: str, token: str | None) -> None:
-        """The bearer of a token that feeds this session. Operators and open deployments speak for nobody else."""
+        """Demand a token that may send motion to this session, in open deployments too. An API key is not enough."""
         with self._counting():
             self._tokens.bearer(token).demand(session_id, [Grant.PUBLISH])
 
     def end_session(self, caller: HTTPConnection, session_id: str) -> None:
-        """The speaker, or an operator with a key."""
+        """Demand the speaker's token or an operator's key."""
         with self._counting():
             principal = self._operator(_bearer_of(caller))
             if principal is None or principal.role is not Role.OPERATOR:
@@ -81,14 +81,14 @@ class Access:
             principal.demand(session_id, [Grant.END])
 
     def watcher(self, caller: HTTPConnection) -> Principal:
-        """A caller who may see sessions: an operator, anyone where the deployment is open, or any token's bearer."""
+        """Demand an operator, the bearer of any token, or any caller if the deployment is open."""
         with self._counting():
             principal = self._operator(_bearer_of(caller)) or self._tokens.bearer(_bearer_of(caller))
             principal.demand(principal.scope or "", frozenset(Grant))
             return principal
 
     def watched_session(self, caller: HTTPConnection, session_id: str) -> None:
-        """The same, for one session."""
+        """Like `watcher`, but for this session."""
         principal = self.watcher(caller)
         with self._counting():
             principal.demand(session_id, frozenset(Grant))
@@ -134,6 +134,6 @@ def _count(request: Request) -> None:
     access_of(request).request(request)
 
 
-#: A dependency of every route: the call counts against its address's limit.
+#: A dependency of every route: counts the request towards the limit of its address.
 COUNTED = Depends(_count)
 Gate = Annotated[Access, Depends(access_of)]

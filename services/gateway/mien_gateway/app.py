@@ -1,4 +1,4 @@
-"""The gateway put together: its parts, what each is given, and the order in which they start and stop."""
+"""Builds the gateway: its parts, their arguments, and the order in which they start and stop."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _STORE_PROBE_INTERVAL_S = 5.0
 
 
 def create_app(settings: GatewaySettings) -> FastAPI:
-    """The gateway as an ASGI application; nothing runs before its lifespan begins."""
+    """The gateway as an ASGI application. Nothing runs before its lifespan begins."""
     metrics = GatewayMetrics()
     clock = SystemClock()
     tokens = TokenIssuer.of(settings)
@@ -83,19 +83,19 @@ def create_app(settings: GatewaySettings) -> FastAPI:
 
 
 class StoreProbe:
-    """Whether the avatar store answers. It also stores the bundled avatar, once the store accepts it."""
+    """Checks whether the avatar store answers, and stores the bundled avatar in it."""
 
     def __init__(self, store: AvatarStore) -> None:
         self._store = store
-        self._reason: str | None = "the avatar store was not asked yet"
+        self._reason: str | None = "the avatar store has not been checked yet"
         self._seeded = False
 
     def reason(self) -> str | None:
-        """Why avatars cannot be read, None while they can."""
+        """Why avatars cannot be read, None while they can be."""
         return self._reason
 
     async def probe(self) -> None:
-        """One step of a loop: store the bundled avatar if that was not done yet, then read it."""
+        """One step of a loop: store the bundled avatar if this was not done yet, then read it."""
         try:
             if not self._seeded:
                 await bundled.seed(self._store)
@@ -110,7 +110,7 @@ class StoreProbe:
 
 
 def flaw_of_encoder(path: Path) -> Reason:
-    """Why uploads would find no keypoints. The file is checked once here; the portrait process loads it later."""
+    """A check of the encoder's file, without which uploads get no keypoints. The file is read here, only once."""
     flaw: str | None = None
     try:
         read_encoder(path)

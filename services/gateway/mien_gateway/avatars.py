@@ -1,4 +1,4 @@
-"""The avatars' part of the REST API."""
+"""The routes of the REST API for avatars."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from mien_shared.clock import Clock
 from mien_shared.http.hang_up import HangUp
 from mien_shared.http.problems import Code, Problem, describe, redis_problems
 
-#: Problems that are answered before the whole body was read.
+#: Problems that may be answered before the whole body is read.
 _BODY_UNREAD = frozenset(
     {
         *KEY_PROBLEMS,
@@ -64,10 +64,10 @@ _UPLOAD_SCHEMA = {
 
 
 class Avatar(BaseModel):
-    """An avatar as the API shows it; the face box is in the 1280x720 still picture.
+    """An avatar. Its face box is in the 1280x720 still picture.
 
-    keypoints: ten rows of x, y, j00, j01, j10, j11 in that box, [-1, 1]: the source pose, which a sender takes its
-    initial frame close to.
+    keypoints: ten rows of x, y, j00, j01, j10, j11 in the face box, [-1, 1]. They are the source pose; a sender chooses
+    its initial frame close to it.
     """
 
     avatar_id: str
@@ -83,7 +83,7 @@ class Avatar(BaseModel):
 
 
 class Avatars:
-    """What the routes do, with everything it takes."""
+    """The operations behind the routes."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Avatars:
         )
 
     async def upload(self, request: Request) -> AvatarRecord:
-        """Take an operator's picture in; raises Problem."""
+        """Make an avatar from an operator's picture; raises Problem."""
         self._access.upload(request)
         try:
             record = await self._upload(request)
@@ -118,7 +118,7 @@ class Avatars:
 
     async def _upload(self, request: Request) -> AvatarRecord:
         if self._under_way >= self._settings.max_uploads:
-            raise Problem(Code.UPLOADS_BUSY, "too many pictures are being uploaded at the moment")
+            raise Problem(Code.UPLOADS_BUSY, "too many uploads are in progress; try again later")
         self._under_way += 1
         try:
             data = await self._read_field(request)
@@ -142,7 +142,7 @@ class Avatars:
             self._metrics.avatar_processed(self._clock.monotonic_s() - started_s)
 
     async def _read_field(self, request: Request) -> bytes:
-        """The field's bytes; a body is never read beyond the limit, however it is announced."""
+        """The bytes of the file in the form. Never reads a body beyond the limit, with or without Content-Length."""
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
             detail = f"send multipart/form-data with the picture in the field '{_FIELD}'"
             raise Problem(Code.NOT_MULTIPART, detail)
@@ -165,16 +165,16 @@ class Avatars:
         except HTTPException as error:
             raise Problem(Code.MALFORMED_FORM, f"the form cannot be read: {error.detail}") from error
         except ClientDisconnect as error:
-            raise Problem(Code.UPLOAD_ABORTED, "the upload was broken off") from error
+            raise Problem(Code.UPLOAD_ABORTED, "the client disconnected before the upload was complete") from error
 
     async def picture(self, avatar_id: str, request: Request) -> bytes:
-        """The still picture as PNG, for operators and for bearers of a token whose session shows it; raises Problem."""
+        """The still picture as PNG, for operators and for bearers of a token whose session uses it; raises Problem."""
         principal = self._access.watcher(request)
         if principal.scope is not None:
             async with redis_problems():
                 session = await self._registry.session(principal.scope)
             if session is None or session.avatar_id != avatar_id:
-                raise Problem(Code.TOKEN_NOT_GRANTED, "the token's session does not show this avatar")
+                raise Problem(Code.TOKEN_NOT_GRANTED, "the token's session does not use this avatar")
         async with _store_problems():
             return await self.store.picture(avatar_id)
 
@@ -197,7 +197,7 @@ def _limited(request: Request, limit: int) -> Receive:
 
 
 def _too_large(limit: int) -> Problem:
-    return Problem(Code.UPLOAD_TOO_LARGE, f"an upload has {limit} bytes at most")
+    return Problem(Code.UPLOAD_TOO_LARGE, f"an upload may have at most {limit} bytes")
 
 
 @asynccontextmanager
@@ -211,11 +211,11 @@ async def _store_problems() -> AsyncIterator[None]:
 
 
 def avatar_not_found() -> Problem:
-    return Problem(Code.AVATAR_NOT_FOUND, "there is no avatar of that id")
+    return Problem(Code.AVATAR_NOT_FOUND, "there is no avatar with this id")
 
 
 async def stored_avatar(store: AvatarStore, avatar_id: str) -> AvatarRecord:
-    """An avatar's record; raises the Problem that says why not."""
+    """An avatar's record; raises Problem."""
     async with _store_problems():
         return await store.record(avatar_id)
 
@@ -254,7 +254,7 @@ router = APIRouter(prefix="/v1/avatars", tags=["avatars"], dependencies=[COUNTED
     ),
 )
 async def upload(request: Request, response: Response, avatars: Here) -> Avatar | Response:
-    """Make an avatar from a picture with a face (JPEG, PNG or WebP); of several faces the largest. For operators."""
+    """Make an avatar from the largest face in a picture (JPEG, PNG or WebP). For operators."""
     try:
         record = await avatars.upload(request)
     except Problem as problem:
@@ -267,7 +267,7 @@ async def upload(request: Request, response: Response, avatars: Here) -> Avatar 
 
 @router.get("/{avatar_id}", dependencies=[API_KEY], responses=describe(*ANY_ROUTE, *KEY_PROBLEMS, *_READ_PROBLEMS))
 async def read(avatar_id: str, request: Request, avatars: Here, gate: Gate) -> Avatar:
-    """What is known of an avatar. For operators."""
+    """The record of an avatar. For operators."""
     gate.operator(request)
     return Avatar.of(await stored_avatar(avatars.store, avatar_id))
 
@@ -282,9 +282,9 @@ async def read(avatar_id: str, request: Request, avatars: Here, gate: Gate) -> A
     },
 )
 async def picture(avatar_id: str, request: Request, avatars: Here) -> Response:
-    """The 1280x720 still picture, for operators and for those who may watch a session that shows it."""
+    """The 1280x720 still picture, for operators and for bearers of a token of a session that uses it."""
     png = await avatars.picture(avatar_id, request)
-    # An id is never given to another picture; only the bundled one's may change, with the version that brings it.
+    # An id always names the same picture. Only the bundled avatar's picture may change, with a new version of Mien.
     lifetime_s = 300 if avatar_id == BUNDLED_AVATAR_ID else 86_400
     headers = {"Cache-Control": f"private, max-age={lifetime_s}", "Vary": "Authorization"}
     return Response(png, media_type="image/png", headers=headers)
@@ -297,9 +297,9 @@ async def picture(avatar_id: str, request: Request, avatars: Here) -> Response:
     responses=describe(*ANY_ROUTE, *KEY_PROBLEMS, *_READ_PROBLEMS, Code.AVATAR_BUNDLED),
 )
 async def delete(avatar_id: str, request: Request, avatars: Here, gate: Gate) -> None:
-    """Forget an avatar; sessions that show it go on. For operators."""
+    """Delete an avatar. Sessions that use it continue. For operators."""
     gate.operator(request)
     if avatar_id == BUNDLED_AVATAR_ID:
-        raise Problem(Code.AVATAR_BUNDLED, "the avatar that comes with Mien cannot be deleted")
+        raise Problem(Code.AVATAR_BUNDLED, "the bundled avatar cannot be deleted")
     async with _store_problems():
         await avatars.store.delete(avatar_id)

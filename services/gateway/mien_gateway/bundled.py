@@ -1,4 +1,4 @@
-"""The avatar that comes with Mien, put into the store at every start so that it is there and current."""
+"""The bundled avatar. Every start stores it if the store has none or another version."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ BUNDLED_AVATAR_ID = "mien"
 
 
 async def seed(store: AvatarStore) -> None:
-    """Store the bundled avatar, over an older one, unless it is there already; raises AvatarStoreError."""
+    """Store the bundled avatar unless the store already has this version; raises AvatarStoreError."""
     folder = files(__package__) / "bundled"
     description = folder / f"{BUNDLED_AVATAR_ID}.json"
     if not description.is_file():
-        return  # a checkout without the drawing still takes uploads
+        return  # a checkout without the bundled avatar works for uploads
     drawn = json.loads(description.read_text())
     record = AvatarRecord(
         avatar_id=BUNDLED_AVATAR_ID,
@@ -26,7 +26,7 @@ async def seed(store: AvatarStore) -> None:
     )
     png = (folder / f"{BUNDLED_AVATAR_ID}.png").read_bytes()
     try:
-        # A disk that has filled up since is no reason not to serve.
+        # Write only if needed: a gateway with a full disk can still serve.
         if await store.record(BUNDLED_AVATAR_ID) == record and await store.picture(BUNDLED_AVATAR_ID) == png:
             return
     except AvatarNotFound:

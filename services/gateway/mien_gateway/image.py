@@ -1,4 +1,4 @@
-"""Uploaded bytes to an RGB picture. Pure, and meant for a process that may be killed: see portrait_worker.py."""
+"""Decodes uploaded bytes to an RGB picture. Pure. It runs in a process that may be killed: see portrait_worker.py."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mien_gateway.portrait_contract import PictureRefused, Refusal
 
 RgbPicture = NDArray[np.uint8]
 
-#: What decoding keeps at most of a picture's longer side; four times the still picture's area is plenty to choose from.
+#: The longest side of a decoded picture. It leaves four times the still picture's area to choose a window from.
 LONGEST_SIDE = 2560
 
 _FORMATS = ("JPEG", "PNG", "WEBP")
-#: Damaged files make Pillow raise whatever its next operation on them happens to raise.
+#: The errors that Pillow raises for damaged files, depending on the operation that fails.
 _PILLOW_RAISES = (
     OSError,
     SyntaxError,
@@ -43,10 +43,10 @@ _ORIENTATIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-#: What a transparent picture is laid on.
+#: The background colour of a transparent picture.
 _BACKDROP = (236, 238, 241)
 
-#: How files of other kinds begin, to name them in the answer; HEIC is what a phone sends when nobody converts it.
+#: How files of other formats begin, to name the format in the answer. HEIC is the camera format of some phones.
 _OTHER_FORMATS = (
     (0, b"GIF8", "GIF"),
     (0, b"BM", "BMP"),
@@ -62,27 +62,27 @@ _OTHER_FORMATS = (
 
 
 def decode(data: bytes, max_pixels: int) -> RgbPicture:
-    """A JPEG, PNG or WebP file as (H, W, 3) RGB, upright, opaque, in sRGB, its longer side LONGEST_SIDE at most.
+    """Decode a JPEG, PNG or WebP file to (H, W, 3) RGB: upright, opaque, sRGB, longer side at most LONGEST_SIDE.
 
-    The size in the file's header is checked before a pixel is decoded. Raises PictureRefused.
+    The size in the file's header is checked before any pixel is decoded. Raises PictureRefused.
     """
     image = _open(data)
     if image.width * image.height > max_pixels:
         raise PictureRefused(
             Refusal.TOO_MANY_PIXELS,
-            f"the picture has {image.width} x {image.height} pixels, more than the {max_pixels} that are taken",
+            f"the picture has {image.width} x {image.height} pixels; at most {max_pixels} pixels are accepted",
         )
-    # A phone's JPEG may carry a second picture behind the first (MPO); that is no animation.
+    # A phone's JPEG may contain a second picture after the first (MPO). That is not an animation.
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        raise PictureRefused(Refusal.ANIMATED_IMAGE, "the picture is animated; a still one is needed")
+        raise PictureRefused(Refusal.ANIMATED_IMAGE, "the picture is animated; send a still picture")
     turn = _ORIENTATIONS.get(_orientation(image))
     try:
-        image.draft("RGB", (LONGEST_SIDE, LONGEST_SIDE))  # a JPEG decodes at a half, a quarter or an eighth
+        image.draft("RGB", (LONGEST_SIDE, LONGEST_SIDE))  # a JPEG can be decoded at 1/2, 1/4 or 1/8 size
         image.load()
         image = _eight_bit(image)
         image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
     except MemoryError as error:
-        raise PictureRefused(Refusal.TOO_MUCH_MEMORY, "the picture needs more memory than a picture may") from error
+        raise PictureRefused(Refusal.TOO_MUCH_MEMORY, "the picture needs too much memory to decode") from error
     except _PILLOW_RAISES as error:
         raise _damaged() from error
     if turn is not None:
@@ -92,12 +92,12 @@ def decode(data: bytes, max_pixels: int) -> RgbPicture:
 
 def _open(data: bytes) -> Image.Image:
     with warnings.catch_warnings():
-        # Pillow warns at a limit of its own and raises at twice that; ours is checked from the header right after.
+        # Pillow warns at its own limit and raises at twice that limit. Ours is checked afterwards, from the header.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
             return Image.open(io.BytesIO(data), formats=_FORMATS)
         except Image.DecompressionBombError as error:
-            raise PictureRefused(Refusal.TOO_MANY_PIXELS, "the picture has far more pixels than are taken") from error
+            raise PictureRefused(Refusal.TOO_MANY_PIXELS, "the picture has far too many pixels") from error
         except _PILLOW_RAISES as error:
             raise _unidentified(data) from error
 
@@ -108,7 +108,7 @@ def _unidentified(data: bytes) -> PictureRefused:
     for offset, magic, name in _OTHER_FORMATS:
         if data[offset : offset + len(magic)] == magic:
             return PictureRefused(Refusal.UNSUPPORTED_FORMAT, f"{name} is not taken; send a JPEG, PNG or WebP picture")
-    return PictureRefused(Refusal.NOT_AN_IMAGE, "this is no picture; send a JPEG, PNG or WebP picture")
+    return PictureRefused(Refusal.NOT_AN_IMAGE, "the file is not a picture; send a JPEG, PNG or WebP picture")
 
 
 def _damaged() -> PictureRefused:
@@ -119,11 +119,11 @@ def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except _PILLOW_RAISES:
-        return 1  # broken metadata spoils no picture
+        return 1  # the picture can be used without its broken metadata
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """Any mode that the three formats decode to, as L, RGB or RGBA."""
+    """Convert any mode that the three formats decode to into L, RGB or RGBA."""
     if image.mode in {"L", "RGB", "RGBA"} and "transparency" not in image.info:
         return image
     if image.mode.startswith("I"):  # 16-bit grey
@@ -145,7 +145,7 @@ def _opaque_srgb(image: Image.Image) -> Image.Image:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             converted = ImageCms.profileToProfile(opaque, source, ImageCms.createProfile("sRGB"))
         except (ImageCms.PyCMSError, OSError, ValueError):
-            return opaque  # a profile that cannot be read, or of a CMYK file that is RGB by now
+            return opaque  # the profile cannot be read, or is for CMYK and the picture is RGB by now
         assert converted is not None
         return converted
     return opaque

@@ -1,4 +1,4 @@
-"""What the gateway measures: one function a fact, every label from a closed set."""
+"""The gateway's metrics: one method for each fact. Every label has a fixed set of values."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from prometheus_client import Counter, Gauge, Histogram
 from mien_shared.metrics import ServiceMetrics
 from mien_shared.wire.packet_filter import PacketVerdict
 
-#: Decoding a phone's picture takes about 0.3 s, the first one twice that; beyond the deadline nothing is measured.
+#: Decoding a phone's picture takes about 0.3 s, the first one twice that. The last bucket is the default deadline.
 _PROCESSING_BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0)
-# A counter's first increase is invisible to rate() unless it was there at zero before: so all that alerts ask for is.
+# rate() does not see a counter's first increase unless the counter was exported at zero before. So every series that
+# alerts query is created at the start.
 _DROP_REASONS = ("superseded", "redis")
 _SESSION_RESULTS = ("created", "full", "no-generator", "redis-unavailable", "avatar-store-unavailable")
 _UPLOAD_RESULTS = ("created", "uploads-busy", "processing-failed", "avatar-store-unavailable")
@@ -25,39 +26,42 @@ _CLOSE_CODES = frozenset({1000, 1001, 1005, 1006, 1008, 1009, 1011, 1012, 4409, 
 
 
 class GatewayMetrics(ServiceMetrics):
-    """The gateway's own counters beside those of every service."""
+    """The gateway's metrics, in addition to those of every service."""
 
     def __init__(self) -> None:
         super().__init__("gateway")
         self._packets = Counter(
-            "mien_uplink_packets_total", "Uplink packets by what became of them", ["result"], registry=self.registry
+            "mien_uplink_packets_total",
+            "Motion packets received on uplinks, by result",
+            ["result"],
+            registry=self.registry,
         )
         self._by_verdict = {verdict: self._packets.labels(verdict) for verdict in PacketVerdict}
-        self._uplinks = Gauge("mien_uplinks", "Uplinks open on this gateway", registry=self.registry)
+        self._uplinks = Gauge("mien_uplinks", "Uplinks that are open on this gateway", registry=self.registry)
         self._closed = Counter(
-            "mien_uplink_closed_total", "Uplinks closed, by WebSocket close code", ["code"], registry=self.registry
+            "mien_uplink_closed_total", "Closed uplinks, by WebSocket close code", ["code"], registry=self.registry
         )
         self._forward_drops = Counter(
             "mien_motion_forward_dropped_total",
-            "Accepted packets that never reached a generator's inbox",
+            "Accepted motion packets that were dropped before they reached a generator's inbox, by reason",
             ["reason"],
             registry=self.registry,
         )
         self._sessions = Counter(
-            "mien_session_requests_total", "Requests for a session, by result", ["result"], registry=self.registry
+            "mien_session_requests_total", "Requests to create a session, by result", ["result"], registry=self.registry
         )
         self._uploads = Counter(
             "mien_avatar_uploads_total", "Avatar uploads, by result", ["result"], registry=self.registry
         )
         self._refused = Counter(
             "mien_requests_refused_total",
-            "Calls of those who may not, or not so often",
+            "Requests rejected by authorisation or rate limit, by reason",
             ["reason"],
             registry=self.registry,
         )
         self._processing = Histogram(
             "mien_avatar_processing_seconds",
-            "From uploaded bytes to still picture and keypoints",
+            "Time to make an avatar from uploaded bytes or to refuse them, with the wait for the worker",
             buckets=_PROCESSING_BUCKETS_S,
             registry=self.registry,
         )
@@ -85,15 +89,15 @@ class GatewayMetrics(ServiceMetrics):
         self._forward_drops.labels(reason).inc(count)
 
     def session_requested(self, result: str) -> None:
-        """`result`: "created", or the code of the problem that answered."""
+        """result: "created", or the code of the problem in the answer."""
         self._sessions.labels(result).inc()
 
     def avatar_uploaded(self, result: str) -> None:
-        """`result`: "created", or the code of the problem that answered."""
+        """result: "created", or the code of the problem in the answer."""
         self._uploads.labels(result).inc()
 
     def request_refused(self, reason: str) -> None:
-        """`reason`: the code of the problem that answered."""
+        """reason: the code of the problem in the answer."""
         self._refused.labels(reason).inc()
 
     def avatar_processed(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""The watch page: `/` and `/static/*` from one folder, with the headers that keep it to itself."""
+"""The watch page: `/` and `/static/*` from one folder, with security headers."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from starlette.types import Scope
 
 from mien_gateway.settings import GatewaySettings
 
-#: What a page is made of; nothing else that lies in its folder is served.
+#: The types of files that are served. Other files in the folder are not.
 _SERVED = frozenset({".css", ".html", ".ico", ".js", ".png", ".svg", ".webp", ".woff2"})
 
 
 def security_headers(settings: GatewaySettings) -> dict[str, str]:
-    """Own scripts and styles only; connections to this gateway and to signaling only."""
+    """Headers by which the page loads only its own files and connects only to this gateway and to signaling."""
     signaling = _origin(settings.signaling_url)
     gateway = _origin(settings.public_url)
-    uplink = f"ws{gateway.removeprefix('http')}"  # 'self' does not cover ws: in every browser
+    uplink = f"ws{gateway.removeprefix('http')}"  # 'self' does not include ws: in every browser
     policy = {
         "default-src": "'self'",
         "connect-src": f"'self' {signaling} {uplink}",
@@ -35,7 +35,7 @@ def security_headers(settings: GatewaySettings) -> dict[str, str]:
     return {
         "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in policy.items()),
         "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",  # a page's address may hold a watch token
+        "Referrer-Policy": "no-referrer",  # the page's address may contain a watch token
         "Cache-Control": "no-cache",
     }
 
@@ -60,7 +60,7 @@ class _PageFiles(StaticFiles):
 
 
 def install(app: FastAPI, settings: GatewaySettings) -> None:
-    """Serve the page, if there is one."""
+    """Serve the page if the settings name one."""
     if settings.web_root is None:
         return
     headers = security_headers(settings)

@@ -1,6 +1,6 @@
-"""Fits an upload into the 1280x720 still picture, the whole head in it. Pure: arrays in, arrays out.
+"""Fits an upload into the 1280x720 still picture so that the whole head is visible. Pure: arrays in, arrays out.
 
-A picture that can fill the frame does; one that is too narrow stands before its own blurred, darkened likeness.
+The picture fills the frame if it can. If it is too narrow, a blurred, darkened copy of it is the background.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from mien_shared.avatars import PICTURE_HEIGHT, PICTURE_WIDTH
 
 _ASPECT = PICTURE_WIDTH / PICTURE_HEIGHT
 
-#: A face crop smaller than this in the still picture is brought nearer, as far as the upload has the pixels.
+#: A face crop smaller than this in the still picture is enlarged, as far as the upload has enough pixels.
 _WANTED_CROP = 320
 _NEARER_UPSCALE = 1.5
-#: What the picture as a whole may be enlarged by; one smaller still stands smaller, not blurrier.
+#: The largest enlargement of the whole picture. A smaller picture gets a smaller pane instead of more blur.
 _MAX_UPSCALE = 3.0
-#: How much of the window the head may fill before cutting top and bottom would crowd it.
+#: Top and bottom are cut only if the window stays at least this many times as high as the head.
 _HEADROOM = 1.12
-#: Where in the height the head's crop is centred if there is a choice: a speaker sits in the upper half.
+#: Vertical position of the head crop's centre, where it can be chosen: speakers sit in the upper half.
 _CROP_CENTRE_FROM_TOP = 0.45
 
 _FEATHER_PX = 28
@@ -34,9 +34,9 @@ _BACKDROP_BRIGHTNESS = 0.55
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Which window of the upload goes where: `scale` enlarges it, then its left top lies at (left, top).
+    """A window of the upload and its place in the still picture: scaled by `scale`, with its top left at (left, top).
 
-    x, y, width, height: the window, in the upload's pixels. pane_width, pane_height: the same in the still picture.
+    x, y, width, height: the window in the upload's pixels. pane_width, pane_height: its size in the still picture.
     """
 
     x: int
@@ -50,12 +50,12 @@ class Placement:
     pane_height: int
 
     def place(self, face: Face) -> Face:
-        """A face found in the upload, in the still picture's pixels."""
+        """Convert a face from the upload's pixels to the still picture's pixels."""
         return face.moved(self.scale, self.left - self.x * self.scale, self.top - self.y * self.scale)
 
 
 def choose_window(width: int, height: int, head: CropWish) -> Placement:
-    """The part of a (height, width) upload that the still picture shows, given the crop its face asks for."""
+    """Choose the part of a (height, width) upload that the still picture shows. head: the crop around the face."""
     window_h = float(height)
     if head.side * PICTURE_HEIGHT / height < _WANTED_CROP:
         nearest = PICTURE_HEIGHT / _NEARER_UPSCALE
@@ -70,7 +70,7 @@ def choose_window(width: int, height: int, head: CropWish) -> Placement:
     w, h = max(1, round(window_w)), max(1, round(window_h))
     scale = min(PICTURE_HEIGHT / h, PICTURE_WIDTH / w, _MAX_UPSCALE)
     pane_w, pane_h = min(PICTURE_WIDTH, max(1, round(w * scale))), min(PICTURE_HEIGHT, max(1, round(h * scale)))
-    if PICTURE_WIDTH - pane_w < 4:  # rounding must leave no sliver of backdrop
+    if PICTURE_WIDTH - pane_w < 4:  # rounding must not leave a thin strip of background
         pane_w = PICTURE_WIDTH
     if PICTURE_HEIGHT - pane_h < 4:
         pane_h = PICTURE_HEIGHT
@@ -92,7 +92,7 @@ def _within(value: float, largest: int) -> int:
 
 
 def compose(rgb: RgbPicture, placement: Placement) -> RgbPicture:
-    """The still picture, (720, 1280, 3) RGB, from the upload, (H, W, 3) RGB."""
+    """Make the still picture, (720, 1280, 3) RGB, from the upload, (H, W, 3) RGB."""
     window = rgb[placement.y : placement.y + placement.height, placement.x : placement.x + placement.width]
     shrinks = placement.pane_height < placement.height
     interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
@@ -112,14 +112,14 @@ def compose(rgb: RgbPicture, placement: Placement) -> RgbPicture:
 
 
 def _fade(length: int, soft: bool) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    """(length,) 1 inside, falling smoothly to 0 at both ends where an edge is to be soft."""
+    """Opacity, (length,): 1 inside; if `soft`, it falls smoothly to 0 at both ends."""
     inward = np.minimum(np.arange(length), np.arange(length)[::-1]).astype(np.float32) + 0.5
     t = np.clip(inward / min(_FEATHER_PX, length / 4), 0, 1) if soft else np.ones(length, np.float32)
     return np.asarray(t * t * (3 - 2 * t), np.float32)
 
 
 def _backdrop(window: RgbPicture) -> RgbPicture:
-    """The window itself as wide as the picture, blurred past recognition and darkened."""
+    """The window enlarged to the size of the picture, strongly blurred and darkened."""
     height, width = window.shape[:2]
     slice_h = min(height, max(1, round(width / _ASPECT)))
     top = (height - slice_h) // 2

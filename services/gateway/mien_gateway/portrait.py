@@ -1,4 +1,4 @@
-"""From uploaded bytes to an avatar: decode, find the face, fit the picture, choose crop box and keypoints."""
+"""Makes an avatar from uploaded bytes: decode, find the face, fit the picture, choose crop box and keypoints."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from mien_gateway.portrait_contract import PictureRefused, Portrait, Refusal
 from mien_shared.avatars import FaceBox
 from mien_shared.keypoints import Keypoints
 
-#: A face lower than this in the upload has too little to show in a 720p picture.
+#: A face that is lower than this in the upload has too little detail for a 720p picture.
 MIN_FACE_HEIGHT_PX = 64
-#: How far the face may seem to move when it is looked for again, in its own heights, before it is another face.
+#: If a face differs by more than this share of its height between two searches, it is another face.
 _SAME_FACE = 0.25
 
 
 def make_portrait(data: bytes, max_pixels: int, finder: FaceFinder, encoder: KeypointEncoder) -> Portrait:
-    """Everything between upload and store; raises PictureRefused."""
+    """All steps between upload and store; raises PictureRefused."""
     upload = decode(data, max_pixels)
     faces = finder.find(upload)
     if not faces:
@@ -32,7 +32,7 @@ def make_portrait(data: bytes, max_pixels: int, finder: FaceFinder, encoder: Key
     if face.height < MIN_FACE_HEIGHT_PX:
         raise PictureRefused(
             Refusal.FACE_TOO_SMALL,
-            f"the largest face is {round(face.height)} pixels high, less than the {MIN_FACE_HEIGHT_PX} that are needed",
+            f"the largest face is {round(face.height)} pixels high; at least {MIN_FACE_HEIGHT_PX} are needed",
         )
     placement = choose_window(upload.shape[1], upload.shape[0], crop_wish(face))
     picture = compose(upload, placement)
@@ -41,15 +41,16 @@ def make_portrait(data: bytes, max_pixels: int, finder: FaceFinder, encoder: Key
 
 
 def _framed(picture: RgbPicture, face: Face, encoder: KeypointEncoder) -> tuple[FaceBox, Keypoints]:
-    """Crop box and keypoints, by the encoder that senders use: what moves and what is moved must mean the same.
+    """Crop box and keypoints by the encoder that senders use, so that keypoints mean the same on both sides.
 
-    Where it sees no face (a drawing, a mask: MTCNN takes more for one) the measured layout stands in.
+    MTCNN also accepts drawings and masks. If the encoder sees no face there, keypoints are computed from MTCNN's
+    landmarks.
     """
     box = crop_box(crop_wish(face))
     first = _encoded(picture, box, encoder)
     if first.presence < FOUND_PRESENCE:
         return box, source_keypoints(face, box)
-    # MTCNN's box is uncertain by a tenth of its size; the encoder's own keypoints frame the face as in training.
+    # MTCNN's box is uncertain by a tenth of its size. The encoder's own keypoints frame the face as in training.
     closer = crop_box(framing_of(first.keypoints, _square(box)).wish())
     second = _encoded(picture, closer, encoder)
     return (closer, second.keypoints) if second.presence >= FOUND_PRESENCE else (box, first.keypoints)
@@ -64,7 +65,7 @@ def _square(box: FaceBox) -> CropSquare:
 
 
 def _seen_again(expected: Face, faces: list[Face]) -> Face:
-    """The same face as found in the still picture, where it is larger and its landmarks finer, if it is there."""
+    """The same face as detected in the still picture, where it is larger, or `expected` if it is not detected there."""
     for face in faces:
         near = abs(face.landmarks - expected.landmarks).max() < _SAME_FACE * expected.height
         if near and abs(face.height - expected.height) < _SAME_FACE * expected.height:

@@ -1,4 +1,4 @@
-"""What the gateway and the process that decodes uploads say to each other. Loads no picture library.
+"""The messages between the gateway and the process that decodes uploads. Imports no picture library.
 
 Request: u32 length, the file. Answer: u32 length and an Answer as JSON, u32 length and the PNG (empty if refused).
 """
@@ -18,7 +18,7 @@ LENGTH = struct.Struct("<I")
 
 
 class Refusal(StrEnum):
-    """Why an upload makes no avatar. Names and values are those of the problems' codes."""
+    """Why an upload is refused. Names and values are those of the problem codes."""
 
     NOT_AN_IMAGE = "not-an-image"
     UNSUPPORTED_FORMAT = "unsupported-format"
@@ -31,7 +31,7 @@ class Refusal(StrEnum):
 
 
 class PictureRefused(ValueError):
-    """An upload that makes no avatar; the text is meant for who sent it."""
+    """The upload cannot become an avatar. The text is for the client."""
 
     def __init__(self, refusal: Refusal, detail: str) -> None:
         super().__init__(detail)
@@ -41,14 +41,14 @@ class PictureRefused(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Portrait:
-    """What an upload became: the still picture as PNG, the crop box in it, and the face's keypoints in the crop."""
+    """The result of an upload: the still picture as PNG, its crop box, and the face's keypoints in the crop."""
 
     png: bytes
     face_box: FaceBox
     keypoints: Keypoints
 
     def record(self, avatar_id: str) -> AvatarRecord:
-        """The avatar's record."""
+        """The record of an avatar with this portrait."""
         return AvatarRecord(
             avatar_id=avatar_id,
             width=PICTURE_WIDTH,
@@ -59,7 +59,7 @@ class Portrait:
 
 
 class Answer(BaseModel):
-    """What became of one picture: either a refusal, or a face whose picture follows."""
+    """The answer for one picture: a refusal, or a face whose picture follows."""
 
     refusal: Refusal | None = None
     detail: str = ""

@@ -1,4 +1,4 @@
-"""The gateway's end of the process that decodes uploads: starts it on first use, ends it when it overruns or we do."""
+"""The gateway's end of the process that decodes uploads: started on first use, killed on timeout or shutdown."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from mien_shared.keypoints import Keypoints
 
 logger = logging.getLogger(__name__)
 
-#: Beyond the worker's own alarm: a process that has yet to start, or that does not answer at all.
+#: Added to the worker's own alarm, for a process that must start first or does not answer at all.
 _MARGIN_S = 5.0
-#: How long an upload waits for those before it.
+#: How long an upload waits for the uploads before it.
 _TURN_TIMEOUT_S = 20.0
 
 
 class PortraitFailed(RuntimeError):
-    """The worker ran out of time or died; the picture may be at fault, or the machine."""
+    """The worker ran out of time or ended. The cause may be the picture or the machine."""
 
 
 class PortraitProcess:
-    """Makes portraits in one process of its own, one after the other; those who come meanwhile wait their turn."""
+    """Makes portraits in one separate process, one after the other. Further uploads wait for their turn."""
 
     def __init__(self, deadline_s: float, memory_bytes: int, max_pixels: int) -> None:
         self._deadline_s = deadline_s
@@ -34,16 +34,16 @@ class PortraitProcess:
 
     @property
     def pid(self) -> int | None:
-        """The worker's process id while there is one."""
+        """The worker's process id, None while there is no worker."""
         return self._process.pid if self._process else None
 
     async def make(self, data: bytes) -> Portrait:
-        """Raises PictureRefused, or PortraitFailed."""
+        """Make a portrait from an uploaded file; raises PictureRefused or PortraitFailed."""
         try:
             async with asyncio.timeout(_TURN_TIMEOUT_S):
                 await self._turn.acquire()
         except TimeoutError as error:
-            raise PortraitFailed("other pictures are taking too long") from error
+            raise PortraitFailed("the pictures before this one take too long; try again later") from error
         try:
             answer, png = await self._ask(data)
         finally:
@@ -60,14 +60,14 @@ class PortraitProcess:
                 return await _exchange(process, data)
         except (TimeoutError, OSError, asyncio.IncompleteReadError) as error:
             await self._end()
-            logger.warning("the portrait worker was lost", extra={"status": process.returncode})
-            raise PortraitFailed("the picture took too long or too much") from error
+            logger.warning("the portrait worker failed", extra={"status": process.returncode})
+            raise PortraitFailed("the picture took too much time or memory") from error
         except BaseException:
-            await self._end()  # half an answer is in the pipe: whoever comes next must not read it
+            await self._end()  # part of an answer may be in the pipe: the next upload must not read it
             raise
 
     async def aclose(self) -> None:
-        """End the worker, whatever it is doing."""
+        """Kill the worker."""
         await self._end()
 
     async def _started(self) -> asyncio.subprocess.Process:
@@ -80,7 +80,7 @@ class PortraitProcess:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 env=_environment(),
-                start_new_session=True,  # a Ctrl-C in our terminal is for us
+                start_new_session=True,  # a Ctrl-C in the terminal is for the gateway only
             )
         return self._process
 
@@ -108,6 +108,6 @@ async def _part(source: asyncio.StreamReader) -> bytes:
 
 
 def _environment() -> dict[str, str]:
-    """Ours without its secrets, and without a thread pool that would ask for address space a core."""
+    """The environment without secrets, and with single-threaded libraries: each thread would reserve address space."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("MIEN_", "REDIS_", "AWS_"))}
     return ours | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

@@ -1,8 +1,8 @@
 """The process that decodes uploads: `python -m mien_gateway.portrait_worker DEADLINE_S MEMORY_BYTES MAX_PIXELS`.
 
-A file made to harm is decoded here, where it finds no secret in the environment, little memory and no time: the
-kernel ends the process that overruns its alarm. It serves one picture at a time over its standard streams and ends
-when its standard input does, so it cannot outlive a gateway that was killed by more than one deadline.
+Malicious files are decoded here. The process has no secrets in its environment, a limit on its memory, and a time
+limit: the kernel ends it if it runs longer than its alarm. It handles one picture at a time over its standard streams
+and ends when its standard input ends. So it outlives a killed gateway by at most one deadline.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from mien_gateway.portrait_contract import LENGTH, Answer, PictureRefused, Refus
 
 def main() -> None:
     deadline_s, memory_bytes, max_pixels = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    # Native libraries print to descriptor 1 at times; answers go where they cannot.
+    # Native libraries sometimes print to descriptor 1. So answers use a copy of it, and descriptor 1 becomes stderr.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold a face
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would contain the picture
     cv2.setNumThreads(1)
     finder, encoder = FaceFinder(), KeypointEncoder()
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     while (data := _read(sys.stdin.buffer)) is not None:
-        signal.setitimer(signal.ITIMER_REAL, deadline_s)  # SIGALRM's default action ends a process in native code too
+        signal.setitimer(signal.ITIMER_REAL, deadline_s)  # SIGALRM's default action also ends native code
         answer, png = _work(data, max_pixels, finder, encoder)
         signal.setitimer(signal.ITIMER_REAL, 0)
         for part in (answer.model_dump_json().encode(), png):
@@ -45,7 +45,7 @@ def _work(data: bytes, max_pixels: int, finder: FaceFinder, encoder: KeypointEnc
     except PictureRefused as error:
         return Answer(refusal=error.refusal, detail=error.detail), b""
     except MemoryError:
-        return Answer(refusal=Refusal.TOO_MUCH_MEMORY, detail="the picture needs more memory than a picture may"), b""
+        return Answer(refusal=Refusal.TOO_MUCH_MEMORY, detail="the picture needs too much memory to decode"), b""
     return Answer(face_box=portrait.face_box, keypoints=portrait.keypoints.rows().tolist()), portrait.png
 
 

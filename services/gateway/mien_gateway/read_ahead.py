@@ -1,15 +1,15 @@
-"""The WebSocket side of uvicorn, without a pause after every message.
+"""uvicorn's WebSocket protocol without a pause after every message.
 
-uvicorn stops reading a socket when it has taken one message from it, and goes on when the application has taken that:
-two system calls, a good part of what a motion packet costs here. An uplink's messages are short and bounded, so a few
-of them may wait instead; a sender that is faster than we are is still stopped.
+uvicorn stops reading from a socket after each message and resumes when the application has taken the message. This
+costs two system calls, a large part of the cost of a motion packet. An uplink's messages are short and bounded, so a
+few of them may wait in a queue. A sender that is faster than the gateway is still paused.
 """
 
 from __future__ import annotations
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-#: Half a second of a sender at 30 packets a second, 8 KiB at most. What one read brings comes on top, as with uvicorn.
+#: Half a second of a sender at 30 packets a second, at most 8 KiB. One read may add more messages, as in uvicorn.
 MAX_WAITING = 16
 
 
@@ -20,6 +20,6 @@ class ReadAheadProtocol(WebSocketsSansIOProtocol):
         if self.read_paused or self.queue.qsize() + 1 >= MAX_WAITING:
             super().send_receive_event_to_app()
             return
-        self.read_paused = True  # it would pause now
+        self.read_paused = True  # so that uvicorn does not pause the connection
         super().send_receive_event_to_app()
         self.read_paused = False

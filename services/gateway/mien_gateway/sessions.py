@@ -1,4 +1,4 @@
-"""The sessions' part of the REST API."""
+"""The routes of the REST API for sessions."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from mien_shared.spans import span
 
 
 class NewSession(BaseModel):
-    """What a session is made of."""
+    """A request for a new session."""
 
     avatar_id: str = Field(max_length=64)
 
 
 class CreatedSession(BaseModel):
-    """A session as its creator gets it. `token` feeds, watches and ends it; `watch_token` is for its viewers."""
+    """A new session. `token` may send motion to it, watch it and end it; `watch_token` is for its viewers."""
 
     session_id: str
     token: str
@@ -45,7 +45,7 @@ class CreatedSession(BaseModel):
 
 
 class SessionView(BaseModel):
-    """A session as those who may watch it see it. `waiting`: no generator holds it at the moment."""
+    """A session as its viewers and operators see it. `waiting`: no generator holds it at the moment."""
 
     session_id: str
     avatar_id: str
@@ -66,7 +66,7 @@ class IceServers(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Sessions:
-    """What the routes do, with everything it takes."""
+    """The operations behind the routes."""
 
     settings: GatewaySettings
     registry: Registry
@@ -77,7 +77,7 @@ class Sessions:
     clock: Clock
 
     async def create(self, avatar_id: str) -> CreatedSession:
-        """Raises Problem."""
+        """Create a session and count the result; raises Problem."""
         try:
             with span("create session"):
                 created = await self._create(avatar_id)
@@ -97,7 +97,7 @@ class Sessions:
             async with redis_problems():
                 await place(self.registry, session)
         except NoGenerator as error:
-            raise Problem(Code.NO_GENERATOR, "no generator is taking sessions at the moment") from error
+            raise Problem(Code.NO_GENERATOR, "no generator accepts sessions at the moment") from error
         except AllFull as error:
             raise Problem(Code.FULL, "every generator is full at the moment", retry_after_s=5) from error
         return CreatedSession(
@@ -110,7 +110,7 @@ class Sessions:
         )
 
     async def view(self, session: SessionRecord) -> SessionView:
-        """Raises what Redis raises."""
+        """The session with its current state; raises the errors of Redis."""
         generator = await self.registry.owner(session.session_id)
         stats = await self.registry.stats(session.session_id)
         if stats is not None:
@@ -127,14 +127,14 @@ class Sessions:
         )
 
     async def find(self, session_id: str) -> SessionRecord:
-        """Raises Problem, or what Redis raises."""
+        """The session's record; raises Problem or an error of Redis."""
         session = await self.registry.session(session_id)
         if session is None:
-            raise Problem(Code.SESSION_NOT_FOUND, "there is no session of that id")
+            raise Problem(Code.SESSION_NOT_FOUND, "there is no session with this id")
         return session
 
     async def end(self, session_id: str) -> None:
-        """Raises Problem, or what Redis raises."""
+        """End the session everywhere; raises Problem or an error of Redis."""
         await self.find(session_id)
         owner = await self.registry.owner(session_id)
         await self.registry.end_session(session_id)
@@ -170,7 +170,7 @@ router = APIRouter(prefix="/v1", tags=["sessions"], dependencies=[COUNTED])
     ),
 )
 async def create(new: NewSession, request: Request, response: Response, sessions: Here, gate: Gate) -> CreatedSession:
-    """Begin a session: an avatar, a place on a generator, and tokens to feed and to watch it. For operators."""
+    """Create a session: an avatar, a place on a generator, and tokens to send motion and to watch. For operators."""
     gate.new_session(request)
     created = await sessions.create(new.avatar_id)
     response.headers["Location"] = f"/v1/sessions/{created.session_id}"
@@ -191,7 +191,7 @@ async def read_all(request: Request, sessions: Here, gate: Gate) -> SessionList:
     responses=describe(*ANY_ROUTE, *TOKEN_PROBLEMS, Code.SESSION_NOT_FOUND, Code.REDIS_UNAVAILABLE),
 )
 async def read(session_id: str, request: Request, sessions: Here, gate: Gate) -> SessionView:
-    """One session, with its live statistics. Any token of the session opens it, and an operator's key."""
+    """One session with its live statistics. Needs any token of the session or an operator's key."""
     gate.watched_session(request, session_id)
     async with redis_problems():
         return await sessions.view(await sessions.find(session_id))
@@ -204,7 +204,7 @@ async def read(session_id: str, request: Request, sessions: Here, gate: Gate) ->
     responses=describe(*ANY_ROUTE, *TOKEN_PROBLEMS, Code.SESSION_NOT_FOUND, Code.REDIS_UNAVAILABLE),
 )
 async def delete(session_id: str, request: Request, sessions: Here, gate: Gate) -> None:
-    """End a session for everyone. Takes the speaker's token or an operator's key; 404 once it has ended."""
+    """End a session for all participants. Needs the speaker's token or an operator's key; 404 after it has ended."""
     gate.end_session(request, session_id)
     async with redis_problems():
         await sessions.end(session_id)
@@ -217,8 +217,11 @@ async def delete(session_id: str, request: Request, sessions: Here, gate: Gate) 
     responses=describe(*ANY_ROUTE, *TOKEN_PROBLEMS),
 )
 async def ice_servers(request: Request, sessions: Here, gate: Gate) -> IceServers:
-    """STUN and TURN servers. Those with credentials are for bearers of a session's token, and for anyone where the
-    deployment is open; TURN's are made for this answer and lapse by themselves."""
+    """STUN and TURN servers.
+
+    Servers with credentials are listed for a valid bearer, or for every caller of an open deployment. TURN credentials
+    are made for this answer and expire.
+    """
     settings, token = sessions.settings, bearer_token(request.headers.get("authorization"))
     if token is None and not settings.demo_open:
         return IceServers(ice_servers=[server for server in settings.ice_servers if server.credential is None])

@@ -1,12 +1,12 @@
-"""Uplinks: one WebSocket a speaker, from its handshake to its close. What a packet is worth is uplink.py's business.
+"""Uplinks: one WebSocket per speaker, from handshake to close. `packet_filter.py` decides which packets are accepted.
 
-A sender offers its token as `Authorization: Bearer`, or, where it cannot set headers (a browser), as a subprotocol:
-`Sec-WebSocket-Protocol: mien.v1, bearer.TOKEN`, of which `mien.v1` is selected. It is refused before the handshake by
-an HTTP status with a problem document (401, 403, 404, 429, 503), and closed with one of these codes:
+A sender sends its token as `Authorization: Bearer`. A browser, which cannot set headers, sends it as a subprotocol:
+`Sec-WebSocket-Protocol: mien.v1, bearer.TOKEN`; the gateway selects `mien.v1`. The gateway refuses a connection before
+the handshake by an HTTP status with a problem document (401, 403, 404, 429, 503). It closes an open one with a code:
 
-1008 most of its packets were of no use · 1009 a message was too long · 1012 the gateway is going down ·
-4409 another uplink of the session has replaced it · 4410 the session has ended.
-After 1009 and 1012 a sender may come back; after the others it is not wanted.
+1008 most of the packets were refused · 1009 a message was too long · 1012 the gateway is shutting down ·
+4409 another uplink of the session has replaced this one · 4410 the session has ended.
+A sender may reconnect after 1009 and 1012, but not after the other codes.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from mien_shared.wire.packet_filter import PacketFilter, PacketVerdict
 
 _BEARER_SUBPROTOCOL = "bearer."
 
-#: The longest message that the socket accepts. A longer packet than any version's gets a named verdict up to here.
+#: The longest message that the socket accepts. Up to here, a packet that is too long is counted as `length`.
 MAX_MESSAGE_BYTES = 4 * MAX_PACKET_BYTES
-#: How soon an uplink's packets follow its session to another generator.
+#: How soon an uplink's packets go to the new generator after its session has moved.
 OWNER_REFRESH_INTERVAL_S = 0.25
 _CLOSE_TIMEOUT_S = 2.0
 
-# WebSocket close codes (RFC 6455, section 7.4); 4000 and up are ours.
+# WebSocket close codes (RFC 6455, section 7.4). Codes from 4000 are Mien's.
 POLICY_VIOLATION = 1008
 REPLACED = 4409
 SESSION_ENDED = 4410
@@ -43,7 +43,7 @@ SESSION_ENDED = 4410
 
 @dataclass(eq=False, slots=True)
 class Uplink:
-    """One open uplink. `close_code` is set once we have decided to close it; from then on its packets count nothing."""
+    """One open uplink. close_code: set when the gateway decides to close it; its packets are ignored afterwards."""
 
     session: SessionRecord
     socket: WebSocket
@@ -53,7 +53,7 @@ class Uplink:
 
 
 class Uplinks:
-    """All uplinks of this gateway, at most one a session."""
+    """All uplinks of this gateway, at most one per session."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Uplinks:
         self._closing: set[asyncio.Task[None]] = set()
 
     async def run(self, socket: WebSocket, session_id: str) -> None:
-        """Serve one connection until it closes; refuses it by HTTP status before the handshake."""
+        """Serve one connection until it closes, or refuse it by an HTTP status before the handshake."""
         try:
             session, owner = await self._admit(socket, session_id)
         except Problem as problem:
@@ -103,17 +103,17 @@ class Uplinks:
             session = await self._registry.session(session_id)
             owners = await self._registry.owners([session_id])
         if session is None:
-            raise Problem(Code.SESSION_NOT_FOUND, "there is no session of that id")
+            raise Problem(Code.SESSION_NOT_FOUND, "there is no session with this id")
         return session, owners.get(session_id)
 
     async def _take_packets(self, uplink: Uplink) -> int:
-        """Returns the code the peer closed with."""
+        """Handle packets until the peer closes; returns the peer's close code."""
         while True:
             message = await uplink.socket.receive()
             if message["type"] == "websocket.disconnect":
                 return int(message.get("code") or 1005)
             if uplink.close_code is not None:
-                continue  # until the peer has answered our close
+                continue  # wait until the peer answers the close
             data: bytes | None = message.get("bytes")
             now_s = self._clock.monotonic_s()
             verdict = uplink.filter.text(now_s) if data is None else uplink.filter.packet(data, now_s)
@@ -125,16 +125,16 @@ class Uplinks:
                     assert uplink.filter.header is not None  # the filter has accepted a packet
                     self._forwarder.push(uplink.owner, motion, uplink.filter.header.may_be_dropped)
             elif uplink.filter.abusive:
-                self._close(uplink, POLICY_VIOLATION, "most of what this uplink sends is of no use")
+                self._close(uplink, POLICY_VIOLATION, "most packets of this uplink were refused")
             self._metrics.packet(verdict)
 
     def end(self, session_id: str) -> None:
-        """Close a session's uplink, if it is here: the session has ended."""
+        """Close the uplink of a session that has ended, if it is open here."""
         if uplink := self._open.get(session_id):
             self._close(uplink, SESSION_ENDED, "the session has ended")
 
     def _close(self, uplink: Uplink, code: int, reason: str) -> None:
-        """Close from our side without waiting for a peer that may not read."""
+        """Close an uplink without waiting for the peer, which may not read."""
         if uplink.close_code is not None:
             return
         uplink.close_code = code
@@ -145,9 +145,9 @@ class Uplinks:
         task.add_done_callback(self._closing.discard)
 
     async def refresh_owners(self) -> None:
-        """Learn who holds the sessions of all open uplinks; one step of a loop. Raises what Redis raises.
+        """Read the owners of all open uplinks' sessions; one step of a loop. Raises the errors of Redis.
 
-        While Redis is away the owners stay what they were: they may still be right when it returns.
+        While Redis does not answer, the owners stay the same: they may still be right when it answers again.
         """
         await self._clock.sleep(OWNER_REFRESH_INTERVAL_S)
         uplinks = list(self._open.values())
@@ -157,14 +157,14 @@ class Uplinks:
                 uplink.owner = owners.get(uplink.session.session_id)
 
     async def keep_sessions_alive(self) -> None:
-        """Write the records of all open uplinks' sessions again; one step of a loop. Raises what Redis raises."""
+        """Write the records of all open uplinks' sessions again; one step of a loop. Raises the errors of Redis."""
         await self._clock.sleep(KEEP_ALIVE_INTERVAL_S)
         for uplink in list(self._open.values()):
             if not await self._registry.keep_alive(uplink.session):
                 self._close(uplink, SESSION_ENDED, "the session has ended")
 
     async def aclose(self) -> None:
-        """Wait for the closes that are under way."""
+        """Wait for the closes that are in progress."""
         await asyncio.gather(*self._closing, return_exceptions=True)
 
 
@@ -173,7 +173,7 @@ async def _close_socket(socket: WebSocket, code: int, reason: str) -> None:
         async with asyncio.timeout(_CLOSE_TIMEOUT_S):
             await socket.close(code, reason)
     except (TimeoutError, RuntimeError, OSError, WebSocketDisconnect):
-        pass  # the peer was gone already, or does not read; the server's pings see to that one
+        pass  # the peer has left, or does not read: then the server's pings end the connection
 
 
 router = APIRouter()

@@ -1,4 +1,4 @@
-"""`python -m mien_signaling`: the service, configured by its environment."""
+"""`python -m mien_signaling`: the service, with settings from its environment."""
 
 from __future__ import annotations
 

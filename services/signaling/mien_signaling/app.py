@@ -1,4 +1,4 @@
-"""Signaling put together: Redis, the audience, WHEP."""
+"""Builds signaling from Redis, the audience and WHEP."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mien_signaling.settings import SignalingSettings
 
 
 def create_app(settings: SignalingSettings, clock: Clock | None = None) -> FastAPI:
-    """The service as ASGI. Raises HookPointMissing or ValueError (an ICE server's URL) before anything starts."""
+    """Signaling as an ASGI application. Raises HookPointMissing, or ValueError for a wrong URL of an ICE server."""
     passthrough.check_hook_points()
     connection_kwargs([RTCIceServer(server.urls) for server in settings.ice_servers])
     clock = clock or SystemClock()

@@ -1,4 +1,4 @@
-"""Everybody who watches through this process: viewers by id, and one broadcast for each session they watch."""
+"""All viewers of this process, by id, and one broadcast for each session that they watch."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _DISCARD_PORT = 9
 
 
 class UnknownSession(LookupError):
-    """No session of that id lives."""
+    """No live session has this id."""
 
 
 class NoPublication(Exception):
-    """The session lives, but no generator holds it."""
+    """The session is live, but no generator holds it."""
 
 
 class Full(Exception):
-    """As many viewers as allowed, here or of this session."""
+    """This process or this session has as many viewers as allowed."""
 
 
 class Audience:
-    """Owns viewers and broadcasts; `aclose` ends them all."""
+    """Owns viewers and broadcasts. `aclose` ends all of them."""
 
     def __init__(self, redis: Redis, settings: SignalingSettings, clock: Clock, metrics: SignalingMetrics) -> None:
         self._redis = redis
@@ -53,10 +53,10 @@ class Audience:
         metrics.watch_audience(self._connecting, self._connected, lambda: len(self._broadcasts))
 
     async def join(self, session_id: str, offer: Offer) -> tuple[str, str]:
-        """A new viewer of a session: its unguessable id and our answer.
+        """Add a viewer to a session; returns its unguessable id and our answer.
 
-        A session that is watched here already is joined without asking Redis. Raises UnknownSession, NoPublication,
-        Full, UnreadableOffer, UnacceptableOffer, or what Redis raises.
+        If this process already watches the session, Redis is not asked. Raises UnknownSession, NoPublication, Full,
+        UnreadableOffer, UnacceptableOffer or an error of Redis.
         """
         if not self._has_room(session_id):
             raise Full
@@ -88,7 +88,7 @@ class Audience:
         return viewer if viewer is not None and viewer.broadcast.session.session_id == session_id else None
 
     async def remove(self, viewer: ViewerConnection, reason: Gone) -> None:
-        """Let a viewer go; harmless if it has gone."""
+        """Remove a viewer; does nothing if it was removed before."""
         if self._viewers.pop(viewer.viewer_id, None) is None:
             return
         self._metrics.viewer_gone(reason)
@@ -96,7 +96,7 @@ class Audience:
         self._linger_unless_watched(viewer.broadcast.session.session_id)
 
     async def aclose(self) -> None:
-        """Close every connection, so that viewers see it at once, and end every task."""
+        """Close every connection, so that viewers notice it at once, and end every task."""
         await asyncio.gather(*(self.remove(viewer, Gone.SHUTDOWN) for viewer in list(self._viewers.values())))
         for task in list(self._tasks):
             task.cancel()
@@ -110,7 +110,7 @@ class Audience:
             raise UnknownSession(session_id)
         if await self._registry.owner(session_id) is None:
             raise NoPublication(session_id)
-        if session_id not in self._broadcasts:  # another viewer may have come while we asked
+        if session_id not in self._broadcasts:  # another viewer may have joined while Redis was asked
             broadcast = Broadcast(
                 session,
                 self._redis,
@@ -148,7 +148,7 @@ class Audience:
         await self._broadcasts.pop(session_id).aclose()
 
     async def _end(self, broadcast: Broadcast) -> None:
-        """The session is over: its viewers are let go, and none can join any more."""
+        """End a broadcast whose session has ended: remove its viewers; no viewer can join any more."""
         session_id = broadcast.session.session_id
         if self._broadcasts.get(session_id) is not broadcast:
             return
@@ -173,12 +173,15 @@ class Audience:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            logger.error("letting a viewer go failed", exc_info=task.exception())
+            logger.error("removing a viewer or a broadcast failed", exc_info=task.exception())
 
 
 def announcement_of(settings: SignalingSettings) -> Announcement | None:
-    """What the settings want announced. The NAT leads to the address from which we would send there ourselves: a
-    connected UDP socket knows it, and sends nothing (a container is on several networks, one of which is published)."""
+    """The address to announce by the settings, None for the host's own addresses.
+
+    The NAT forwards to the address from which this host would send to the public address. A connected UDP socket knows
+    that address without sending anything. (A container may be on several networks, and only one is published.)
+    """
     if settings.public_ip is None:
         return None
     family = socket.AF_INET if settings.public_ip.version == 4 else socket.AF_INET6
@@ -186,8 +189,8 @@ def announcement_of(settings: SignalingSettings) -> Announcement | None:
         try:
             probe.connect((str(settings.public_ip), _DISCARD_PORT))
         except OSError:
-            logger.warning("no route to MIEN_PUBLIC_IP: every host candidate is announced under it")
+            logger.warning("no route to MIEN_PUBLIC_IP: all host candidates are announced with it")
             return Announcement(settings.public_ip)
         local = ip_address(probe.getsockname()[0])
-    # Loopback and the public address itself are no candidates of ours behind which a NAT could stand.
+    # Loopback is not a candidate to which a NAT could forward.
     return Announcement(settings.public_ip, None if local.is_loopback else local)

@@ -1,4 +1,4 @@
-"""One watched session: a single subscription to its video, handed to all viewers, and their wishes sent back."""
+"""One watched session: one subscription to its video for all viewers, and their requests to the generator."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ logger = logging.getLogger(__name__)
 
 
 class ViewerFeed:
-    """One viewer's place in the fan-out: its queue, and what its path was seen to carry."""
+    """One viewer in the fan-out: its queue and its bitrate."""
 
     def __init__(self, limits: BitrateLimits) -> None:
         self._ready = asyncio.Event()
-        self.name = secrets.token_hex(8)  # for counting; says nothing of the viewer
+        self.name = secrets.token_hex(8)  # for counting viewers; does not identify the viewer
         self.queue = ViewerQueue(self._ready.set)
         self.bitrate = ViewerBitrate(limits)
 
@@ -50,7 +50,7 @@ class ViewerFeed:
 
 
 class Broadcast:
-    """Runs from `start` to `aclose`. `on_ended` is called if the session ends meanwhile, perhaps more than once."""
+    """Runs from `start` to `aclose`. on_ended: called, maybe more than once, if the session ends or this fails."""
 
     def __init__(
         self,
@@ -81,33 +81,33 @@ class Broadcast:
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="broadcast")
-        self._task.add_done_callback(self._over)
+        self._task.add_done_callback(self._task_done)
 
     async def aclose(self) -> None:
-        """End the subscription; no viewer is told."""
+        """End the subscription. The viewers are not notified."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
 
     def attach(self, feed: ViewerFeed) -> None:
-        """From now on this viewer gets frames, beginning with the next IDR, which is asked for."""
+        """Add a viewer and request an IDR. The viewer gets frames from the next IDR on."""
         self._fanout.add(feed.queue)
         self._feeds.append(feed)
         self.want_keyframe(KeyframeReason.JOIN)
 
     def detach(self, feed: ViewerFeed) -> None:
-        """Harmless if the feed is not attached."""
+        """Remove a viewer; does nothing if it is not attached."""
         self._fanout.remove(feed.queue)
         if feed in self._feeds:
             self._feeds.remove(feed)
 
     @property
     def sent_bps(self) -> float:
-        """What each viewer is sent, bits per second without headers; 0 while unknown."""
+        """The rate that each viewer is sent, bits per second without headers; 0 while unknown."""
         return self._sent_rate.bps()
 
     def want_keyframe(self, reason: KeyframeReason) -> None:
-        """Ask the session's generator for an IDR, soon and together with whoever else asks."""
+        """Request an IDR from the session's generator soon, combined with other requests."""
         self._keyframes.want(reason)
         self._keyframe_wanted.set()
 
@@ -121,7 +121,7 @@ class Broadcast:
             ):
                 group.create_task(keep_trying(name, self._clock, self._metrics, step, pause_s), name=name)
 
-    def _over(self, task: asyncio.Task[None]) -> None:
+    def _task_done(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
             logger.error("a broadcast failed", exc_info=task.exception())
             self._on_ended(self)
@@ -177,7 +177,7 @@ class Broadcast:
             self._bitrate.sent(target_bps, run, self._clock.monotonic_s())
 
     async def _due_bitrate(self) -> tuple[int, str | None]:
-        """A target worth sending, and the run of the encoder that it is meant for."""
+        """Wait for a target that should be sent; returns it and the encoder run that it is for."""
         while True:
             now_s, run = self._clock.monotonic_s(), self._encoder_run
             wanted_bps = session_target_bps(feed.bitrate.target_bps for feed in self._feeds)

@@ -1,7 +1,7 @@
-"""One session's frames to all its viewers: bounded, and never a frame that its viewer cannot decode.
+"""Distributes one session's frames to its viewers. Queues are bounded, and a viewer gets only frames it can decode.
 
-A viewer's queue holds a second at most. When it overflows, everything in it goes and the viewer waits for the next
-IDR: newest wins, and no frame is sent whose reference was dropped. Viewers do not know of each other.
+A viewer's queue holds at most a second. If it overflows, all its frames are dropped and the viewer waits for the next
+IDR: the newest frame wins, and a frame whose reference was dropped is not sent. Viewers do not affect each other.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from mien_signaling.rtp_h264 import packetise
 
 MAX_QUEUED_FRAMES = 30
 MAX_QUEUED_90K = VIDEO_CLOCK_HZ  # one second
-#: Of two runs of which neither was seen to begin, the one that is shown keeps its place until it is silent for so long.
+#: If the first frame of neither run was seen, the current run stays until it has been silent for this long.
 RUN_SILENCE_S = 0.5
 _REMEMBERED_RUNS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class PacketisedFrame:
-    """One access unit as RTP payloads; all viewers share the list, so nobody may change it."""
+    """One access unit as RTP payloads. All viewers share the list, so it must not be changed."""
 
     payloads: list[bytes]
     pts_90k: int
@@ -31,10 +31,10 @@ class PacketisedFrame:
 
 
 class ViewerQueue:
-    """What one viewer has yet to be sent."""
+    """The frames that one viewer has not been sent yet."""
 
     def __init__(self, on_ready: Callable[[], None] = lambda: None) -> None:
-        """`on_ready` is called after a frame was queued."""
+        """on_ready: called after a frame is queued."""
         self._frames: deque[PacketisedFrame] = deque()
         self._on_ready = on_ready
         self.waits_for_idr = True
@@ -47,7 +47,7 @@ class ViewerQueue:
         return is_idr or not self.waits_for_idr
 
     def push(self, frame: PacketisedFrame) -> int:
-        """Queue a frame this viewer `wants`; returns how many were dropped for it, the frame itself among them."""
+        """Queue a frame that this viewer `wants`. Returns how many were dropped; the frame itself may be among them."""
         dropped = 0
         if self._is_full(frame):
             dropped = len(self._frames)
@@ -61,7 +61,7 @@ class ViewerQueue:
         return dropped
 
     def skip_to_idr(self) -> None:
-        """A frame is missing upstream. What is queued can still be decoded; what follows cannot."""
+        """Wait for the next IDR after a missing frame. Queued frames can be decoded; later ones cannot."""
         self.waits_for_idr = True
 
     def pop(self) -> PacketisedFrame | None:
@@ -75,7 +75,7 @@ class ViewerQueue:
 
 @dataclass(slots=True)
 class FanoutReport:
-    """What became of one frame, over all viewers; `wants_idr` names the reason if one is needed now."""
+    """The results of one frame for all viewers. wants_idr: the reason if an IDR is needed now."""
 
     queued: int = 0
     dropped_overflow: int = 0
@@ -84,10 +84,10 @@ class FanoutReport:
 
 
 class RunFence:
-    """Lets one run of an encoder through at a time.
+    """Accepts frames of only one encoder run at a time.
 
-    A session that is handed over is encoded twice for a moment, since its old generator goes on until the frames of the
-    new one come. A run that begins is newer than all others, and what it replaced never comes back.
+    During a handover, two generators encode the session: the old one continues until the new one's frames arrive. A run
+    that begins is newer than all others. The run that it replaces is not accepted again.
     """
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class RunFence:
         self._retired: deque[str] = deque(maxlen=_REMEMBERED_RUNS)
 
     def admits(self, frame: EncodedFrame, now_s: float) -> bool:
-        """Whether anybody is to see this frame, which came at `now_s` (monotonic seconds)."""
+        """Whether viewers get this frame. now_s: its arrival, monotonic seconds."""
         if frame.run != self._run:
             begins = frame.index == 0
             is_silent = self._run is None or now_s - self._heard_at_s > RUN_SILENCE_S
@@ -110,7 +110,7 @@ class RunFence:
 
 
 class Fanout:
-    """The viewers of one session, and which frame was the last."""
+    """The viewers of one session and its last frame."""
 
     def __init__(self) -> None:
         self._queues: list[ViewerQueue] = []
@@ -124,12 +124,12 @@ class Fanout:
         self._queues.append(queue)
 
     def remove(self, queue: ViewerQueue) -> None:
-        """Harmless if it was never added."""
+        """Remove a queue; does nothing if it is not there."""
         if queue in self._queues:
             self._queues.remove(queue)
 
     def push(self, frame: EncodedFrame) -> FanoutReport:
-        """Hand one frame to every viewer that can decode it. Raises NotAnnexB; that frame then counts as missing."""
+        """Queue one frame for every viewer that can decode it. Raises NotAnnexB; that frame then counts as missing."""
         payloads = packetise(frame.data) if self._queues else []
         report = FanoutReport()
         gap = self._previous is not None and not frame.is_idr and not frame.follows(self._previous)

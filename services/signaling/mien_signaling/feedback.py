@@ -1,4 +1,4 @@
-"""What viewers report, turned into what the encoder is told. Pure: time comes in as an argument.
+"""Turns viewers' reports into messages for the encoder. Pure: the time is an argument.
 
 The bitrate policy is explained in docs/decisions/0005-bitrate-policy.md.
 """
@@ -12,29 +12,29 @@ from dataclasses import dataclass, field
 from mien_shared.bus.messages import KeyframeReason
 from mien_shared.media.clock import VIDEO_CLOCK_HZ, from_90k
 
-#: One request a session in this time; the generator coalesces again, over 0.5 s.
+#: At most one request per session in this time. The generator coalesces requests again, over 0.5 s.
 KEYFRAME_INTERVAL_S = 0.3
-#: A request that brought no IDR is made again: it may have gone to a generator that has died.
+#: A request without an IDR in answer is repeated after this time: its generator may have died.
 KEYFRAME_RETRY_S = 1.0
-#: While a request waits for its time, how often to see whether an IDR has made it needless or a new wish urgent.
+#: How often a waiting request is checked: an IDR may have answered it, or a new request may be due earlier.
 KEYFRAME_POLL_S = 0.05
 
 
 @dataclass
 class KeyframeRequests:
-    """Many wishes for an IDR become one request; the IDR that comes answers all of them."""
+    """Combines requests for an IDR into one. The next IDR answers all of them."""
 
     _pending: KeyframeReason | None = None
     _asked: bool = False
     _last_sent_s: float = float("-inf")
 
     def want(self, reason: KeyframeReason) -> None:
-        """Someone needs an IDR. The first reason names the request."""
+        """Note that a viewer needs an IDR. The request has the first reason."""
         if self._pending is None:
             self._pending, self._asked = reason, False
 
     def answered(self) -> None:
-        """An IDR went out to everybody."""
+        """Note that an IDR was sent to all viewers."""
         self._pending = None
 
     @property
@@ -42,7 +42,7 @@ class KeyframeRequests:
         return self._pending
 
     def due_in_s(self, now_s: float) -> float:
-        """How long the pending request has to wait yet; 0 or less: it is due."""
+        """How long the pending request must still wait; it is due at 0 or less."""
         interval_s = KEYFRAME_RETRY_S if self._asked else KEYFRAME_INTERVAL_S
         return self._last_sent_s + interval_s - now_s
 
@@ -52,7 +52,7 @@ class KeyframeRequests:
 
 @dataclass(frozen=True, slots=True)
 class BitrateLimits:
-    """The range of an encoder's target, bits per second."""
+    """The range of a bitrate target, bits per second."""
 
     min_bps: int
     start_bps: int
@@ -66,10 +66,10 @@ _SENT_WINDOW_90K = 2 * VIDEO_CLOCK_HZ
 
 
 class SentRate:
-    """What a session's video really takes, over its last two seconds."""
+    """The bitrate at which a session's video is really sent, over its last two seconds."""
 
     def __init__(self) -> None:
-        self._frames: deque[tuple[int, int]] = deque()  # when, bytes
+        self._frames: deque[tuple[int, int]] = deque()  # pts_90k, bytes
         self._bytes = 0
 
     def add(self, pts_90k: int, size_bytes: int) -> None:
@@ -82,7 +82,7 @@ class SentRate:
             self._bytes -= self._frames.popleft()[1]
 
     def bps(self) -> float:
-        """Bits per second; 0 while nothing is known."""
+        """Bits per second; 0 while it is not known."""
         if len(self._frames) < 2:
             return 0.0
         (first_90k, first_bytes), (last_90k, _) = self._frames[0], self._frames[-1]
@@ -94,16 +94,16 @@ class SentRate:
 #: draft-ietf-rmcat-gcc-02).
 HIGH_LOSS, LOW_LOSS = 0.10, 0.02
 GROWTH_PER_S = 1.08
-#: A target more than this above what is sent is an allowance nobody tried out: it proves nothing, so it does not grow.
+#: A target above this many times the sent rate was never tried: low loss proves nothing about it, so it does not grow.
 UNTRIED = 1.5
-#: REMB speaks of congestion only when it lies below what is sent: a receiver never estimates much more than it gets.
+#: REMB means congestion only below this share of the sent rate: a receiver cannot estimate much more than it gets.
 CONGESTED, REMB_SHARE = 0.9, 0.9
-_LONGEST_STEP_S = 2.0  # silence is no sign that all is well
+_LONGEST_STEP_S = 2.0  # silence does not mean that all is well
 
 
 @dataclass
 class ViewerBitrate:
-    """What one viewer can take, from its receiver reports and REMB. `sent_bps` is what it is sent at the moment."""
+    """The bitrate that one viewer can receive, from its reports and REMB. sent_bps: the rate at which it is sent."""
 
     limits: BitrateLimits
     _target_bps: float = field(init=False)
@@ -117,7 +117,7 @@ class ViewerBitrate:
         return self.limits.clamp(self._target_bps)
 
     def on_loss(self, loss: float, sent_bps: float, now_s: float) -> None:
-        """A receiver report: the share of packets lost since the last one, 0 to 1."""
+        """Take a receiver report. loss: the share of packets lost since the last report, 0 to 1."""
         step_s = 0.0 if self._last_report_s is None else min(now_s - self._last_report_s, _LONGEST_STEP_S)
         self._last_report_s = now_s
         tried_bps = UNTRIED * sent_bps
@@ -130,26 +130,26 @@ class ViewerBitrate:
         self._target_bps = self.limits.clamp(self._target_bps)
 
     def on_remb(self, bitrate_bps: int, sent_bps: float) -> None:
-        """The receiver's own estimate of what its path carries, bits per second."""
+        """Take the receiver's estimate of the available bitrate, bits per second."""
         if bitrate_bps < CONGESTED * sent_bps:
             self._target_bps = self.limits.clamp(min(self._target_bps, REMB_SHARE * bitrate_bps))
 
 
-#: One viewer in five may be left behind; with fewer than five, none.
+#: One viewer in five may have a lower target than the session. With fewer than five viewers, none may.
 LEFT_BEHIND = 5
 CHANGE_WORTH_SENDING = 0.07
 BITRATE_INTERVAL_S = 1.0
 
 
 def session_target_bps(viewer_targets_bps: Iterable[int]) -> int | None:
-    """One target for all: the 20th percentile by rank (the minimum of up to four); None without viewers."""
+    """One target for all viewers: the 20th percentile by rank (the minimum of up to four), None without viewers."""
     ranked = sorted(viewer_targets_bps)
     return ranked[len(ranked) // LEFT_BEHIND] if ranked else None
 
 
 @dataclass
 class SessionBitrate:
-    """Whether a session's target is worth telling its encoder."""
+    """Decides when a session's target is sent to its encoder."""
 
     start_bps: int
     _sent_bps: int = field(init=False)
@@ -160,7 +160,10 @@ class SessionBitrate:
         self._sent_bps = self.start_bps
 
     def to_send(self, target_bps: int, encoder_run: str | None, now_s: float) -> int | None:
-        """`target_bps` if it should be sent now. A new run of an encoder starts on its own and is told anew."""
+        """`target_bps` if it should be sent now, otherwise None.
+
+        A new run of an encoder starts at its default, so it is told the target again.
+        """
         if now_s - self._last_sent_s < BITRATE_INTERVAL_S:
             return None
         changed = abs(target_bps - self._sent_bps) > CHANGE_WORTH_SENDING * self._sent_bps

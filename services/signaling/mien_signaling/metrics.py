@@ -1,4 +1,4 @@
-"""What signaling measures: one function a fact."""
+"""Signaling's metrics: one method for each fact."""
 
 from __future__ import annotations
 
@@ -14,66 +14,86 @@ _JOIN_BUCKETS_S = (*LATENCY_BUCKETS_S, 5.0, 10.0)
 _LOSS_BUCKETS = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _BITRATE_BUCKETS_BPS = (150e3, 300e3, 500e3, 800e3, 1.2e6, 1.6e6, 2.0e6, 2.5e6)
 
-# A counter's first increase is invisible to rate() unless it was there at zero before.
+# rate() does not see a counter's first increase unless the counter was exported at zero before.
 _FRAME_RESULTS = ("sent", "dropped_overflow", "dropped_waiting")
 _GONE_REASONS = ("left", "closed", "failed", "timed_out", "refused", "session_ended", "shutdown")
 
 
 class SignalingMetrics(ServiceMetrics):
-    """The facts of WHEP, of the fan-out and of what viewers report."""
+    """Metrics of WHEP, of the fan-out and of viewers' reports, in addition to those of every service."""
 
     def __init__(self) -> None:
         super().__init__("signaling")
-        self._viewers = Gauge("mien_viewers", "Viewers, by how far they are", ["state"], registry=self.registry)
-        self._sessions = Gauge("mien_watched_sessions", "Sessions subscribed to here", registry=self.registry)
+        self._viewers = Gauge(
+            "mien_viewers", "Viewers of this process, by state of their connection", ["state"], registry=self.registry
+        )
+        self._sessions = Gauge(
+            "mien_watched_sessions", "Sessions whose video this process is subscribed to", registry=self.registry
+        )
         self._requests = Counter(
-            "mien_whep_requests_total", "WHEP requests answered", ["method", "status"], registry=self.registry
+            "mien_whep_requests_total",
+            "Answered WHEP requests, by method and status",
+            ["method", "status"],
+            registry=self.registry,
         )
         self._join = Histogram(
             "mien_join_seconds",
-            "From a viewer's POST to its connection",
+            "Time from a viewer's POST until its connection is established",
             buckets=_JOIN_BUCKETS_S,
             registry=self.registry,
         )
         self._first_frame = Histogram(
             "mien_first_frame_seconds",
-            "From a viewer's POST to the first frame sent to it",
+            "Time from a viewer's POST until its first frame is sent",
             buckets=_JOIN_BUCKETS_S,
             registry=self.registry,
         )
         self._viewers_gone = Counter(
-            "mien_viewers_gone_total", "Viewers that went, by why", ["reason"], registry=self.registry
+            "mien_viewers_gone_total", "Viewers that were removed, by reason", ["reason"], registry=self.registry
         )
         self._frames = Counter(
             "mien_fanout_frames_total",
-            "Frames times viewers, by what became of them",
+            "Frames handled in the fan-out, by result; each frame counts once for each viewer",
             ["result"],
             registry=self.registry,
         )
         self._bad_frames = Counter(
-            "mien_fanout_bad_frames_total", "Frames from a generator that are not Annex-B", registry=self.registry
+            "mien_fanout_bad_frames_total",
+            "Frames from generators dropped because they are not in Annex B format",
+            registry=self.registry,
         )
         self._retired_frames = Counter(
             "mien_fanout_retired_frames_total",
-            "Frames of a generator that went on beside the session's next one",
+            "Frames dropped because they came from a session's previous encoder run after the next run had begun",
             registry=self.registry,
         )
         self._keyframes = Counter(
-            "mien_keyframe_requests_total", "IDR requests sent to generators", ["reason"], registry=self.registry
+            "mien_keyframe_requests_total",
+            "IDR requests sent to generators, by reason",
+            ["reason"],
+            registry=self.registry,
         )
-        self._pli = Counter("mien_viewer_pli_total", "PLI and FIR received from viewers", registry=self.registry)
+        self._pli = Counter(
+            "mien_viewer_pli_total", "PLI and FIR messages received from viewers", registry=self.registry
+        )
         self._nack = Counter(
-            "mien_viewer_nack_packets_total", "Packets viewers asked for again", registry=self.registry
+            "mien_viewer_nack_packets_total", "Packets that viewers requested again by NACK", registry=self.registry
         )
         self._loss = Histogram(
-            "mien_viewer_loss_ratio", "Loss in viewers' receiver reports", buckets=_LOSS_BUCKETS, registry=self.registry
+            "mien_viewer_loss_ratio",
+            "Share of packets lost, 0 to 1, from viewers' receiver reports",
+            buckets=_LOSS_BUCKETS,
+            registry=self.registry,
         )
         self._rtt = Histogram(
-            "mien_viewer_rtt_seconds", "Round trip to viewers", buckets=LATENCY_BUCKETS_S, registry=self.registry
+            "mien_viewer_rtt_seconds",
+            "Round-trip time to viewers, from their receiver reports",
+            buckets=LATENCY_BUCKETS_S,
+            registry=self.registry,
         )
         self._bitrate = Histogram(
             "mien_bitrate_target_bits_per_second",
-            "Targets sent to generators",
+            "Bitrate targets sent to generators",
             buckets=_BITRATE_BUCKETS_BPS,
             registry=self.registry,
         )
@@ -88,7 +108,7 @@ class SignalingMetrics(ServiceMetrics):
     def watch_audience(
         self, connecting: Callable[[], int], connected: Callable[[], int], sessions: Callable[[], int]
     ) -> None:
-        """Viewers by state, and watched sessions, are asked for whenever someone looks."""
+        """Read the number of viewers by state and of watched sessions from these functions at every scrape."""
         self._viewers.labels("connecting").set_function(connecting)
         self._viewers.labels("connected").set_function(connected)
         self._sessions.set_function(sessions)
@@ -106,19 +126,19 @@ class SignalingMetrics(ServiceMetrics):
         self._viewers_gone.labels(reason).inc()
 
     def frame_fanned_out(self, report: FanoutReport) -> None:
-        """What was dropped on the way into the queues; `frame_sent` counts what comes out of them."""
+        """Count the frames dropped before or in the queues. `frame_sent` counts the frames that leave the queues."""
         self._frames.labels("dropped_overflow").inc(report.dropped_overflow)
         self._frames.labels("dropped_waiting").inc(report.dropped_waiting)
 
     def frame_sent(self) -> None:
-        """A frame was handed to a viewer's sender."""
+        """Count a frame that was handed to a viewer's sender."""
         self._frames.labels("sent").inc()
 
     def bad_frame(self) -> None:
         self._bad_frames.inc()
 
     def retired_frame(self) -> None:
-        """A generator that has handed a session over goes on for a moment; nobody is to see that."""
+        """Count a frame of an encoder run that another run has replaced. No viewer gets it."""
         self._retired_frames.inc()
 
     def keyframe_requested(self, reason: KeyframeReason) -> None:

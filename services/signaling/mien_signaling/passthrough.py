@@ -1,11 +1,11 @@
-"""Ready RTP payloads through aiortc: everything that leans on aiortc's private parts, and a check that they exist.
+"""Sends finished RTP payloads through aiortc. All uses of aiortc's private parts, and a check of them, are here.
 
-aiortc 1.16 sends video in `RTCRtpSender._run_rtp`, which reads a picture from the track and encodes it for this one
-viewer, then builds an object for each packet. Here that method is replaced on the instance: a frame that was packetised
-once goes out to each viewer as it is, with nothing done for each packet but a header and SRTP (a third less CPU than
-through `_next_encoded_frame`, see `mien bench fanout`). `_retransmit` is replaced because packets are remembered in
-another form, `_send_keyframe` and `_handle_rtcp_packet` so that PLI, FIR, REMB, NACK and receiver reports, which aiortc
-would use up for its own encoder, come out. The version is pinned below 1.17 (pyproject.toml).
+aiortc 1.16 sends video in `RTCRtpSender._run_rtp`. It reads a picture from the track, encodes it for one viewer and
+builds an object for each packet. This module replaces the method on the instance: a frame that was packetised once is
+sent to each viewer, and each packet costs only a header and SRTP (a third less CPU than through `_next_encoded_frame`,
+see `mien bench fanout`). `_retransmit` is replaced because sent packets are stored in another form. `_send_keyframe`
+and `_handle_rtcp_packet` are replaced to receive PLI, FIR, REMB, NACK and receiver reports, which aiortc would only
+use for its own encoder. The version is pinned below 1.17 (pyproject.toml).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from mien_signaling.fanout import PacketisedFrame
 
 logger = logging.getLogger(__name__)
 
-#: Constrained baseline is what we send; a receiver that offers plain baseline alone can decode it too.
+#: We send constrained baseline. A receiver that offers only plain baseline can decode it too.
 _H264_PROFILES = ("42e01f", "42001f")
 
 _HOOKS = {
@@ -61,20 +61,20 @@ _HISTORY = "_RTCRtpSender__rtp_history"
 _LSR, _LSR_TIME = "_RTCRtpSender__lsr", "_RTCRtpSender__lsr_time"
 _FIELDS = (_STARTED, _EXITED, _EXTENSIONS, _MID, _NTP, _TIMESTAMP, _PACKETS, _BYTES, _HISTORY, _LSR, _LSR_TIME)
 
-#: A longer round trip is none: the clock was set between a sender's report and the answer to it.
+#: A longer round trip is not real: the clock was set between a sender report and the answer to it.
 _LONGEST_RTT_S = 10.0
 
-# RTP's fixed header (RFC 3550, section 5.1) and that of its extension.
+# RTP's fixed header (RFC 3550, section 5.1) and the header of its extension.
 _HEADER, _EXTENSION_HEADER = Struct("!BBHLL"), Struct("!HH")
 _VERSION, _HAS_EXTENSION, _MARKER = 0x80, 0x10, 0x80
 
 
 class HookPointMissing(RuntimeError):
-    """This aiortc is not built as passthrough needs it; the text names what is missing."""
+    """The installed aiortc lacks a part that passthrough needs; the text names the part."""
 
 
 def check_hook_points(sender: type = RTCRtpSender) -> None:
-    """Raise HookPointMissing unless aiortc's sender has every part that is replaced here, as it is expected."""
+    """Raise HookPointMissing unless aiortc and aioice have every private part that this module uses."""
     for name, expected in _HOOKS.items():
         method = getattr(sender, name, None)
         if method is None or list(inspect.signature(method).parameters) != expected:
@@ -92,23 +92,23 @@ def check_hook_points(sender: type = RTCRtpSender) -> None:
 
 
 class ReceiverFeedback(Protocol):
-    """What a viewer's receiver says of the stream."""
+    """Takes the reports of a viewer's receiver about the stream."""
 
     def on_keyframe_wanted(self) -> None:
-        """PLI or FIR."""
+        """The receiver sent PLI or FIR."""
 
     def on_nack(self, packets: int) -> None:
-        """So many packets are to be sent again; aiortc does."""
+        """The receiver asked for this many packets again. aiortc sends them."""
 
     def on_report(self, loss: float, rtt_s: float | None) -> None:
-        """A receiver report: the share lost since the last one, 0 to 1, and the round trip where it is known."""
+        """The receiver sent a report: the share lost since the last one, 0 to 1, and the round trip if it is known."""
 
     def on_remb(self, bitrate_bps: int) -> None:
-        """The receiver's estimate of what its path carries."""
+        """The receiver sent its estimate of the available bitrate."""
 
 
 class PassthroughTrack(MediaStreamTrack):  # type: ignore[misc] # aiortc is untyped for mypy here
-    """Stands for the video in SDP and keeps the sender going; nothing is ever read from it."""
+    """Represents the video in SDP and keeps the sender running. No picture is read from it."""
 
     kind = "video"
 
@@ -117,7 +117,7 @@ class PassthroughTrack(MediaStreamTrack):  # type: ignore[misc] # aiortc is unty
 
 
 def h264_preferences() -> list[RTCRtpCodecCapability]:
-    """H.264 and retransmission, nothing else. To be set before setRemoteDescription, or aiortc answers with VP8."""
+    """Only H.264 and retransmission. Set them before setRemoteDescription, or aiortc answers with VP8."""
     capabilities = RTCRtpSender.getCapabilities("video").codecs
     h264 = [
         codec
@@ -129,18 +129,18 @@ def h264_preferences() -> list[RTCRtpCodecCapability]:
 
 
 class _PacketSender:
-    """Sends one viewer's packets, and remembers the last of them for when they get lost."""
+    """Sends one viewer's packets and keeps the last ones for retransmission."""
 
     def __init__(self, sender: RTCRtpSender, next_frame: Callable[[], Awaitable[PacketisedFrame]]) -> None:
         self._sender = sender
         self._next_frame = next_frame
         self._aiortc_retransmit = sender._retransmit
         self._payload_type = 0
-        # sequence number, timestamp, marker and payload, at the sequence number modulo the length
+        # sequence number, timestamp, marker and payload; the index is the sequence number modulo the length
         self._recent: list[tuple[int, int, int, bytes] | None] = [None] * RTP_HISTORY_SIZE
 
     async def run(self, codec: RTCRtpCodecParameters) -> None:
-        """What aiortc starts once DTLS is up, and cancels."""
+        """Replaces `_run_rtp`: aiortc starts it when DTLS is ready, and cancels it."""
         sender = self._sender
         self._payload_type = codec.payloadType
         getattr(sender, _STARTED).set()
@@ -148,7 +148,7 @@ class _PacketSender:
             await self._send_frames()
         except (asyncio.CancelledError, ConnectionError):
             pass
-        except Exception:  # a task's boundary, and RTCRtpSender.stop() waits for what follows
+        except Exception:  # a task's boundary; RTCRtpSender.stop() waits for the lines below
             logger.exception("a viewer's sender failed")
         sender.track.stop()
         sender.replaceTrack(None)
@@ -163,7 +163,7 @@ class _PacketSender:
         while True:
             frame = await self._next_frame()
             timestamp = (origin + frame.pts_90k) & 0xFFFFFFFF
-            # All packets of a frame leave together, so one send time holds for all.
+            # All packets of a frame are sent together, so they share one send time.
             ntp = clock.current_ntp_time()
             profile, values = extensions_map.set(HeaderExtensions(abs_send_time=(ntp >> 14) & 0x00FFFFFF, mid=mid))
             extension = _EXTENSION_HEADER.pack(profile, len(values) >> 2) + values if values else b""
@@ -177,12 +177,12 @@ class _PacketSender:
                 sequence = (sequence + 1) & 0xFFFF
                 octets += len(payload)
             packets += len(frame.payloads)
-            # For sender reports, which aiortc goes on making.
+            # aiortc still makes the sender reports and reads these values.
             for name, value in ((_NTP, ntp), (_TIMESTAMP, timestamp), (_PACKETS, packets), (_BYTES, octets)):
                 setattr(sender, name, value)
 
     async def retransmit(self, sequence_number: int) -> None:
-        """Answer a NACK as aiortc does, RTX included, with a packet made for the occasion."""
+        """Answer a NACK through aiortc, RTX included, with a packet object built only now."""
         found = self._recent[sequence_number % RTP_HISTORY_SIZE]
         if found is None or found[0] != sequence_number:
             return
@@ -197,7 +197,7 @@ class _PacketSender:
 def install(
     sender: RTCRtpSender, next_frame: Callable[[], Awaitable[PacketisedFrame]], feedback: ReceiverFeedback
 ) -> None:
-    """Make `sender` send what `next_frame` gives and tell `feedback` what comes back. Call before it starts."""
+    """Make `sender` send the frames of `next_frame` and report to `feedback`. Call it before the sender starts."""
     handle_rtcp_packet = sender._handle_rtcp_packet
     packets = _PacketSender(sender, next_frame)
 
@@ -213,7 +213,7 @@ def install(
             try:
                 bitrate_bps, ssrcs = unpack_remb_fci(packet.fci)
             except ValueError:
-                return  # some other application's message, or a broken one
+                return  # a message of another application, or a broken one
             if sender._ssrc in ssrcs:
                 feedback.on_remb(bitrate_bps)
 
@@ -224,9 +224,9 @@ def install(
 
 
 def _round_trip_s(sender: RTCRtpSender, report: RtcpReceiverInfo) -> float | None:
-    """What a receiver report says of the round trip (RFC 3550, section 6.4.1); None where it answers no report of ours.
+    """The round trip from a receiver report (RFC 3550, section 6.4.1), None if it does not answer our last report.
 
-    aiortc's own figure is smoothed, so that a clock that was set stays in it for a minute.
+    aiortc's own figure is smoothed: after the clock is set, it is wrong for a minute.
     """
     if not report.dlsr or report.lsr != getattr(sender, _LSR):
         return None
@@ -235,10 +235,10 @@ def _round_trip_s(sender: RTCRtpSender, report: RtcpReceiverInfo) -> float | Non
 
 
 def end_consent_checks_with(peer: RTCPeerConnection) -> None:
-    """Keep a connection that is closed just as ICE completes from checking consent for ever.
+    """Prevent endless consent checks of a connection that is closed just when ICE completes.
 
-    aioice 0.13: `connect` wakes up after `close` is through and starts the consent task, which nobody will cancel. Call
-    after setRemoteDescription, when every transport is there and none has started.
+    In aioice 0.13, `connect` may wake up after `close` has finished. It then starts the consent task, which is never
+    cancelled. Call this after setRemoteDescription, when all transports exist and none has started.
     """
     transports = {transceiver.receiver.transport.transport for transceiver in peer.getTransceivers()}
     if peer.sctp is not None:

@@ -1,4 +1,4 @@
-"""One viewer's peer connection, from the offer to whatever ends it."""
+"""One viewer's peer connection, from the offer to its end."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from mien_signaling.sdp import MAX_CANDIDATES, Offer, TrickleFragment, Unaccepta
 logger = logging.getLogger(__name__)
 
 _CLOSE_TIMEOUT_S = 5.0
-#: aiortc raises whatever its next operation on an offer's text happens to raise.
+#: The errors that aiortc raises for a wrong offer, depending on the operation that fails.
 AIORTC_RAISES = (ValueError, IndexError, KeyError, AssertionError, AttributeError, TypeError)
 
 
 class Gone(StrEnum):
-    """Why a viewer went."""
+    """Why a viewer was removed."""
 
     LEFT = "left"
     CLOSED = "closed"
@@ -40,7 +40,7 @@ class Gone(StrEnum):
 
 
 class ViewerConnection:
-    """A WHEP session. `on_gone` is called at most once, when the connection ends or never comes about."""
+    """A WHEP session. on_gone: called at most once, when the connection ends or fails to connect."""
 
     def __init__(
         self,
@@ -64,14 +64,14 @@ class ViewerConnection:
         self._closing = False
         self._candidates_left = MAX_CANDIDATES
         self._feed = ViewerFeed(broadcast.limits)
-        # An empty list, never None: None would be a public STUN server.
+        # An empty list, never None: for None, aiortc uses a public STUN server.
         servers = [RTCIceServer(server.urls, server.username, server.credential) for server in ice_servers]
         self._peer = RTCPeerConnection(RTCConfiguration(iceServers=servers))
         self._peer.on("connectionstatechange", self._connection_changed)
         self._deadline = asyncio.create_task(self._expire(connect_timeout_s), name="viewer deadline")
 
     async def answer(self, offer: Offer) -> str:
-        """The SDP answer, with all our candidates. Raises UnreadableOffer or UnacceptableOffer."""
+        """The SDP answer with all our candidates. Raises UnreadableOffer or UnacceptableOffer."""
         self.ufrag = offer.ufrag
         transceiver = self._peer.addTransceiver(passthrough.PassthroughTrack(), direction="sendonly")
         transceiver.setCodecPreferences(passthrough.h264_preferences())
@@ -87,13 +87,13 @@ class ViewerConnection:
         except AIORTC_RAISES as error:
             raise UnreadableOffer("the offer cannot be read") from error
         except RuntimeError as error:
-            if isinstance(error.__cause__, StopIteration):  # its parser's, on the way out of a coroutine (PEP 479)
+            if isinstance(error.__cause__, StopIteration):  # raised by its parser inside a coroutine (PEP 479)
                 raise UnreadableOffer("the offer cannot be read") from error
             raise
         return str(self._peer.localDescription.sdp)
 
     async def add(self, fragment: TrickleFragment) -> None:
-        """Take in trickled candidates; those beyond the limit, and mDNS names, are left out."""
+        """Add trickled candidates. Candidates beyond the limit and mDNS names are ignored."""
         for candidate in fragment.candidates:
             if candidate.is_mdns or self._candidates_left == 0:
                 continue
@@ -105,7 +105,7 @@ class ViewerConnection:
             await self._peer.addIceCandidate(None)
 
     async def close(self) -> None:
-        """Free everything; harmless when called again."""
+        """Free all resources. May be called more than once."""
         self._closing = True
         self.is_connected = False
         self._deadline.cancel()
@@ -116,10 +116,10 @@ class ViewerConnection:
         except TimeoutError:
             logger.error("a viewer's connection did not close in time")
         except Exception:
-            # aiortc's, when an offer left it half made. Whoever lets the viewer go has more to free.
-            logger.exception("a viewer's connection did not close")
+            # aiortc raises this if an offer left the connection incomplete. The caller must free the rest, so go on.
+            logger.exception("a viewer's connection failed to close")
 
-    # What the receiver tells us (passthrough.ReceiverFeedback)
+    # Reports of the viewer's receiver (passthrough.ReceiverFeedback)
 
     def on_keyframe_wanted(self) -> None:
         self._metrics.viewer_wants_keyframe()
@@ -151,13 +151,13 @@ class ViewerConnection:
             self._metrics.viewer_connected(self._clock.monotonic_s() - self._started_s)
             self.broadcast.attach(self._feed)
         elif state in {"failed", "closed"}:
-            self._go(Gone.FAILED if state == "failed" else Gone.CLOSED)
+            self._report_gone(Gone.FAILED if state == "failed" else Gone.CLOSED)
 
     async def _expire(self, timeout_s: float) -> None:
         await self._clock.sleep(timeout_s)
-        self._go(Gone.TIMED_OUT)
+        self._report_gone(Gone.TIMED_OUT)
 
-    def _go(self, reason: Gone) -> None:
+    def _report_gone(self, reason: Gone) -> None:
         if not self._closing:
             self._closing = True
             self._on_gone(self, reason)

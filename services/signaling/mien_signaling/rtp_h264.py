@@ -1,4 +1,4 @@
-"""H.264 as RTP payloads (RFC 6184, packetization-mode 1): once a frame, for all its viewers."""
+"""H.264 as RTP payloads (RFC 6184, packetization-mode 1). Each frame is packetised once for all its viewers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from struct import pack
 
 from mien_shared.media.annexb import nal_units
 
-#: RTP header and extensions, SRTP tag, UDP and IPv6 make it about 1,290 bytes: TURN or a tunnel still fits into 1,500.
+#: With RTP header and extensions, SRTP tag, UDP and IPv6 about 1,290 bytes: 1,500 have room for TURN or a tunnel.
 MAX_PAYLOAD_BYTES = 1200
 
 _STAP_A, _FU_A = 24, 28
@@ -17,7 +17,7 @@ _FU_START, _FU_END = 0x80, 0x40
 
 
 class NotAnnexB(ValueError):
-    """The frame does not begin with a start code, as in the AVCC format."""
+    """The frame does not begin with a start code; it may be in AVCC format."""
 
 
 def units_of(annex_b: bytes) -> list[bytes]:
@@ -29,16 +29,17 @@ def units_of(annex_b: bytes) -> list[bytes]:
 
 
 def packetise(annex_b: bytes, max_payload_bytes: int = MAX_PAYLOAD_BYTES) -> list[bytes]:
-    """RTP payloads of one access unit, in order; the last one carries the marker bit.
+    """The RTP payloads of one access unit, in order. The last one is for the packet with the marker bit.
 
-    Neighbours that fit together travel as one STAP-A, what fits alone as it is, the rest in FU-As of even length.
+    Consecutive units that fit together become one STAP-A. A unit that fits alone is sent as it is. A longer unit is
+    split into FU-As of even length.
     """
     payloads: list[bytes] = []
     gathered: list[bytes] = []
     gathered_bytes = 1
     for unit in units_of(annex_b):
         if gathered and gathered_bytes + 2 + len(unit) > max_payload_bytes:
-            payloads.append(_together(gathered))
+            payloads.append(_aggregate(gathered))
             gathered, gathered_bytes = [], 1
         if len(unit) > max_payload_bytes:
             payloads += _fragments(unit, max_payload_bytes)
@@ -46,12 +47,12 @@ def packetise(annex_b: bytes, max_payload_bytes: int = MAX_PAYLOAD_BYTES) -> lis
             gathered.append(unit)
             gathered_bytes += 2 + len(unit)
     if gathered:
-        payloads.append(_together(gathered))
+        payloads.append(_aggregate(gathered))
     return payloads
 
 
-def _together(units: list[bytes]) -> bytes:
-    """One single NAL unit packet, or a STAP-A with the highest importance of its parts (RFC 6184, 5.7.1)."""
+def _aggregate(units: list[bytes]) -> bytes:
+    """One single NAL unit packet, or a STAP-A with the highest NRI of its units (RFC 6184, 5.7.1)."""
     if len(units) == 1:
         return units[0]
     importance = max(unit[0] & _NRI for unit in units)

@@ -1,4 +1,4 @@
-"""The little of SDP that WHEP needs: what an offer must have, and trickle-ICE fragments (RFC 8840, section 9). Pure."""
+"""The parts of SDP that WHEP needs: checks of an offer, and trickle-ICE fragments (RFC 8840, section 9). Pure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 MAX_MEDIA_SECTIONS = 8
-#: A viewer's candidates are addresses that we send checks to, so there is a limit on how many it may name.
+#: We send ICE checks to the addresses in a viewer's candidates, so the number of candidates is limited.
 MAX_CANDIDATES = 32
 
 _LINE = re.compile(r"[a-z]=.*")
 _H264 = re.compile(r"\d+ H264/90000", re.IGNORECASE)
-# candidate-attribute of RFC 8839, section 5.1, as far as aiortc reads it
+# candidate-attribute of RFC 8839, section 5.1: the part that aiortc reads
 _CANDIDATE = re.compile(
     r"candidate:(?P<sdp>[\w+/=-]{1,32} (?P<component>\d{1,3}) (?P<transport>\w{1,8}) \d{1,10} "
     r"(?P<address>[\w.:%-]{1,255}) \d{1,5} typ (?:host|srflx|prflx|relay)"
@@ -25,20 +25,20 @@ _NIL = {4: "0.0.0.0", 6: "::"}
 
 
 class UnreadableOffer(ValueError):
-    """The body is not an SDP description: 400."""
+    """The body is not an SDP description. Answered with 400."""
 
 
 class UnacceptableOffer(ValueError):
-    """The body is SDP, but nothing we could send to: 422."""
+    """The body is SDP, but we cannot send video to this offer. Answered with 422."""
 
 
 class BadFragment(ValueError):
-    """The body is not a trickle-ICE fragment: 400."""
+    """The body is not a trickle-ICE fragment. Answered with 400."""
 
 
 @dataclass(frozen=True, slots=True)
 class IceCandidate:
-    """One ICE candidate: what follows "candidate:", and the media section it is for."""
+    """One ICE candidate: the text after "candidate:", and the media section that it belongs to."""
 
     sdp: str
     address: str
@@ -52,7 +52,7 @@ class IceCandidate:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """An offer that passed: its text without mDNS candidates, and the ICE credentials of its first media section."""
+    """A checked offer: its text without mDNS candidates, and the ICE user fragment of its first media section."""
 
     sdp: str
     ufrag: str
@@ -60,7 +60,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class TrickleFragment:
-    """What a PATCH brings. ufrag: None where the sender left it out."""
+    """The content of a PATCH. ufrag: None if the sender left it out."""
 
     ufrag: str | None
     candidates: tuple[IceCandidate, ...]
@@ -69,10 +69,10 @@ class TrickleFragment:
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """What to tell instead of the host's own addresses, where a 1:1 NAT stands before it (a container, a cloud's VM).
+    """The address to announce instead of the host's addresses behind a 1:1 NAT (a container, a VM in a cloud).
 
-    public: where viewers reach us; the NAT keeps port numbers. local: the address of ours that the NAT leads to; None
-    where that is not known.
+    public: the address at which viewers reach this service; the NAT keeps port numbers. local: the host's address to
+    which the NAT forwards, None if it is not known.
     """
 
     public: IPv4Address | IPv6Address
@@ -94,10 +94,10 @@ class _Section:
 
 
 def parse_offer(body: str) -> Offer:
-    """Check what a WHEP offer must have; raises UnreadableOffer or UnacceptableOffer.
+    """Check a WHEP offer; raises UnreadableOffer or UnacceptableOffer.
 
-    mDNS candidates are left out: their names mean nothing outside the viewer's own network, looking one up holds the
-    answer for a second, and its address is learnt from its first check (RFC 8445, 7.3.1.3).
+    mDNS candidates are removed. Their names cannot be resolved outside the viewer's network, a lookup delays the answer
+    by a second, and the address becomes known from the viewer's first check (RFC 8445, 7.3.1.3).
     """
     lines = [line for line in body.splitlines() if line]
     if not lines or lines[0] != "v=0" or not all(_LINE.fullmatch(line) for line in lines):
@@ -119,14 +119,14 @@ def parse_offer(body: str) -> Offer:
                 raise UnacceptableOffer(f"the offer's {section.kind} section has no {name}")
         if section.kind in {"audio", "video"} and "rtcp-mux" not in section.attributes:
             raise UnacceptableOffer(f"the offer's {section.kind} section has no rtcp-mux")
-    assert ufrag is not None  # the first section has one, or the session
+    assert ufrag is not None  # the first section or the session part has one
     mids = {section.first("mid") for section in sections}
     bundles = [group.split() for group in session.attributes.get("group", []) if group.startswith("BUNDLE")]
     if any(mid not in mids for bundle in bundles for mid in bundle[1:]):
-        raise UnacceptableOffer("the offer bundles a media section that it does not have")
+        raise UnacceptableOffer("the offer's BUNDLE group names a media section that the offer does not have")
     candidates = [line for line in lines if line.startswith("a=candidate:")]
     if len(candidates) > MAX_CANDIDATES * len(sections):
-        raise UnacceptableOffer(f"the offer has more than {MAX_CANDIDATES} candidates a media section")
+        raise UnacceptableOffer(f"the offer has more than {MAX_CANDIDATES} candidates per media section")
     if any(_CANDIDATE.fullmatch(line.removeprefix("a=")) is None for line in candidates):
         raise UnreadableOffer("a candidate of the offer cannot be read")
     kept = [line for line in lines if not _names_mdns(line)]
@@ -147,7 +147,7 @@ def parse_fragment(body: str) -> TrickleFragment:
             if match is None:
                 raise BadFragment("a candidate cannot be read")
             mid = section.first("mid")
-            # Without a media section the candidate is for the first one: with BUNDLE there is but one transport.
+            # A candidate without a media section belongs to the first one: with BUNDLE there is only one transport.
             mline_index = None if mid is not None else max(0, index - 1)
             if match["component"] == "1" and match["transport"].lower() == "udp":
                 candidates.append(IceCandidate(match["sdp"], match["address"], mid, mline_index))
@@ -161,20 +161,20 @@ def parse_fragment(body: str) -> TrickleFragment:
 
 
 def announced(answer: str, announcement: Announcement) -> str:
-    """Our answer with the public address in the place of private ones.
+    """Our answer with the public address instead of private addresses.
 
-    Of the host candidates only those stay that the NAT leads to, under the public address: any other would be a check
-    into the void, and would tell strangers how the inside is numbered. Candidates of other types are outside already
-    and lose their related address alone. The default destination follows (RFC 8839, section 4.2.1.2).
+    Only the host candidates to which the NAT forwards are kept, with the public address. Viewers cannot reach the
+    others, and they would reveal the internal network. Candidates of other types already have public addresses; only
+    their related address is removed. The default destination changes too (RFC 8839, section 4.2.1.2).
     """
     lines: list[str] = []
     default_port: str | None = None
     for line in answer.splitlines():
         if line.startswith("a=candidate:"):
-            if (told := _announced_candidate(line, announcement)) is None:
+            if (replaced := _announced_candidate(line, announcement)) is None:
                 continue
-            lines.append(told)
-            default_port = default_port or told.split(" ")[5]
+            lines.append(replaced)
+            default_port = default_port or replaced.split(" ")[5]
         else:
             lines.append(line)
     public = announcement.public

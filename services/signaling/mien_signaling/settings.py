@@ -1,4 +1,4 @@
-"""What signaling alone can be told; the rest is mien_shared.settings."""
+"""Signaling's settings. mien_shared.settings describes how they are read."""
 
 from __future__ import annotations
 
@@ -11,26 +11,42 @@ from mien_signaling.feedback import BitrateLimits
 
 
 class SignalingSettings(ServiceSettings):
-    """Limits on viewers and their requests, and the range in which their feedback may move an encoder."""
+    """Limits on viewers and their requests, and the range in which their feedback may move the bitrate target."""
 
-    port: int = Field(8081, ge=0, le=65535, description="WHEP, probes and metrics")
+    port: int = Field(8081, ge=0, le=65535, description="TCP port of WHEP, probes and metrics. 0: any free port.")
     cors_origins: list[str] = Field(
-        default_factory=list, description="Origins whose pages may watch, as JSON; empty where one proxy serves all"
+        default_factory=list,
+        description="Origins whose pages may watch, as JSON. Not needed where one proxy serves page and WHEP.",
     )
     public_ip: IPvAnyAddress | None = Field(
-        None, description="Where viewers reach our media, if not at our own addresses: a NAT that keeps port numbers"
+        None,
+        description="Address at which viewers reach the media through a NAT that keeps port numbers. Unset: no NAT.",
     )
-    max_viewers: int = Field(400, ge=1, description="Viewers of this process")
-    max_viewers_per_session: int = Field(200, ge=1, description="Viewers of one session in this process")
-    connect_timeout_s: float = Field(10.0, gt=0, description="A viewer without ICE and DTLS by then is freed")
-    linger_s: float = Field(2.0, ge=0, description="How long a session's subscription outlives its last viewer")
-    max_body_bytes: int = Field(64 * 1024, ge=1024, description="Longest SDP taken")
-    joins_per_minute: int = Field(120, ge=1, description="POSTs of one address; a quarter of it at once")
-    session_joins_per_minute: int = Field(600, ge=1, description="POSTs to one session, whoever sends them")
-    updates_per_minute: int = Field(600, ge=1, description="PATCHes, and apart from them DELETEs, of one address")
-    min_bitrate_bps: int = Field(150_000, gt=0, description="No feedback presses a session below")
-    start_bitrate_bps: int = Field(1_200_000, gt=0, description="Each viewer's target before there is feedback")
-    max_bitrate_bps: int = Field(2_500_000, gt=0, description="No feedback raises a session above")
+    max_viewers: int = Field(400, ge=1, description="Most viewers of this process.")
+    max_viewers_per_session: int = Field(200, ge=1, description="Most viewers of one session in this process.")
+    connect_timeout_s: float = Field(
+        10.0, gt=0, description="Seconds within which a viewer must complete ICE and DTLS. Then it is removed."
+    )
+    linger_s: float = Field(
+        2.0, ge=0, description="Seconds for which the subscription to a session outlives its last viewer."
+    )
+    max_body_bytes: int = Field(64 * 1024, ge=1024, description="Largest request body (SDP) in bytes.")
+    joins_per_minute: int = Field(
+        120, ge=1, description="POST requests per minute allowed for one address. A quarter of them may come at once."
+    )
+    session_joins_per_minute: int = Field(
+        600, ge=1, description="POST requests per minute allowed for one session, from all addresses together."
+    )
+    updates_per_minute: int = Field(
+        600, ge=1, description="PATCH requests per minute allowed for one address, and as many DELETE requests."
+    )
+    min_bitrate_bps: int = Field(150_000, gt=0, description="Lowest bitrate target of a session, in bits per second.")
+    start_bitrate_bps: int = Field(
+        1_200_000, gt=0, description="Bitrate target of each viewer before its first feedback, in bits per second."
+    )
+    max_bitrate_bps: int = Field(
+        2_500_000, gt=0, description="Highest bitrate target of a session, in bits per second."
+    )
 
     @model_validator(mode="after")
     def _bitrates_are_in_order(self) -> Self:

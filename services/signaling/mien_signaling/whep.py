@@ -1,6 +1,7 @@
-"""WHEP over HTTP (draft-ietf-wish-whep, in the manner of RFC 9725): POST an offer, PATCH candidates, DELETE to leave.
+"""WHEP over HTTP (draft-ietf-wish-whep, similar to RFC 9725): POST an offer, PATCH candidates, DELETE to leave.
 
-ICE restarts are not supported, so there is no ETag, and a PATCH that asks for one gets 422 while the session lives on.
+ICE restarts are not supported, so there is no ETag. A PATCH that asks for an ICE restart gets 422, and its session
+continues.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _PREFLIGHT_LIFETIME_S = 7200
 _ENDPOINT_METHODS = "POST, OPTIONS, HEAD"
 _SESSION_METHODS = "PATCH, DELETE, OPTIONS, HEAD"
 _COUNTED_METHODS = frozenset({"POST", "PATCH", "DELETE", "OPTIONS", "HEAD", "GET", "PUT"})
-_TOKEN = Depends(HTTPBearer(scheme_name="Session token", description="One that grants watch", auto_error=False))
+_TOKEN = Depends(HTTPBearer(scheme_name="Session token", description="A token that grants watch", auto_error=False))
 _ANY_ROUTE = (
     Code.TOKEN_MISSING,
     Code.TOKEN_INVALID,
@@ -52,7 +53,7 @@ _SESSION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class Doorkeeper:
-    """Who may ask, how often, and with what."""
+    """Checks requests: authorisation, rate limits and media types."""
 
     def __init__(self, settings: SignalingSettings, clock: Clock) -> None:
         self._tokens = TokenIssuer.of(settings)
@@ -66,7 +67,7 @@ class Doorkeeper:
         self._session_joins = RateLimiter(settings.session_joins_per_minute)
 
     def admit(self, request: Request, session_id: str) -> None:
-        """Raises the Problem (429, 401, 403) that stands between this request and its session."""
+        """Raises Problem 429, 401 or 403 unless this request may use its session."""
         now_s = self._clock.monotonic_s()
         self._limiters[request.method].demand(caller_of(request.client.host if request.client else None), now_s)
         if not self._demo_open:
@@ -74,11 +75,14 @@ class Doorkeeper:
             self._tokens.bearer(token).demand(session_id, [Grant.WATCH])
 
     def admit_join(self, session_id: str) -> None:
-        """Raises 429: one watch token may be in many hands, and an offer costs a DTLS handshake wherever it is from."""
+        """Raises Problem 429 for too many offers to a session.
+
+        Many viewers may share a watch token, and every offer costs a DTLS handshake.
+        """
         self._session_joins.demand(session_id, self._clock.monotonic_s(), "session's viewers")
 
     async def text(self, request: Request, media_type: str, accept_header: str) -> str:
-        """The body, if it is of that type (415) and UTF-8 (400)."""
+        """The body. Raises Problem 415 for another media type and 400 if it is not UTF-8."""
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != media_type:
             raise Problem(Code.WRONG_MEDIA_TYPE, f"the body must be {media_type}", headers={accept_header: media_type})
         try:
@@ -88,7 +92,7 @@ class Doorkeeper:
 
 
 class Whep:
-    """The WHEP endpoint of every session, and the session URL of every viewer."""
+    """The handlers of the WHEP endpoint of every session and of the session URL of every viewer."""
 
     def __init__(self, audience: Audience, settings: SignalingSettings, clock: Clock) -> None:
         self._audience = audience
@@ -97,7 +101,7 @@ class Whep:
         self._clock = clock
 
     async def join(self, session_id: str, request: Request) -> Response:
-        """Take an SDP offer, answer it with all candidates."""
+        """Answer an SDP offer. The answer contains all candidates."""
         self._doorkeeper.admit(request, session_id)
         body = await self._doorkeeper.text(request, SDP, "Accept-Post")
         with _joining_problems():
@@ -116,12 +120,12 @@ class Whep:
         return response
 
     async def trickle(self, session_id: str, viewer_id: str, request: Request) -> Response:
-        """Take the viewer's later candidates."""
+        """Add a viewer's later candidates."""
         self._doorkeeper.admit(request, session_id)
         viewer = self._find(session_id, viewer_id)
-        # `*` comes from real players and is true of any session; an entity tag cannot be one of ours.
+        # Real players send `*`, which matches any session. An entity tag cannot match, because sessions have none.
         if request.headers.get("if-match", "*").strip() != "*":
-            raise Problem(Code.NO_SUCH_ETAG, "this session has no entity tag, as ICE restarts are not supported")
+            raise Problem(Code.NO_SUCH_ETAG, "this session has no entity tag, because ICE restarts are not supported")
         body = await self._doorkeeper.text(request, SDP_FRAGMENT, "Accept-Patch")
         try:
             fragment = parse_fragment(body)
@@ -133,7 +137,7 @@ class Whep:
         return Response(status_code=204)
 
     async def leave(self, session_id: str, viewer_id: str, request: Request) -> Response:
-        """End a viewer's session."""
+        """End a viewer's WHEP session."""
         self._doorkeeper.admit(request, session_id)
         await self._audience.remove(self._find(session_id, viewer_id), Gone.LEFT)
         return Response(status_code=200)
@@ -141,12 +145,12 @@ class Whep:
     def _find(self, session_id: str, viewer_id: str) -> ViewerConnection:
         viewer = self._audience.find(session_id, viewer_id)
         if viewer is None:
-            raise Problem(Code.VIEWER_NOT_FOUND, "there is no such viewer, or it has gone")
+            raise Problem(Code.VIEWER_NOT_FOUND, "there is no such viewer, or it has left")
         return viewer
 
 
 def routes(audience: Audience, settings: SignalingSettings, clock: Clock) -> APIRouter:
-    """WHEP's two URLs with every method, those that are refused among them."""
+    """The routes of WHEP's two URLs for every method, including the refused methods."""
     whep = Whep(audience, settings, clock)
     router = APIRouter(tags=["WHEP"])
     endpoint, session = _PREFIX + "{session_id}", _PREFIX + "{session_id}/{viewer_id}"
@@ -159,7 +163,7 @@ def routes(audience: Audience, settings: SignalingSettings, clock: Clock) -> API
         dependencies=[_TOKEN],
         openapi_extra=_body(SDP),
         responses={
-            201: {"description": "The answer", "content": {SDP: {"schema": {"type": "string"}}}},
+            201: {"description": "The SDP answer", "content": {SDP: {"schema": {"type": "string"}}}},
             **describe(
                 *_ANY_ROUTE,
                 Code.UNREADABLE,
@@ -212,13 +216,13 @@ def routes(audience: Audience, settings: SignalingSettings, clock: Clock) -> API
 
 
 def _body(media_type: str) -> dict[str, Any]:
-    """A text of this type as OpenAPI describes it."""
+    """OpenAPI's description of a text body of this media type."""
     return {"requestBody": {"required": True, "content": {media_type: {"schema": {"type": "string"}}}}}
 
 
 @contextmanager
 def _joining_problems() -> Iterator[None]:
-    """What may stand between an offer and its answer, as HTTP has it."""
+    """Turn the errors of a join into problems."""
     try:
         yield
     except UnreadableOffer as error:
@@ -228,9 +232,9 @@ def _joining_problems() -> Iterator[None]:
     except UnknownSession as error:
         raise Problem(Code.SESSION_NOT_FOUND, "there is no such session, or it has ended") from error
     except NoPublication as error:
-        raise Problem(Code.NO_PUBLICATION, "nothing is published in this session at the moment") from error
+        raise Problem(Code.NO_PUBLICATION, "the session has no video at the moment") from error
     except Full as error:
-        raise Problem(Code.FULL, "no more viewers can be taken here") from error
+        raise Problem(Code.FULL, "the limit of viewers is reached") from error
     except BUS_ERRORS as error:
         raise Problem(Code.REDIS_UNAVAILABLE, "the session registry does not answer") from error
 
@@ -258,13 +262,13 @@ def _constant(status: int, headers: dict[str, str]) -> Callable[[], Awaitable[Re
 
 def _not_allowed(methods: str) -> Callable[[], Awaitable[Response]]:
     async def refuse() -> Response:
-        raise Problem(Code.METHOD_NOT_ALLOWED, f"this URL takes {methods}", headers={"Allow": methods})
+        raise Problem(Code.METHOD_NOT_ALLOWED, f"this URL takes only {methods}", headers={"Allow": methods})
 
     return refuse
 
 
 class CrossOrigin:
-    """CORS for WHEP alone (Fetch, section 3.2), on every answer, errors included; and every answer counted."""
+    """Adds CORS headers (Fetch, section 3.2) to every answer of WHEP, including errors, and counts the answers."""
 
     def __init__(self, app: ASGIApp, origins: list[str], metrics: SignalingMetrics) -> None:
         self._app = app

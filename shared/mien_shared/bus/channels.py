@@ -1,7 +1,7 @@
-"""The channels between services, on Redis streams: capped, newest wins, every drop counted.
+"""The channels between services, on Redis streams. They are capped, the newest entry wins, and every drop is counted.
 
-`push` never waits; one flusher a channel sends whatever has gathered in one round trip. A stream id is resolved once
-and then counted on from: an XREAD that keeps passing `$` loses what arrives between two calls.
+`push` never waits. One flusher per channel sends all gathered entries in one round trip. A reader asks for the newest
+id once and continues from the last id it has read: an XREAD with `$` in every call loses entries between two calls.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from mien_shared.wire.newest import NewestWins
 
 logger = logging.getLogger(__name__)
 
-INBOX_CAP = 512  # batches of motion: one gateway sends one at a time, so half a second of them even at 1 ms each
+INBOX_CAP = 512  # batches of motion; one gateway sends one at a time: half a second even at 1 ms a batch
 CONTROL_CAP = 1024
 VIDEO_CAP = 60  # two seconds of one session
 _VIDEO_TTL_S = 30
-#: Frames of one session that may wait for Redis before all of them are dropped for an IDR: a third of a second.
+#: Most frames of one session that wait for Redis: a third of a second. If more come, all are dropped.
 PENDING_FRAMES = 10
 
 _BEGINNING = b"0-0"
@@ -43,7 +43,7 @@ _BEGINNING = b"0-0"
 
 @dataclass(frozen=True, slots=True)
 class _Outgoing:
-    """A packet that waits for the next batch, and the generator that it goes to."""
+    """A packet that waits for the next batch, and the generator that will receive it."""
 
     generator_id: str
     motion: InboundMotion
@@ -51,17 +51,17 @@ class _Outgoing:
 
 
 class MotionForwarder:
-    """The gateway's end of the inbox: the newest packet of each session, on its way to the generator that owns it."""
+    """The gateway's end of the inbox: sends the newest packet of each session to the generator that holds it."""
 
     def __init__(self, redis: Redis, on_drop: Callable[[str, int], None]) -> None:
-        """`on_drop(reason, count)`: "superseded" by a newer packet, or lost to "redis"."""
+        """on_drop: takes the reason, "superseded" (by a newer packet) or "redis" (it failed), and the count."""
         self._redis = redis
         self._on_drop = on_drop
         self._pending: dict[str, NewestWins[_Outgoing]] = {}
         self._gathered = asyncio.Event()
 
     def push(self, generator_id: str, motion: InboundMotion, may_be_dropped: bool = True) -> None:
-        """Hand over one packet; it replaces an older packet of its session that still waits and may be dropped."""
+        """Queue one packet. It replaces a waiting packet of its session that may be dropped."""
         slot = self._pending.get(motion.session_id)
         if slot is None:
             slot = self._pending[motion.session_id] = NewestWins(attrgetter("may_be_dropped"))
@@ -70,7 +70,7 @@ class MotionForwarder:
         self._gathered.set()
 
     async def flush(self) -> None:
-        """Wait until something has gathered, send it, return. Raises what Redis raises; what was to be sent is lost."""
+        """Wait for packets and send them in one batch. If Redis fails, its error is raised and the packets are lost."""
         await self._gathered.wait()
         self._gathered.clear()
         pending, self._pending = self._pending, {}
@@ -90,31 +90,31 @@ class MotionForwarder:
 
 
 async def send_control(redis: Redis, generator_id: str, message: Control) -> None:
-    """Tell a generator something that no newer message replaces."""
+    """Send a generator a control message. Newer messages do not replace it."""
     await redis.xadd(keys.control(generator_id), {b"m": message.to_bytes()}, maxlen=CONTROL_CAP, approximate=True)
 
 
 @dataclass
 class GeneratorInbox:
-    """The generator's end: motion of all its sessions and what it is told about them, in one blocking read."""
+    """The generator's end of the inbox. One blocking read returns motion and control messages of all its sessions."""
 
     redis: Redis
     generator_id: str
     _last: dict[bytes, bytes] = field(init=False)
 
     def __post_init__(self) -> None:
-        # A generator's id is new with every start, so its streams begin empty and none of it may be missed.
+        # A generator's id is new with every start: its streams begin empty, and it must read them from the beginning.
         self._last = {
             keys.inbox(self.generator_id).encode(): _BEGINNING,
             keys.control(self.generator_id).encode(): _BEGINNING,
         }
 
     async def read(self) -> list[InboundMotion | Control]:
-        """What has arrived since the last call, oldest first within each kind; waits a second at most."""
+        """Messages since the last call, oldest first within each kind. Waits at most a second."""
         try:
             answer = await self.redis.xread(self._last, count=INBOX_CAP, block=BLOCK_MS)
         except BUS_ERRORS:
-            # A server that comes back empty, or with its clock behind, counts from before our last id.
+            # A server that comes back empty, or whose clock went back, gives ids that are smaller than our last one.
             self._last = dict.fromkeys(self._last, _BEGINNING)
             raise
         messages: list[InboundMotion | Control] = []
@@ -127,11 +127,11 @@ class GeneratorInbox:
                     else:
                         messages += unpack_motion(fields[b"b"])
                 except (ValidationError, MotionBatchError) as error:
-                    logger.warning("message dropped", extra={"error": str(error)})
+                    logger.warning("unreadable message dropped", extra={"error": str(error)})
         return messages
 
     async def remove(self) -> None:
-        """Delete both streams; the generator's last act."""
+        """Delete both streams when the generator ends."""
         await self.redis.delete(*self._last)
 
 
@@ -139,14 +139,14 @@ class FramePublisher:
     """The generator's end of the video channels."""
 
     def __init__(self, redis: Redis, on_lost: Callable[[str, int], None]) -> None:
-        """`on_lost(session_id, frames)`: frames were dropped, so that session's viewers need an IDR."""
+        """on_lost: takes the session id and the number of dropped frames. The session's viewers then need an IDR."""
         self._redis = redis
         self._on_lost = on_lost
         self._pending: dict[str, deque[EncodedFrame]] = {}
         self._gathered = asyncio.Event()
 
     def push(self, session_id: str, frame: EncodedFrame) -> None:
-        """Hand over one frame. When too many wait, all of them go: none can be decoded without the one dropped."""
+        """Queue one frame. If too many wait, all waiting frames are dropped, and the viewers need an IDR."""
         waiting = self._pending.setdefault(session_id, deque())
         if len(waiting) >= PENDING_FRAMES:
             self._on_lost(session_id, len(waiting))
@@ -155,7 +155,7 @@ class FramePublisher:
         self._gathered.set()
 
     async def flush(self) -> None:
-        """Wait until something has gathered, send it, return. Raises what Redis raises; what was to be sent is lost."""
+        """Wait for frames and send them in one batch. If Redis fails, its error is raised and the frames are lost."""
         await self._gathered.wait()
         self._gathered.clear()
         batch, self._pending = self._pending, {}
@@ -181,7 +181,7 @@ class VideoSubscription:
         self._last: bytes | None = None
 
     async def read(self) -> list[EncodedFrame]:
-        """Frames since the last call, oldest first; the first call starts at the newest. Waits a second at most."""
+        """Frames since the last call, oldest first. The first call skips older frames. Waits at most a second."""
         if self._last is None:
             self._last = await self._newest_id()
         try:
@@ -210,7 +210,7 @@ Entries = list[tuple[bytes, dict[bytes, bytes]]]
 
 
 def _streams(answer: object) -> list[tuple[bytes, Entries]]:
-    """XREAD's answer as (stream, entries): a list of pairs under RESP2, a map of lists under RESP3."""
+    """XREAD's answer as (stream, entries). It is a list of pairs under RESP2 and a map of lists under RESP3."""
     if not answer:
         return []
     if isinstance(answer, dict):

@@ -1,4 +1,4 @@
-"""How every service connects to Redis: a call fails fast, and what may fail is named. `loops.py` keeps trying."""
+"""How every service connects to Redis. A call fails fast with one of BUS_ERRORS; `supervisor.py` tries again."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from mien_shared.metrics import ServiceMetrics
 
 logger = logging.getLogger(__name__)
 
-#: What a call to a Redis that has gone may raise.
+#: The errors that a call raises when Redis is not available.
 BUS_ERRORS = (RedisError, OSError, TimeoutError)
 
-#: Longest a blocking XREAD waits; well under the socket's own timeout.
+#: Longest time that a blocking XREAD waits; well below the socket's timeout.
 BLOCK_MS = 1000
 _SOCKET_TIMEOUT_S = 4.0
 _CONNECT_TIMEOUT_S = 2.0
 
 
 def open_redis(url: str) -> Redis:
-    """A client that tries a call twice at most (a pooled connection may be stale) and then says so."""
+    """A client that tries a call at most twice, because a pooled connection may be stale, and then raises the error."""
     return Redis.from_url(
         url,
         socket_timeout=_SOCKET_TIMEOUT_S,
@@ -39,17 +39,17 @@ def open_redis(url: str) -> Redis:
 
 @contextmanager
 def redis_url(configured: str | None) -> Iterator[str]:
-    """The configured server's URL, or that of an embedded server which ends with this context."""
+    """The URL of the configured server, or of an embedded server that ends with this context."""
     if configured:
         yield configured
         return
     with EmbeddedRedis() as server:
-        logger.warning("REDIS_URL is not set: using an embedded Redis that no other service sees")
+        logger.warning("REDIS_URL is not set: using an embedded Redis that no other service uses")
         yield server.url
 
 
 async def ping(redis: Redis, clock: Clock, metrics: ServiceMetrics) -> None:
-    """Ask Redis for an answer and measure how long it took; raises what Redis raises."""
+    """Ping Redis and measure how long the answer took; raises the errors of Redis."""
     asked_s = clock.monotonic_s()
     await redis.ping()
     metrics.redis_round_trip(clock.monotonic_s() - asked_s)

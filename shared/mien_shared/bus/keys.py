@@ -1,5 +1,8 @@
-"""Every Redis key in one place. The braces are hash tags: in a cluster all keys of one session, or of one generator,
-lie on one node, so a script or a blocking read over them works there too."""
+"""Every Redis key in one place.
+
+The braces are hash tags: in a cluster, all keys of one session, or of one generator, are on one node, so that a script
+or a blocking read can use several of them.
+"""
 
 SESSIONS = "mien:sessions"
 GENERATORS = "mien:generators"

@@ -1,4 +1,4 @@
-"""What travels between the services, one class a message. Motion and frames are bytes; the rest is JSON."""
+"""The messages between the services, one class for each. Motion and frames are bytes; the others are JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Message(BaseModel):
 
 
 class SessionRecord(_Message):
-    """A session as the registry keeps it."""
+    """A session as the registry stores it."""
 
     session_id: str
     avatar_id: str
@@ -27,7 +27,7 @@ class SessionRecord(_Message):
 
 
 class GeneratorStatus(_Message):
-    """What a generator says of itself with every heartbeat."""
+    """A generator's state, sent with every heartbeat."""
 
     generator_id: str
     capacity: int
@@ -37,7 +37,7 @@ class GeneratorStatus(_Message):
 
 
 class SessionStats(_Message):
-    """A live session's own figures over the last seconds, as its generator sees them."""
+    """Statistics of a live session over the last seconds, measured by its generator."""
 
     fps: float
     bitrate_bps: int
@@ -47,11 +47,14 @@ class SessionStats(_Message):
     backend: str
     tier: str
     idle: bool = Field(description="True while the uplink is stalled and a default motion plays")
-    viewers: int | None = Field(None, description="Who watches, over all signaling services; added by the gateway")
+    viewers: int | None = Field(None, description="Viewers on all signaling services; added by the gateway")
 
 
 class StartSession(_Message):
-    """Gateway to generator: a slot of yours is reserved for this session; its lease is in your name."""
+    """To a generator: start this session. Its slot is reserved, and its lease names the receiving generator.
+
+    A gateway sends it for a new session, a draining generator for a session that it hands over.
+    """
 
     kind: Literal["start"] = "start"
     session: SessionRecord
@@ -66,7 +69,7 @@ class StopSession(_Message):
 
 
 class KeyframeReason(StrEnum):
-    """Who wanted an IDR."""
+    """Why an IDR is requested."""
 
     JOIN = "join"
     PLI = "pli"
@@ -75,7 +78,7 @@ class KeyframeReason(StrEnum):
 
 
 class RequestKeyframe(_Message):
-    """Signaling to generator: someone cannot decode before the next IDR."""
+    """Signaling to generator: a viewer cannot decode before the next IDR."""
 
     kind: Literal["keyframe"] = "keyframe"
     session_id: str
@@ -83,7 +86,7 @@ class RequestKeyframe(_Message):
 
 
 class SetBitrate(_Message):
-    """Signaling to generator: what the session's viewers can take."""
+    """Signaling to generator: the bitrate that the session's viewers can receive."""
 
     kind: Literal["bitrate"] = "bitrate"
     session_id: str
@@ -95,7 +98,7 @@ _CONTROL: TypeAdapter[Control] = TypeAdapter(Control)
 
 
 def parse_control(data: bytes) -> Control:
-    """Read one control message; raises pydantic.ValidationError if it is none."""
+    """Read one control message; raises pydantic.ValidationError if the bytes are not one."""
     return _CONTROL.validate_json(data)
 
 
@@ -104,7 +107,7 @@ class InboundMotion:
     """One motion packet on its way from gateway to generator.
 
     packet: the 128 bytes as the device sent them, validated by the gateway.
-    received_unix_us: when the gateway took it in, microseconds since 1970.
+    received_unix_us: when the gateway received it, microseconds since 1970.
     """
 
     session_id: str
@@ -112,16 +115,17 @@ class InboundMotion:
     received_unix_us: int
 
 
-#: Before each motion of a batch: bytes of the session id, bytes of the packet, received_unix_us. Little-endian.
+#: Header of each motion in a batch: length of the session id, length of the packet (in bytes), received_unix_us.
+#: Little-endian.
 _MOTION_HEADER = struct.Struct("<BHQ")
 
 
 class MotionBatchError(ValueError):
-    """Bytes that are no batch of motion."""
+    """The bytes are not a batch of motion."""
 
 
 def pack_motion(batch: Iterable[InboundMotion]) -> bytes:
-    """Motion of several sessions as one value: Redis, its client and its reader pay for values, not for bytes."""
+    """Motion of several sessions as one value: Redis, its client and its reader take time per value, not per byte."""
     parts: list[bytes] = []
     for motion in batch:
         session_id = motion.session_id.encode()
@@ -131,7 +135,7 @@ def pack_motion(batch: Iterable[InboundMotion]) -> bytes:
 
 
 def unpack_motion(data: bytes) -> list[InboundMotion]:
-    """The batch in its order; raises MotionBatchError."""
+    """The motions of a batch in their order; raises MotionBatchError."""
     batch, at = [], 0
     try:
         while at < len(data):
@@ -141,9 +145,9 @@ def unpack_motion(data: bytes) -> list[InboundMotion]:
             at = packet_at + packet_bytes
             batch.append(InboundMotion(data[id_at:packet_at].decode(), data[packet_at:at], received_unix_us))
     except (struct.error, UnicodeDecodeError) as error:
-        raise MotionBatchError(f"a batch of motion is broken: {error}") from error
+        raise MotionBatchError(f"the batch of motion cannot be read: {error}") from error
     if at > len(data):
-        raise MotionBatchError(f"a batch of motion ends {at - len(data)} bytes early")
+        raise MotionBatchError(f"the batch of motion is {at - len(data)} bytes too short")
     return batch
 
 
@@ -151,9 +155,9 @@ def unpack_motion(data: bytes) -> list[InboundMotion]:
 class EncodedFrame:
     """One access unit on its way from generator to signaling.
 
-    run: which run of an encoder made it; another run starts on an IDR. index: counts up by one within a run, so a gap
-    is seen. pts_90k: Unix time on the 90 kHz clock, so that it goes on when another generator takes over.
-    data: Annex-B H.264, SPS and PPS before every IDR.
+    run: the encoder run that made it; every run starts with an IDR. index: rises by one within a run, so that a gap is
+    detected. pts_90k: Unix time on the 90 kHz clock, so that it continues when another generator takes over.
+    data: Annex-B H.264 with SPS and PPS before every IDR.
     """
 
     run: str
@@ -163,5 +167,5 @@ class EncodedFrame:
     data: bytes
 
     def follows(self, previous: EncodedFrame) -> bool:
-        """True if nothing is missing between the two."""
+        """True if no frame is missing between the two."""
         return self.run == previous.run and self.index == previous.index + 1

@@ -1,6 +1,6 @@
-"""Which generator a session goes to: a new one, or one whose generator is leaving.
+"""Which generator gets a session: a new session, or a session whose generator is draining.
 
-The policy is pure; `place` and `hand_over` carry it out on the registry.
+The policy is pure. `place` and `hand_over` apply it to the registry.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from mien_shared.spans import span, traceparent
 
 
 class NoGenerator(Exception):
-    """No generator lives, or all that do are draining."""
+    """No generator is live, or all live generators are draining."""
 
 
 class AllFull(Exception):
-    """Every generator's slots are taken."""
+    """All slots of all generators are taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class GeneratorLoad:
-    """A live generator and how many of its slots are taken: reserved or in use."""
+    """A live generator and the number of its slots that are reserved or in use."""
 
     status: GeneratorStatus
     taken: int
 
 
 def by_preference(loads: Iterable[GeneratorLoad]) -> list[GeneratorLoad]:
-    """Those with a free slot, the least loaded (taken / capacity) first, ties in the order of their ids."""
+    """The generators with a free slot, the least loaded (taken / capacity) first, then in the order of their ids."""
     able = [load for load in loads if not load.status.draining and load.taken < load.status.capacity]
     return sorted(able, key=lambda load: (load.taken / load.status.capacity, load.status.generator_id))
 
 
 async def place(registry: Registry, session: SessionRecord) -> str:
-    """Give a session to a generator and return the generator's id; it learns of it by a StartSession.
+    """Assign a session to a generator, send it a StartSession and return its id.
 
-    Raises NoGenerator, AllFull, or what Redis raises; nothing of the session is left behind then.
+    Raises NoGenerator, AllFull or an error of Redis; the registry then keeps nothing of the session.
     """
     with span("reserve a slot"):
         generator_id = await _reserve(registry, session.session_id)
@@ -55,9 +55,9 @@ async def place(registry: Registry, session: SessionRecord) -> str:
 
 
 async def hand_over(registry: Registry, session: SessionRecord, holder_id: str) -> str | None:
-    """Move a session from its holder, which is draining, to another generator, whose id is returned.
+    """Move a session from its draining holder to another generator and return that generator's id.
 
-    None if it was not the holder's any more. Raises NoGenerator, AllFull, or what Redis raises.
+    None if the holder no longer held the session. Raises NoGenerator, AllFull or an error of Redis.
     """
     generator_id = await _reserve(registry, session.session_id, leaving_id=holder_id)
     if not await registry.transfer(holder_id, generator_id, session.session_id):
@@ -68,9 +68,9 @@ async def hand_over(registry: Registry, session: SessionRecord, holder_id: str) 
 
 
 async def _reserve(registry: Registry, session_id: str, leaving_id: str | None = None) -> str:
-    """A slot on the generator that is preferred; raises NoGenerator or AllFull.
+    """Reserve a slot on the most preferred generator and return its id; raises NoGenerator or AllFull.
 
-    leaving_id: one that drains, whether or not its last heartbeat said so.
+    leaving_id: a generator that is draining, even if its last heartbeat did not say so.
     """
     statuses = await registry.generators()
     live = [status for status in statuses if not status.draining and status.generator_id != leaving_id]
@@ -78,14 +78,14 @@ async def _reserve(registry: Registry, session_id: str, leaving_id: str | None =
         raise NoGenerator
     loads = [GeneratorLoad(status, await registry.taken_slots(status.generator_id)) for status in live]
     for load in by_preference(loads):
-        # Somebody else may have taken the last slot since we counted: the reservation alone decides.
+        # Another gateway may have taken the last slot since the count: only the reservation decides.
         if await registry.reserve(load.status.generator_id, session_id, load.status.capacity):
             return load.status.generator_id
     raise AllFull
 
 
 async def _undo(registry: Registry, generator_id: str, session_id: str) -> None:
-    """Best effort: Redis has just failed us, and what stays behind lapses within RESERVATION_MS or the record's TTL."""
+    """Undo a placement, best effort: Redis has just failed. The rest expires within RESERVATION_MS or SESSION_TTL_S."""
     try:
         await registry.end_session(session_id)
         await registry.release(generator_id, session_id)

@@ -1,1 +1,1 @@
-"""What every service's HTTP side has in common: the application itself, problems, tokens and limits."""
+"""The HTTP code that all services share: the application, problems, tokens and limits."""

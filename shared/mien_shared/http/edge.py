@@ -1,6 +1,6 @@
 """ASGI middleware around all routes: security headers on every answer, and a limit on every request's body.
 
-It stands outside the framework, so that errors and 404s pass through it too. HSTS is set by the proxy, where TLS ends.
+It is outside the framework, so that errors and 404s pass through it too. The proxy, where TLS ends, sets HSTS.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class BodyLimit:
             await self._app(scope, _Replay(body, receive), send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The body; None if the client has gone. Raises Problem."""
+        """The body, None if the client has disconnected. Raises Problem."""
         headers = dict(scope["headers"])
         announced = headers.get(b"content-length", b"").decode("latin-1")
         if announced.isdecimal() and int(announced) > self._limit_bytes:
@@ -98,12 +98,12 @@ class BodyLimit:
             raise Problem(Code.BODY_TIMEOUT, "the body took too long to arrive") from None
 
     def _too_large(self) -> Problem:
-        return Problem(Code.BODY_TOO_LARGE, f"a body has {self._limit_bytes} bytes at most here")
+        return Problem(Code.BODY_TOO_LARGE, f"the body is larger than {self._limit_bytes} bytes")
 
 
 @dataclass(slots=True)
 class _Replay:
-    """Gives the application the body that was read, once; then the end of the connection."""
+    """Gives the application the body that was read, once, and then the events of the connection."""
 
     body: bytes | None
     receive: Receive

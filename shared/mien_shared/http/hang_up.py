@@ -1,7 +1,8 @@
-"""How to answer a body that is not read to its end, so that the answer arrives.
+"""An answer to a request whose body is not read to its end, sent so that the client receives it.
 
-Closing at once would reset the connection under a client that is still sending, and the reset overtakes the answer;
-leaving it open would have the server read on, whatever still comes. So: answer, discard a while, close.
+If the server closed at once, the connection would be reset while the client still sends, and the reset would overtake
+the answer. If the server left it open, it would read the rest without a limit. So it answers, discards for a while, and
+closes.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import asyncio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-#: What is discarded at most: an honest client's too large picture, or two seconds of it.
+#: Limits on what is discarded. They are enough for a too large picture from an ordinary client.
 _DISCARD_BYTES = 128 * 2**20
 _DISCARD_S = 2.0
 
 
 class HangUp(Response):
-    """The same answer as the one given, and the end of the connection after it."""
+    """Sends the given answer and then closes the connection."""
 
     def __init__(self, answer: Response) -> None:
         super().__init__(bytes(answer.body), answer.status_code, dict(answer.headers), answer.media_type)

@@ -19,7 +19,7 @@ class RateLimiter:
     """Allows each caller `per_minute` requests on average, and a quarter of that at once."""
 
     per_minute: int
-    # caller -> (tokens left, when that was); the bucket that was not used for longest comes first
+    # caller -> (tokens left, time of the last use); the least recently used bucket comes first
     _buckets: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)
 
     @property
@@ -27,14 +27,14 @@ class RateLimiter:
         return max(1.0, self.per_minute / 4)
 
     def wait_s(self, caller: str, now_s: float) -> float:
-        """Take a token and return 0, or return how long the caller has to wait for one."""
+        """Take a token and return 0, or return how many seconds the caller must wait for one."""
         per_s = self.per_minute / 60
         tokens, then_s = self._buckets.pop(caller, (self.burst, now_s))
         tokens = min(self.burst, tokens + (now_s - then_s) * per_s)
         passes = tokens >= 1
         self._buckets[caller] = (tokens - 1 if passes else tokens, now_s)
         if len(self._buckets) > MAX_CALLERS:
-            self._buckets.popitem(last=False)  # it is the fullest
+            self._buckets.popitem(last=False)  # the least recently used: it has refilled the longest
         return 0.0 if passes else (1 - tokens) / per_s
 
     def demand(self, caller: str, now_s: float, who: str = "address") -> None:

@@ -1,4 +1,4 @@
-"""Who calls a service, and what the caller may do. Operators and bearers of tokens are principals alike."""
+"""Principals: who calls a service, and what the caller may do. Operators and bearers of tokens are principals."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Principal:
 
     @classmethod
     def operator(cls, name: str) -> Principal:
-        """An operator watches and ends every session, and speaks in none."""
+        """An operator may watch and end every session, but not send motion to one."""
         return cls(Role.OPERATOR, name, frozenset({Grant.WATCH, Grant.END}))
 
     @classmethod
     def anyone(cls) -> Principal:
-        """A caller of an open deployment watches every session."""
+        """A caller of an open deployment may watch every session."""
         return cls(Role.ANYONE, "anyone", frozenset({Grant.WATCH}))
 
     def demand(self, session_id: str, any_of: Collection[Grant]) -> None:

@@ -29,12 +29,12 @@ logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
-#: Seconds after which a caller may try again, where the problem ends without the caller's help.
+#: Seconds after which a caller may try again if the problem can end without the caller's help.
 _RETRY_AFTER_S = 2
 
 
 class Code(StrEnum):
-    """Every problem of every service: the last part of the document's `type`, its HTTP status, and what it means."""
+    """Every problem of every service: the last part of the document's `type`, the HTTP status, and the meaning."""
 
     status: int
     meaning: str
@@ -103,17 +103,17 @@ class Code(StrEnum):
     NO_PUBLICATION = "no-publication", 409, "the session has no video at the moment; try again after Retry-After"
     NO_SUCH_ETAG = "no-such-etag", 412, "sessions have no entity tag, because ICE restarts are not supported"
     WRONG_MEDIA_TYPE = "wrong-media-type", 415, "the body has another media type than this route takes"
-    UNACCEPTABLE_OFFER = "unacceptable-offer", 422, "the offer has nothing that can be sent to"
+    UNACCEPTABLE_OFFER = "unacceptable-offer", 422, "the offer does not accept video that this service can send"
     ICE_RESTART_UNSUPPORTED = "ice-restart-unsupported", 422, "ICE restarts are not supported; the session goes on"
 
     @property
     def retry_after_s(self) -> int | None:
-        """When a caller may try again, None where it would meet the same answer."""
+        """Seconds after which a caller may try again, None if a retry would get the same answer."""
         return _RETRY_AFTER_S if self.status == HTTPStatus.SERVICE_UNAVAILABLE or self is Code.NO_PUBLICATION else None
 
     @property
     def challenge(self) -> str | None:
-        """WWW-Authenticate of a 401 (RFC 6750, section 3)."""
+        """The WWW-Authenticate header of a 401 (RFC 6750, section 3), None for another status."""
         if self.status != HTTPStatus.UNAUTHORIZED:
             return None
         error = ', error="invalid_token"' if self in {Code.API_KEY_INVALID, Code.TOKEN_INVALID} else ""
@@ -123,8 +123,8 @@ class Code(StrEnum):
 class Problem(Exception):
     """An error meant for the caller.
 
-    detail: one sentence for a person. retry_after_s: overrides the code's own. headers: beside Retry-After and
-    WWW-Authenticate, which follow from the code.
+    detail: one sentence for a person. retry_after_s: replaces the value of the code. headers: further headers; the code
+    gives Retry-After and WWW-Authenticate.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ def describe(*codes: Code) -> dict[int | str, dict[str, Any]]:
 
 @asynccontextmanager
 async def redis_problems() -> AsyncIterator[None]:
-    """Turns a failure of Redis into a 503."""
+    """Turn a failure of Redis into a 503 problem."""
     try:
         yield
     except BUS_ERRORS as error:

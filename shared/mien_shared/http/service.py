@@ -1,4 +1,4 @@
-"""How every service is made: FastAPI with /livez, /readyz and /metrics, problem documents, logs, a clean shutdown."""
+"""The frame of every service: FastAPI with /livez, /readyz and /metrics, problem documents, logs, a clean shutdown."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def create_service(
 ) -> FastAPI:
     """A FastAPI application around `run`, which starts the service, yields while it serves, and stops it.
 
-    `run` gives the supervisor its loops and checks. The loops end after `run`, or when `run` itself calls the
-    supervisor's aclose(), as it does before it closes what the loops use.
+    `run` gives the supervisor its loops and checks. The loops end after `run`. If `run` closes something that the loops
+    use, it calls the supervisor's aclose() first.
     """
     clock = clock or SystemClock()
     supervisor = Supervisor(clock, service_metrics)
@@ -57,19 +57,19 @@ def create_service(
     app = FastAPI(title=f"Mien {name}", version=version("mien-shared"), lifespan=lifespan)
     problems.install(app)
 
-    @app.get("/livez", tags=["operations"], responses={503: {"description": "What only a restart mends, and why"}})
+    @app.get("/livez", tags=["operations"], responses={503: {"description": "What only a restart repairs"}})
     async def livez() -> Response:
-        """200 while the process works, 503 once a part of it has crashed. Redis does not count: no restart mends it."""
+        """200 while the process works, 503 after a part of it has crashed. Failures of Redis do not count."""
         return _probe("alive", "dead", supervisor.fatal())
 
-    @app.get("/readyz", tags=["operations"], responses={503: {"description": "What is in the way, and why"}})
+    @app.get("/readyz", tags=["operations"], responses={503: {"description": "The checks that fail"}})
     async def readyz() -> Response:
-        """200 while requests can be served, else 503 with what is in the way."""
+        """200 while requests can be served, otherwise 503 with the checks that fail."""
         return _probe("ready", "unready", supervisor.unready())
 
     @app.get("/metrics", tags=["operations"], response_class=PlainTextResponse)
     async def metrics_endpoint() -> Response:
-        """Prometheus exposition."""
+        """All metrics in Prometheus' text format."""
         return Response(service_metrics.exposition(), media_type=metrics.CONTENT_TYPE)
 
     return app
@@ -87,10 +87,10 @@ def serve(
     ws_max_bytes: int = 4096,
     ws_protocol: type[asyncio.Protocol] | None = None,
 ) -> None:
-    """Run a service until SIGTERM or SIGINT, which drain it and end it with status 0.
+    """Run a service until SIGTERM or SIGINT; it then drains and ends with status 0.
 
-    A second signal ends it at once, with status 128 + the signal's number. ws_protocol: replaces uvicorn's own for
-    WebSockets.
+    A second signal ends it at once, with status 128 + the signal's number. ws_protocol: replaces uvicorn's protocol
+    class for WebSockets.
     """
     logs.configure(name, settings.log_level)
     spans.configure(name)
@@ -102,7 +102,7 @@ def serve(
         log_config=None,
         access_log=False,
         server_header=False,
-        # Headers are believed from these proxies only; any other caller counts by the address that connects.
+        # Only these proxies' headers are trusted. Every other caller is known by the address that connects.
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
         ws=ws_protocol or "auto",
@@ -118,7 +118,7 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
-            logger.warning("second signal: ending at once")
+            logger.warning("second signal received: ending at once")
             os._exit(128 + sig)
         self.should_exit = True
 
@@ -133,7 +133,7 @@ async def _serve(server: uvicorn.Server, parent_pid: int | None) -> None:
 
 
 async def _end_with_parent(parent_pid: int) -> None:
-    """End when the launcher does: a killed launcher cannot end its children, but their parent process changes."""
+    """End when the launcher ends. A killed launcher cannot end its children, but their parent process changes."""
     while os.getppid() == parent_pid:  # noqa: ASYNC110 - there is no event for this that every POSIX system has
         await asyncio.sleep(_PARENT_POLL_S)
     logger.warning("the parent process has ended: ending too")

@@ -36,7 +36,7 @@ class TokenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TokenIssuer:
-    """Signs session tokens with one secret; checks them with that one and with those it has replaced."""
+    """Signs session tokens with one secret, and checks them with that secret and the old ones."""
 
     secret: str
     old_secrets: tuple[str, ...] = ()
@@ -53,7 +53,7 @@ class TokenIssuer:
         lifetime_s: int = DEFAULT_LIFETIME_S,
         now_s: float | None = None,
     ) -> str:
-        """A token for `session_id`. Lifetimes are wall-clock time, because other machines check them."""
+        """A token for `session_id`. It expires by wall-clock time, because other machines check it."""
         now = int(time.time() if now_s is None else now_s)
         claims = {
             "iss": ISSUER,
@@ -66,7 +66,7 @@ class TokenIssuer:
         return jwt.encode(claims, self.secret, algorithm=ALGORITHM, headers={"kid": key_id(self.secret)})
 
     def read(self, token: str) -> Principal:
-        """The bearer of a token. Raises TokenError unless one of our keys signed it and it has not expired."""
+        """The bearer of a token. Raises TokenError unless one of these keys signed it and it has not expired."""
         try:
             claims = jwt.decode(
                 token,
@@ -75,7 +75,7 @@ class TokenIssuer:
                 algorithms=[ALGORITHM],
                 audience=AUDIENCE,
                 issuer=ISSUER,
-                # `iat` is informative (RFC 7519, section 4.1.6): a signer whose clock is ahead must not cost a session.
+                # `iat` is informative (RFC 7519, section 4.1.6): a signer's clock may be ahead of ours.
                 options={"require": ["iss", "aud", "sub", "iat", "exp"], "verify_iat": False},
             )
         except jwt.ExpiredSignatureError as error:
@@ -86,7 +86,7 @@ class TokenIssuer:
         return Principal(Role.BEARER, hashlib.sha256(token.encode()).hexdigest()[:16], grants, claims["sub"])
 
     def bearer(self, token: str | None) -> Principal:
-        """The same for a call: a missing or refused token is Problem 401."""
+        """Like `read`, for a request: raises Problem 401 for a missing or refused token."""
         if token is None:
             raise Problem(Code.TOKEN_MISSING, "this call needs the session's token as a bearer")
         try:
@@ -100,7 +100,7 @@ class TokenIssuer:
         for secret in (self.secret, *self.old_secrets):
             if named == key_id(secret):
                 return secret
-        raise jwt.InvalidTokenError("the token names no key of ours")
+        raise jwt.InvalidTokenError("the token names no signing key of this deployment")
 
 
 def key_id(secret: str) -> str:

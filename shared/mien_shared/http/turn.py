@@ -1,7 +1,7 @@
-"""Credentials for a TURN server that lapse by themselves (draft-uberti-behave-turn-rest-00, coturn's use-auth-secret).
+"""Temporary credentials for a TURN server (draft-uberti-behave-turn-rest-00, coturn's use-auth-secret).
 
-The server knows one secret and no users: a user name holds the time until which it is good, and the password proves
-that we wrote it.
+The TURN server knows one secret and no users. A user name contains its expiry time, and the password proves that a
+holder of the secret made the user name.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from mien_shared.settings import IceServer, ServiceSettings
 
 @dataclass(frozen=True, slots=True)
 class TurnCredentials:
-    """What a client shows to the TURN server."""
+    """The credentials that a client sends to the TURN server."""
 
     username: str
     credential: str
 
 
 def turn_credentials(secret: str, user: str, expires_unix_s: int) -> TurnCredentials:
-    """Credentials good until then: `expiry:user`, and its HMAC-SHA1 under the shared secret as base64."""
+    """Credentials that expire at `expires_unix_s`: `expiry:user`, and its HMAC-SHA1 with the secret, as base64."""
     username = f"{expires_unix_s}:{user}"
     digest = hmac.new(secret.encode(), username.encode(), hashlib.sha1).digest()
     return TurnCredentials(username, base64.b64encode(digest).decode())
 
 
 def ice_servers_for(settings: ServiceSettings, session_id: str, now_unix_s: float) -> list[IceServer]:
-    """The ICE servers of someone in this session: those of the settings, and TURN with credentials of its own.
+    """The ICE servers for a participant of this session: those of the settings, and TURN with new credentials.
 
-    TURN servers log user names, and a session's id is not for logs: the user is a digest of it.
+    TURN servers log user names, and session ids must not be logged. So the user name contains a digest of the id.
     """
     servers = list(settings.ice_servers)
     if settings.turn_urls and settings.turn_secret is not None:

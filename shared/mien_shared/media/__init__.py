@@ -1,1 +1,1 @@
-"""What encoded pictures are made of: Annex B, media time, the frame trace. Pure."""
+"""Encoded video: Annex B, media time, the frame trace. Pure."""

@@ -10,7 +10,7 @@ _SHORT_START_CODE = b"\0\0\1"
 
 
 class NalType(IntEnum):
-    """nal_unit_type, table 7-1, as far as constrained baseline uses it."""
+    """nal_unit_type, table 7-1; only the types that constrained baseline uses here."""
 
     SLICE = 1
     IDR_SLICE = 5
@@ -20,12 +20,12 @@ class NalType(IntEnum):
 
 
 def nal_type(unit: bytes) -> int:
-    """The type of a NAL unit given without its start code."""
+    """The type of a NAL unit without start code."""
     return unit[0] & 0x1F
 
 
 def nal_units(access_unit: bytes) -> Iterator[tuple[int, bytes]]:
-    """Each NAL unit of an Annex-B access unit: where its start code begins, and the unit without it."""
+    """Each NAL unit of an Annex-B access unit: the offset of its start code, and the unit without start code."""
     at = access_unit.find(_SHORT_START_CODE)
     while at >= 0:
         following = access_unit.find(_SHORT_START_CODE, at + 3)
@@ -42,7 +42,7 @@ def is_picture(unit: bytes) -> bool:
 
 
 def escape(rbsp: bytes) -> bytes:
-    """A NAL unit's payload with emulation prevention: no three bytes of it look like a start code (7.4.1.1)."""
+    """A NAL unit's payload with emulation prevention, so that it contains no start code (7.4.1.1)."""
     out, zeros = bytearray(), 0
     for byte in rbsp:
         if zeros == 2 and byte <= 3:

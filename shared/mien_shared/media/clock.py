@@ -17,5 +17,5 @@ def from_90k(ticks: int) -> float:
 
 
 def elapsed_ms_u32(now_ms: int, then_ms: int) -> int:
-    """Milliseconds from `then_ms` to `now_ms`, both on one 32-bit clock that wraps; negative if `then` lies ahead."""
+    """Milliseconds from `then_ms` to `now_ms` on one 32-bit clock that wraps; negative if `then_ms` is later."""
     return ((now_ms - then_ms + 0x8000_0000) & 0xFFFF_FFFF) - 0x8000_0000

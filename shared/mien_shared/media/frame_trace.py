@@ -1,16 +1,16 @@
-"""The frame trace: what happened to one frame, carried inside its picture to whoever receives it.
+"""The frame trace: the origin and the stage times of one frame, sent inside its access unit to every receiver.
 
-An SEI message "user data unregistered" (ITU-T H.264, D.1.7): a UUID of ours, then 24 bytes, little-endian:
+It is an SEI message "user data unregistered" (ITU-T H.264, D.1.7): Mien's UUID, then 24 bytes, little-endian:
 
 | offset | type | field |
 |---|---|---|
 | 0 | u32 | capture time of the motion, milliseconds of the sender's clock |
 | 4 | u16 | the motion packet's sequence number |
-| 6 | u8 | flags: bit 0 the uplink stalled, this is default motion |
+| 6 | u8 | flags: bit 0 is set if the uplink stalled and this is default motion |
 | 7 | u8 | version = 1 |
 | 8 | u32 x 4 | microseconds of: waiting (from uplink to face, from face to composition), face, composition, encoding |
 
-Decoders ignore it; receivers that know it measure motion-to-receiver latency without a side channel. Pure.
+Decoders ignore it. Receivers that know it measure motion-to-receiver latency without a second channel. Pure.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ _U32_MAX = 0xFFFF_FFFF
 
 
 class TraceError(ValueError):
-    """A message under our UUID that is no frame trace of version 1."""
+    """The message has Mien's UUID, but it is not a frame trace of version 1."""
 
 
 class AccessUnitError(ValueError):
-    """Bytes that are no Annex-B access unit with a picture in it."""
+    """The bytes are not an Annex-B access unit with a picture."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrameTrace:
-    """One frame's origin and the time each stage took.
+    """One frame's origin and the time that each stage took.
 
-    capture_ms: 32 bits, wraps. sequence: 16 bits, wraps. Durations in microseconds; above 2^32 - 1 they saturate.
+    capture_ms: 32 bits, wraps. sequence: 16 bits, wraps. Durations are in microseconds and saturate at 2^32 - 1.
     """
 
     capture_ms: int
@@ -66,7 +66,7 @@ class FrameTrace:
 
     @classmethod
     def unpack(cls, payload: bytes) -> FrameTrace | None:
-        """Read an SEI payload as a decoder hands it over (UUID first); None if it is under another UUID.
+        """Read an SEI payload in the form that a decoder gives it (UUID first); None if it has another UUID.
 
         PyAV: `bytes(side_data)` of each `VideoFrame.side_data` entry of type SEI_UNREGISTERED. Raises TraceError.
         """
@@ -88,18 +88,18 @@ class FrameTrace:
 
 
 def insert_trace(access_unit: bytes, trace: FrameTrace) -> bytes:
-    """The access unit with the trace before its first slice, after SPS and PPS (7.4.1.2.3 wants SEI there).
+    """The access unit with the trace before its first slice, after SPS and PPS (7.4.1.2.3 requires SEI there).
 
     Raises AccessUnitError if there is no slice.
     """
     for offset, unit in nal_units(access_unit):
         if is_picture(unit):
             return b"".join((access_unit[:offset], trace.to_nal(), access_unit[offset:]))
-    raise AccessUnitError("no slice in the access unit")
+    raise AccessUnitError("the access unit has no slice")
 
 
 def read_trace(access_unit: bytes) -> FrameTrace | None:
-    """The trace in an Annex-B access unit, None if it carries none; raises TraceError for a broken one."""
+    """The trace of an Annex-B access unit, None if it has none; raises TraceError for a broken trace."""
     for _, unit in nal_units(access_unit):
         if is_picture(unit):
             return None
@@ -112,7 +112,10 @@ def read_trace(access_unit: bytes) -> FrameTrace | None:
 
 
 def _user_data(rbsp: bytes) -> list[bytes]:
-    """The user-data payloads of an SEI NAL unit (7.3.2.3.1: type and size are sums of 0xFF bytes and a last one)."""
+    """The user-data payloads of an SEI NAL unit.
+
+    Type and size are each the sum of any 0xFF bytes and one last byte (7.3.2.3.1).
+    """
     found: list[bytes] = []
     at = 0
     while at + 2 <= len(rbsp) and rbsp[at] != 0x80:

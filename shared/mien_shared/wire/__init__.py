@@ -1,4 +1,4 @@
-"""What a speaker's device sends: motion packets, the filter that every receiver puts them through, and recorded tracks.
+"""The data that a speaker's device sends: motion packets, the filter of the gateway, and recorded tracks.
 
 Pure: bytes in, values out.
 """

@@ -1,4 +1,4 @@
-"""What every version of a motion packet has in common: its header, its flags, its limits and its errors. Pure."""
+"""The parts that all versions of a motion packet share: header, flags, limits and errors. Pure."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Protocol
 
 from mien_shared.keypoints import Keypoints
 
-#: The largest distance of a keypoint from the crop's centre. The crop spans [-1, 1]; a face may be half outside it.
+#: The largest absolute value of a coordinate. The crop spans [-1, 1]; a face may be half outside it.
 MAX_COORDINATE = 4.0
 #: The largest Jacobian entry. A neighbourhood eight times its size at rest does not occur on a face.
 MAX_JACOBIAN = 8.0
 
 
 class MotionFlags(IntFlag):
-    """What a packet says of its motion."""
+    """Properties of a packet's motion."""
 
     NONE = 0
-    ABSOLUTE = 1  # keypoints in the crop, not relative to the initial frame
+    ABSOLUTE = 1  # the keypoints are positions in the crop, not relative to the initial frame
     DEFAULT_MOTION = 2  # the sender's judgement replaced this frame
     NEW_INITIAL_FRAME = 4  # this frame and those after it are relative to another initial frame
 
@@ -27,13 +27,13 @@ class MotionFlags(IntFlag):
 KNOWN_FLAGS = int(MotionFlags.ABSOLUTE | MotionFlags.DEFAULT_MOTION | MotionFlags.NEW_INITIAL_FRAME)
 
 
-# Arithmetic on the members of an IntFlag takes several times as long as on plain ints, and every packet is looked at.
+# Arithmetic on members of an IntFlag takes several times as long as on plain ints, and this runs for every packet.
 _NEW_INITIAL_FRAME = int(MotionFlags.NEW_INITIAL_FRAME)
 
 
 @dataclass(frozen=True, slots=True)
 class PacketHeader:
-    """What a receiver knows of a packet before it decodes the motion.
+    """The part of a packet that a receiver reads before it decodes the motion.
 
     sequence: 0..65535, wraps. capture_ms: the sender's clock in milliseconds, 32 bits, wraps.
     """
@@ -45,7 +45,7 @@ class PacketHeader:
 
     @property
     def may_be_dropped(self) -> bool:
-        """Whether a newer packet may take this one's place. Later packets depend on one that names an initial frame."""
+        """Whether a newer packet may replace this one. Later packets depend on a packet with a new initial frame."""
         return not self.flags.value & _NEW_INITIAL_FRAME
 
 
@@ -76,13 +76,13 @@ class OutOfRange(MotionPacketError):
 
 
 class PacketLayout(Protocol):
-    """One version's layout: a module with these functions."""
+    """The layout of one version: a module with these functions."""
 
     def pack(self, header: PacketHeader, keypoints: Keypoints) -> bytes:
         """The bytes on the wire."""
 
     def check(self, data: bytes) -> PacketHeader:
-        """The header of a packet that `unpack` takes, without its motion. Raises a MotionPacketError."""
+        """The header of a valid packet, without its motion. Raises a MotionPacketError."""
 
     def unpack(self, data: bytes) -> tuple[PacketHeader, Keypoints]:
         """The header and the motion. Raises a MotionPacketError that names the first flaw."""

@@ -1,7 +1,7 @@
 """Motion packets of every version. One packet is one frame of a speaker's face.
 
 This module alone knows which versions exist: the first byte of a packet names its version, and each version's layout is
-in a module of its own (`motion_v1.py`). Pure: bytes in, values out, no clock and no socket.
+in a separate module (`motion_v1.py`). Pure: bytes in, values out, no clock and no socket.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ __all__ = [
 
 _LAYOUTS: dict[int, PacketLayout] = {motion_v1.VERSION: motion_v1}
 
-#: The versions that are read, the newest first.
+#: The versions that receivers read, the newest first.
 VERSIONS = tuple(sorted(_LAYOUTS, reverse=True))
 #: The longest packet of any version.
 MAX_PACKET_BYTES = motion_v1.PACKET_BYTES
@@ -55,7 +55,7 @@ MAX_PACKET_BYTES = motion_v1.PACKET_BYTES
 
 @dataclass(frozen=True, slots=True)
 class MotionPacket:
-    """One frame of motion as it travels.
+    """One frame of motion in the form that is sent.
 
     sequence: 0..65535, wraps. capture_ms: the sender's clock in milliseconds, 32 bits, wraps.
     """
@@ -85,9 +85,9 @@ class MotionPacket:
 
 
 def check(data: bytes) -> PacketHeader:
-    """The header of a packet that MotionPacket.unpack takes, at a third of its cost.
+    """The header of a valid packet. Takes a third of the time of MotionPacket.unpack.
 
-    A gateway does this with every packet. Raises a MotionPacketError that names the flaw.
+    A gateway checks every packet. Raises a MotionPacketError that names the flaw.
     """
     return _LAYOUTS[_version(data)].check(data)
 
@@ -102,12 +102,12 @@ def _version(data: bytes) -> int:
 
 
 def subprotocol(version: int) -> str:
-    """The name by which a WebSocket's handshake offers packets of a version."""
+    """The WebSocket subprotocol for packets of a version."""
     return f"mien.v{version}"
 
 
 def choose_subprotocol(offered: Iterable[str]) -> str | None:
-    """The newest version's name among those that a sender offers, None where it offers none that is read."""
+    """The subprotocol of the newest version that a sender offers, None if receivers read none of them."""
     names = set(offered)
     return next((name for name in map(subprotocol, VERSIONS) if name in names), None)
 

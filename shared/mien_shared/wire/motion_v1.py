@@ -50,7 +50,7 @@ def pack(header: PacketHeader, keypoints: Keypoints) -> bytes:
 
 
 def check(data: bytes) -> PacketHeader:
-    """The header of a packet that `unpack` takes, at a third of its cost. Raises a MotionPacketError."""
+    """The header of a valid packet. Takes a third of the time of `unpack`. Raises a MotionPacketError."""
     if len(data) == PACKET_BYTES and not data[1] & ~KNOWN_FLAGS:
         bits = np.frombuffer(data, "<u2", offset=_HEADER.size) & _SIGN_CLEARED
         if not (bits > _LIMIT_BITS).any():

@@ -1,4 +1,4 @@
-"""The slot between a source of motion and whoever takes it: the newest packet wins, and nothing queues. Pure."""
+"""The slot between a source of motion and its consumer: the newest packet wins, and no queue builds up. Pure."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ T = TypeVar("T")
 
 
 class NewestWins(Generic[T]):
-    """Holds the newest entry, and before it the last one that may not be dropped, if that still waits.
+    """Holds the newest entry and, before it, an entry that may not be dropped and still waits.
 
-    At most two entries wait. A packet that names a new initial frame may not be dropped, because the packets after it
-    are relative to that frame; a newer packet of the same kind replaces it all the same.
+    At most two entries wait. A packet with a new initial frame may not be dropped, because the packets after it are
+    relative to that frame. Only a newer packet with a new initial frame replaces it.
     """
 
     __slots__ = ("_held", "_may_be_dropped", "_newest")
@@ -26,7 +26,7 @@ class NewestWins(Generic[T]):
         return self._newest is not None
 
     def push(self, entry: T) -> int:
-        """Put the newest entry in; returns how many waiting entries it replaced."""
+        """Store the newest entry; returns how many waiting entries it replaced."""
         if not self._may_be_dropped(entry):
             replaced = len(self.take())
         elif self._newest is None:
@@ -39,7 +39,7 @@ class NewestWins(Generic[T]):
         return replaced
 
     def take(self) -> list[T]:
-        """What waits, the oldest first; the slot is empty afterwards."""
+        """Return the waiting entries, the oldest first, and empty the slot."""
         waiting = [entry for entry in (self._held, self._newest) if entry is not None]
         self._held = self._newest = None
         return waiting

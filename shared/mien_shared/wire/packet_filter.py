@@ -1,7 +1,6 @@
-"""Which packets of one uplink are forwarded. Pure: bytes and the time in, a verdict out.
+"""Decides which packets of one uplink are forwarded. Pure: bytes and the time in, a verdict out.
 
-Every receiver of motion uses this filter: the gateway's WebSocket and signaling's data channel. The newest packet wins:
-a packet that is older than the newest one is refused.
+The gateway applies it to every uplink. The newest packet wins: a packet that is older than the newest one is refused.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from mien_shared.wire.motion import MotionPacketError, PacketHeader, check, sequ
 
 
 class PacketVerdict(StrEnum):
-    """What became of a message: the metric label that counts it."""
+    """The result for one message. Its value is the metric label that counts the message."""
 
     ACCEPTED = "accepted"
     NO_OWNER = "no_owner"  # the packet is valid, but no generator holds the session
@@ -32,11 +31,11 @@ class PacketVerdict(StrEnum):
 MAX_PACKETS_PER_S = 120.0
 BURST_PACKETS = 120.0
 
-#: How many packets back a duplicate is told from a late packet; further back every packet counts as late.
+#: A duplicate is recognised this many packets back. An older packet counts as late.
 DUPLICATE_WINDOW = 64
-#: No network delays a packet by half a minute at 30 fps: a sender whose sequence is this far behind has restarted.
+#: At 30 fps this is half a minute, and no network delays a packet that long: the sender has restarted.
 RESTART_DISTANCE = 1000
-#: After this long without a newer packet the next packet counts as the newest: the sender has restarted.
+#: After this long without a newer packet, an unseen older packet counts as the newest: the sender has restarted.
 RESTART_SILENCE_S = 0.5
 
 #: Abuse is more than ABUSE_REJECTED rejections among the last ABUSE_WINDOW messages.
@@ -49,9 +48,9 @@ _ABUSE_MASK = (1 << ABUSE_WINDOW) - 1
 
 @dataclass(slots=True)
 class PacketFilter:
-    """One connection's packets, from the first to the last. Every message goes through `packet` or `text`.
+    """The filter of one connection. Every message goes through `packet` or `text`.
 
-    header: of the packet that was accepted last.
+    header: the header of the last accepted packet.
     """
 
     now_s: float
@@ -69,7 +68,7 @@ class PacketFilter:
         return verdict
 
     def text(self, now_s: float) -> PacketVerdict:
-        """Judge one text message; an uplink carries none."""
+        """Judge one text message. An uplink has no text messages."""
         verdict = PacketVerdict.TEXT if self._take_token(now_s) else PacketVerdict.RATE
         self._remember(True)
         return verdict

@@ -1,4 +1,4 @@
-"""Recorded motion: a file of motion packets of version 1, one after the other, and nothing else."""
+"""Recorded motion: a file that consists of motion packets of version 1, one after the other."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class MotionTrackError(ValueError):
 
 @dataclass(frozen=True)
 class MotionTrack:
-    """Packets with their capture times in milliseconds from the track's beginning; at least one."""
+    """At least one packet. Their capture times give the time of each packet in the track."""
 
     packets: tuple[MotionPacket, ...]
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a track. Raises MotionTrackError, whose cause is the packet's own error where a packet is damaged."""
+        """Read a track. Raises MotionTrackError; for a damaged packet, its cause is the packet's error."""
         data = path.read_bytes()
         if not data or len(data) % PACKET_BYTES:
             raise MotionTrackError(
@@ -46,7 +46,7 @@ class MotionTrack:
         return (self.packets[-1].capture_ms - self.packets[0].capture_ms) / 1000 / (len(self.packets) - 1)
 
     def looped(self) -> Iterator[tuple[float, MotionPacket]]:
-        """The track over and over: (seconds from the start, packet), numbered from 0 without end.
+        """The track in an endless loop: (seconds from the start, packet), with sequence numbers from 0.
 
         Raises MotionTrackError for a track of one packet.
         """

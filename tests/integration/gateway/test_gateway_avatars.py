@@ -188,7 +188,7 @@ async def test_a_body_that_does_not_say_its_size_is_cut_off_at_the_limit(start_g
             part = b"\0" * 65_536
 
     sending = asyncio.create_task(send_without_end())
-    answer = await reader.readuntil(b'most"}')
+    answer = await reader.readuntil(b'bytes"}')
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"urn:mien:problem:upload-too-large" in answer
     with pytest.raises(ConnectionError):

@@ -94,9 +94,9 @@ def test_a_batch_of_motion_round_trip(count: int) -> None:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (pack_motion(MOTIONS[:1])[:-1], "a batch of motion ends 1 bytes early"),
-        (pack_motion(MOTIONS[:1]) + b"\x03", "a batch of motion is broken: unpack_from requires"),
-        (pack_motion(MOTIONS[:1]).replace(b"one", b"o\xffe"), "a batch of motion is broken: 'utf-8' codec"),
+        (pack_motion(MOTIONS[:1])[:-1], "the batch of motion is 1 bytes too short"),
+        (pack_motion(MOTIONS[:1]) + b"\x03", "the batch of motion cannot be read: unpack_from requires"),
+        (pack_motion(MOTIONS[:1]).replace(b"one", b"o\xffe"), "the batch of motion cannot be read: 'utf-8' codec"),
     ],
     ids=["cut short", "something after it", "an id that is no text"],
 )

@@ -121,7 +121,7 @@ def test_a_malformed_trace_is_named() -> None:
 
 
 def test_an_access_unit_without_a_picture_is_refused() -> None:
-    with pytest.raises(AccessUnitError, match="no slice in the access unit"):
+    with pytest.raises(AccessUnitError, match="the access unit has no slice"):
         insert_trace(b"\0\0\0\1\x67\x42", TRACE)
 
 
