@@ -55,7 +55,7 @@ def number_of(picture: Picture) -> int:
 
 
 async def taken(clip: str, work_s: float, count: int, loop: bool = False) -> tuple[list[tuple[float, int]], int]:
-    """(when, which) of `count` pictures that each take `work_s` to deal with, and how many were passed over."""
+    """(time, number) of `count` pictures that each take `work_s` to process, and how many were skipped."""
     time = Time()
     pictures = Pictures(clip, loop, time.clock_s, time.sleep)
     seen: list[tuple[float, int]] = []
@@ -88,7 +88,7 @@ async def test_a_loop_goes_on_in_rising_time(clip: str) -> None:
 
 
 class Finder:
-    """A finder for whom a face is there in pictures brighter than a limit."""
+    """A finder that finds a face in every picture brighter than a limit."""
 
     def __init__(self, darkest: float) -> None:
         self._darkest = darkest
@@ -105,6 +105,4 @@ async def test_each_picture_is_sent_with_a_face_or_without(clip: str) -> None:
     await speak(Pictures(clip, clock_s=time.clock_s, sleep=time.sleep), Finder(45), motion, sent.append)
     new, default = MotionFlags.NEW_INITIAL_FRAME, MotionFlags.DEFAULT_MOTION
     assert [packet.flags for packet in sent] == [default] * 5 + [new] + [MotionFlags.NONE] * 6
-    assert motion.account().startswith(
-        "7 of the speaker's own motion; default motion in 0 rejected and 5 without a face"
-    )
+    assert motion.account().startswith("7 frames with the speaker's motion; 0 rejected and 5 without a face")

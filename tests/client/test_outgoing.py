@@ -82,14 +82,15 @@ def test_a_face_that_is_not_finite_is_rejected() -> None:
     packets = send(motion, [speaking(0.0), spoilt, *[speaking(0.0)] * 3])
     assert packets[1].flags == MotionFlags.DEFAULT_MOTION
     assert all(np.isfinite(packet.keypoints.rows()).all() for packet in packets)
-    assert "4 of the speaker's own motion; default motion in 1 rejected" in motion.account()
+    assert "4 frames with the speaker's motion; 1 rejected" in motion.account()
 
 
 def test_accounts_for_every_frame() -> None:
     motion = OutgoingMotion(SOURCE, "none")
     send(motion, [None, None, *[speaking(0.0)] * 5, *[away()] * 3])
     assert motion.account() == (
-        "5 of the speaker's own motion; default motion in 3 rejected and 2 without a face; 1 initial frames"
+        "5 frames with the speaker's motion; 3 rejected and 2 without a face, replaced by default motion; "
+        "1 initial frames"
     )
 
 

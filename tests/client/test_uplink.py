@@ -88,7 +88,7 @@ async def test_a_refused_uplink_says_so_at_once() -> None:
     async def handler(connection: ServerConnection) -> None: ...
 
     async with server(handler, HTTPStatus.FORBIDDEN) as url:
-        with pytest.raises(UplinkClosed, match=r"^the uplink was refused with 403$"):
+        with pytest.raises(UplinkClosed, match=r"^the service refused the uplink with HTTP status 403$"):
             async with Uplink(url, "secret"):
                 pass
 
@@ -109,6 +109,6 @@ async def test_an_uplink_closed_for_good_is_not_opened_again() -> None:
 
     async with server(handler) as url, Uplink(url, "secret") as uplink:
         uplink.push(packet(1))
-        with pytest.raises(UplinkClosed, match=r"^the uplink was closed: too many bad packets$"):
+        with pytest.raises(UplinkClosed, match=r"^the service closed the uplink: too many bad packets$"):
             await push_until_refused(uplink)
         assert uplink.reconnects == 0

@@ -1,4 +1,4 @@
-"""A headless Chromium on the watch page."""
+"""A headless Chromium that shows the watch page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ARGUMENTS = [
 
 @asynccontextmanager
 async def browser_page(chromium: str) -> AsyncIterator[Page]:
-    """A page of a new browser."""
+    """A page in a new browser."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         try:
@@ -37,10 +37,10 @@ async def state_of(page: Page) -> str:
 
 
 async def picture_of(page: Page, selector: str, width: int, within_s: float = 20.0) -> None:
-    """Wait until an image of the page is so many pixels wide.
+    """Wait until an image of the page is `width` pixels wide.
 
-    Asked from outside, again and again: `wait_for_function` asks inside the page, whose Content-Security-Policy
-    forbids that from the second time on.
+    This polls from outside: `wait_for_function` polls inside the page, and the page's Content-Security-Policy forbids
+    that from the second time on.
     """
     natural = 0
     try:
@@ -53,7 +53,7 @@ async def picture_of(page: Page, selector: str, width: int, within_s: float = 20
 
 
 async def reach(page: Page, state: str, within_s: float = 20.0) -> None:
-    """Wait until the page is in a state."""
+    """Wait until the page is in the given state."""
     try:
         async with asyncio.timeout(within_s):
             while await state_of(page) != state:

@@ -1,4 +1,4 @@
-"""Whole services in their own processes, on an embedded Redis that the tests may stop."""
+"""Fixture: all services in their own processes, on an embedded Redis that the tests may stop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ async def system(redis_server: EmbeddedRedis) -> AsyncIterator[System]:
         gateway_port=0,
         signaling_port=0,
         redis_url=redis_server.url,
-        # How fast a busy machine draws faces is not what is tested here: `mien demo`'s tests run the network.
+        # warp, because these tests do not depend on how fast a busy machine draws. The tests of `mien demo` run the
+        # network.
         generator_env={"MIEN_CAPACITY": "6", "MIEN_FACE_BACKEND": "warp"},
     )
     async with Stack(options) as stack:

@@ -1,4 +1,4 @@
-"""All of Mien, running in processes of its own, as the tests of this folder see it."""
+"""The whole system, running in separate processes, for the end-to-end tests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mien_shared.wire.track import MotionTrack
 
 @dataclass(frozen=True)
 class Call:
-    """One speaker's call: its session, its uplink, and the task that plays the demo's track into it."""
+    """One speaker's call: its session, its uplink, and the task that sends the demo's track."""
 
     session: Session
     uplink: Uplink
@@ -33,7 +33,7 @@ class Call:
 
 @dataclass(frozen=True)
 class System:
-    """All of Mien, running, and its Redis."""
+    """The running system and its Redis."""
 
     stack: Stack
     redis: EmbeddedRedis
@@ -53,7 +53,7 @@ class System:
                 await asyncio.gather(speaker, return_exceptions=True)
 
     async def metric(self, service: str, name: str, **labels: str) -> float:
-        """A service's sample, summed over all labels that are not named; 0 where there is none."""
+        """The value of a service's metric, summed over all labels that are not given. 0 if there is no such metric."""
         async with httpx.AsyncClient(trust_env=False) as http:
             text = (await http.get(f"{self.stack.service_url(service)}/metrics")).text
         return sum(
@@ -70,7 +70,7 @@ class System:
 
 
 async def watch_for(viewer: Viewer, seconds: float) -> list[ReceivedFrame]:
-    """What a viewer receives from its next frame on, for so long."""
+    """The frames that a viewer receives in this time, counted from its next frame."""
     got: list[ReceivedFrame] = []
     async with asyncio.timeout(seconds + 10):
         async for frame in viewer.frames():
@@ -81,6 +81,6 @@ async def watch_for(viewer: Viewer, seconds: float) -> list[ReceivedFrame]:
 
 
 def traces(frames: list[ReceivedFrame]) -> list[FrameTrace]:
-    """The frames' traces; every one of them carries one."""
+    """The traces of those frames that carry one."""
     found = [trace_of(frame.picture) for frame in frames]
     return [trace for trace in found if trace is not None]

@@ -1,4 +1,4 @@
-"""The call path with real WebRTC peers: motion in at the gateway, a moving 720p picture out."""
+"""The path of a call with real WebRTC peers: motion goes in at the gateway, a moving 720p picture comes out."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_a_stalled_uplink_eases_into_a_face_that_lives(system: System) -> 
         frames = await watch_for(viewer, 4.0)
         stalled = [trace.is_stalled for trace in traces(frames)]
         assert stalled[-1]
-        assert stalled.index(True) < 20, "two hundred milliseconds, and what was on its way"
+        assert stalled.index(True) < 20, "a stall shows after 200 ms, plus the frames that were on their way"
         assert len(frames) / 4.0 > 15
         settled = [luma(frame) for frame in frames[-60::6]]
         moved = max(float(np.abs(later - settled[0]).max()) for later in settled[1:])
@@ -107,7 +107,7 @@ async def test_redis_killed_and_started_again_loses_no_call(system: System) -> N
             await asyncio.to_thread(system.redis.start)
             frames = await watch_for(viewer, 2.0)
             assert len(frames) > 20
-            assert not traces(frames)[-1].is_stalled, "the speaker is back too"
+            assert not traces(frames)[-1].is_stalled, "the speaker moves again too"
             async with asyncio.timeout(10):
                 while {await system.readiness(name) for name in ("gateway", "generator", "signaling")} != {200}:
                     await asyncio.sleep(0.1)

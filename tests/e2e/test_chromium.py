@@ -1,4 +1,4 @@
-"""The watch page in a real browser, which decodes the real stream."""
+"""The watch page in a real browser that decodes the real stream."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mien_shared.wire.track import MotionTrack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chromium]
 
-#: The green of one presented picture of the stage, a quarter as wide, as base64. Its still part and its face are compared.
+#: Returns the green channel of the current picture, a quarter as wide, as base64. The test compares face and rest.
 GRAB = """
 () => {
   const video = document.getElementById("stage-video");
@@ -66,7 +66,7 @@ async def test_one_press_of_play_shows_a_face_that_moves_in_a_picture_that_does_
     assert stats["latencyMs"] > 0
 
     def change(left: int, top: int, right: int, bottom: int) -> float:
-        """Largest mean change of a part of the picture, in levels of 256, between the first grab and the others."""
+        """Largest mean change of a part of the picture between the first picture and a later one, in levels of 256."""
         part = np.s_[top:bottom, left:right]
         return max(float(np.abs(later[part] - grabbed[0][part]).mean()) for later in grabbed[1:])
 
@@ -74,7 +74,7 @@ async def test_one_press_of_play_shows_a_face_that_moves_in_a_picture_that_does_
     face = change(x + size // 4, y + size // 4, x + 3 * size // 4, y + 3 * size // 4)
     still = max(change(0, 0, max(1, x - 4), 180), change(x + size + 4, 0, 320, 180))
     assert face > 1.5, "the face moves"
-    assert still < 1.0, "the rest stands still"
+    assert still < 1.0, "the rest does not move"
     assert face > 4 * still
 
 
@@ -125,7 +125,7 @@ async def test_a_closed_deployment_shows_a_session_and_its_picture_to_those_with
 
 
 async def test_pictures_of_the_page(system: System, page: Page, tmp_path: Path) -> None:
-    """Not a judgement: leaves screenshots where MIEN_SCREENSHOTS says, for people to look at."""
+    """Takes screenshots for people to look at. MIEN_SCREENSHOTS names their folder. The test judges only their size."""
     import os
 
     folder = Path(os.environ.get("MIEN_SCREENSHOTS", tmp_path))

@@ -1,4 +1,4 @@
-"""`mien send` and `mien watch` where the deployment is closed: an API key to speak, a token to watch."""
+"""`mien send` and `mien watch` in a closed deployment: speaking needs an API key, watching needs a token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mien demo` as a user runs it: a command in a terminal."""
+"""`mien demo`, run as a command as a user runs it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FREE_PORTS = ["--port", "0", "--signaling-port", "0"]
 
 
 def descendants(pid: int) -> set[int]:
-    """All processes below one, by /proc."""
+    """All descendant processes, from /proc."""
     parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -39,7 +39,7 @@ def descendants(pid: int) -> set[int]:
 
 
 def wait_until_gone(pids: set[int], within_s: float) -> set[int]:
-    """Those that are still there after so long; a zombie whose parent has yet to look counts as gone."""
+    """Wait until the processes have ended. Returns those that still run after `within_s`; a zombie counts as ended."""
     deadline_s = time.monotonic() + within_s
 
     def alive(pid: int) -> bool:
@@ -55,7 +55,7 @@ def wait_until_gone(pids: set[int], within_s: float) -> set[int]:
 
 @contextmanager
 def running_demo() -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A demo that has printed its page; the page's address."""
+    """A demo that has printed the address of its page, and that address."""
     with subprocess.Popen([*MIEN, "demo", *FREE_PORTS], stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
@@ -107,7 +107,7 @@ def test_it_records_what_a_viewer_received(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["demo", "--avatar", "nowhere.jpg"], "there is no picture nowhere.jpg"),
+        (["demo", "--avatar", "nowhere.jpg"], "there is no picture file nowhere.jpg, and it is not an avatar id"),
         (["demo", "--avatar", "nobody"], "(404 avatar-not-found)"),
         (["demo", "--motion", os.path.join("tests", "e2e", "test_demo.py")], "a motion track is one or more packets"),
         (["watch", "http://127.0.0.1:9/v1/whep/x"], "http://127.0.0.1:9/v1/whep/x does not answer"),
@@ -128,4 +128,4 @@ def test_a_port_that_is_taken_is_named() -> None:
             [*MIEN, "up", "--port", str(port)], capture_output=True, text=True, timeout=30, check=False
         )
     assert result.returncode == 1
-    assert f"port {port}, which gateway needs, is taken: choose another" in result.stderr
+    assert f"port {port}, which gateway needs, is already in use: choose another" in result.stderr

@@ -1,4 +1,4 @@
-"""The landmark tool as `mien send` runs it: a child process in its own environment, fed a real clip."""
+"""The landmark tool as `mien send` runs it: a child process in its own environment, with a real clip as input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The load tool on two speakers for three seconds, and its arithmetic."""
+"""The load tools in short runs, and their arithmetic."""
 
 from __future__ import annotations
 

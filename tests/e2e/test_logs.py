@@ -1,4 +1,4 @@
-"""Nothing that opens something, and nothing of a face, is in any service's log, however much is logged."""
+"""No service logs a secret, a token, SDP or part of a picture, even at level DEBUG."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.e2e
 PICTURE = Path(mien_gateway.__file__).parent / "bundled/mien.png"
 API_KEY, WRONG_KEY, TOKEN_SECRET, TURN_SECRET = (secrets.token_urlsafe(32) for _ in range(4))
 FRAGMENT = {"Content-Type": "application/trickle-ice-sdpfrag"}
-#: So much of a picture would be seen in a log as it is, in hexadecimal, in base64 or as Python shows bytes.
+#: Length of the pieces of a picture that are searched in the logs, as Python shows bytes and in hexadecimal.
 SAMPLE_BYTES = 12
 
 
@@ -53,7 +53,7 @@ async def test_secrets_and_faces_stay_out_of_logs() -> None:
 
 
 async def use_everything(stack: Stack) -> dict[str, str]:
-    """A whole call, with refusals of every kind on the way; what of it must be in no log, by what it is."""
+    """Make a whole call with many kinds of refusals. Returns the texts that no log may contain, by name."""
     whole = PICTURE.read_bytes()
     unwanted = {"API key": API_KEY, "wrong key": WRONG_KEY, "token secret": TOKEN_SECRET, "TURN secret": TURN_SECRET}
     unwanted |= samples("uploaded picture", whole)
@@ -110,7 +110,7 @@ async def watch(session: Session) -> dict[str, str]:
 
 
 def samples(name: str, data: bytes) -> dict[str, str]:
-    """A few pieces of a picture, as each might come to lie in a text."""
+    """A few pieces of a picture, in the forms in which they could appear in a log."""
     found = {}
     for at in range(200, len(data) - SAMPLE_BYTES, len(data) // 50):
         piece = data[at : at + SAMPLE_BYTES]

@@ -1,4 +1,4 @@
-"""`mien send` as a user runs it: a face in a clip moves an avatar, and what became of each picture is said."""
+"""`mien send`, run as a user runs it: the face in a clip moves an avatar, and the summary counts every picture."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ needs_landmarks = pytest.mark.skipif(
 
 
 async def send(*arguments: str) -> tuple[int, str]:
-    """The exit status, and what was printed to standard error."""
+    """The exit status and the standard error of `mien send`."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "mien_client", "send", *arguments), stderr=asyncio.subprocess.PIPE
     )
@@ -38,7 +38,7 @@ async def send(*arguments: str) -> tuple[int, str]:
 
 
 def account_of(said: str) -> list[int]:
-    """Packets, accepted, rejected, lost, initial frames, late."""
+    """The numbers of the summary: packets, accepted, rejected, lost, initial frames, late."""
     found = ACCOUNT.search(said)
     assert found, said
     return [int(number) for number in found.groups()]
@@ -70,8 +70,8 @@ async def test_a_face_that_leaves_is_followed_by_default_motion(system: System) 
     status, said = await send(str(FACE_LOST), "--url", system.stack.url)
     assert status == 0, said
     _, accepted, _, lost, initial_frames, late = account_of(said)
-    assert accepted + late > 30, "the first half of the clip"
-    assert lost + late > 60, "the second"
+    assert accepted + late > 30, "the first half of the clip has a face"
+    assert lost + late > 60, "the second half has none"
     assert initial_frames >= 1
 
 

@@ -1,4 +1,4 @@
-"""Services as processes: the first signal drains, the second forces, and the exit status says which."""
+"""Signals to services: the first one drains, the second one ends the process at once. The exit status shows which."""
 
 from __future__ import annotations
 
@@ -88,6 +88,6 @@ async def test_a_generator_with_a_session_waits_for_another_and_a_second_signal_
             while not (await registry.generators())[0].draining:
                 await asyncio.sleep(0.05)
         await asyncio.sleep(0.5)
-        assert process.returncode is None, "it drains"
+        assert process.returncode is None, "it still drains"
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 2) == 128 + signal.SIGTERM

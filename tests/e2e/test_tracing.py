@@ -20,7 +20,7 @@ pytestmark = pytest.mark.e2e
 
 
 class Collector:
-    """A collector that keeps (service, span name, trace id)."""
+    """A collector that stores (service, span name, trace id) of every span."""
 
     def __init__(self) -> None:
         self.spans: list[tuple[str, str, bytes]] = []

@@ -1,4 +1,4 @@
-"""The watch page's pure functions, run where they are used: in the browser."""
+"""The watch page's pure functions, run in a browser."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Files(SimpleHTTPRequestHandler):
 
 @pytest_asyncio.fixture
 async def whep(page: Page) -> AsyncIterator[Call]:
-    """Call a function of whep.js with JSON arguments; `random` in them stands for a constant one."""
+    """Calls a function of whep.js with JSON arguments. {"random": x} stands for a function that always returns x."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=str(mien_web.ROOT)))
     Thread(target=server.serve_forever, daemon=True).start()
     await page.goto(f"http://127.0.0.1:{server.server_port}/static/favicon.svg")

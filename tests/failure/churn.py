@@ -1,4 +1,4 @@
-"""Clients that come and go in every bad way, and what a stack holds before and after them."""
+"""Clients that connect and abort in many ways, and the resources that a stack holds before and after them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mien_shared.bus.connection import open_redis
 from mien_shared.keypoints import Keypoints
 from mien_shared.wire.motion import MotionPacket
 
-#: What a stack is told so that churn meets no limit that is there against churn, and abandoned viewers go soon.
+#: Environment of the stack: no rate limit stops the churn, and abandoned viewers are removed quickly.
 CHURN_ENV = {
     "MIEN_CAPACITY": "32",
     "MIEN_CONNECT_TIMEOUT_S": "2",
@@ -42,7 +42,7 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends RST
 
 
 class Churn:
-    """An async context manager with two sessions of its own to do things to."""
+    """Runs connect-and-abort cycles. An async context manager with its own session, the target."""
 
     def __init__(self, system: System) -> None:
         self._system = system
@@ -82,7 +82,7 @@ class Churn:
         return self._target
 
     async def run(self, cycles: int, at_once: int = 6) -> None:
-        """So many comings and goings, each kind in its turn."""
+        """Run this many connect-and-abort cycles, of each kind in turn."""
         turns = iter(range(cycles))
 
         async def work() -> None:
@@ -97,7 +97,7 @@ class Churn:
                 group.create_task(work())
 
     async def offer_then_nothing(self) -> None:
-        """An offer whose sender never answers ICE."""
+        """An offer from a client that never answers ICE."""
         await self._join(self.target)
 
     async def offer_then_leave(self) -> None:
@@ -111,7 +111,7 @@ class Churn:
         await _half_a_post(f"{self._system.stack.url}/v1/avatars", "multipart/form-data; boundary=x", None)
 
     async def uplink_cut_off(self) -> None:
-        """A sender whose network goes."""
+        """A sender that loses its network."""
         with contextlib.suppress(WebSocketException, OSError):
             async with self._uplink(self.target) as socket_:
                 for sequence in range(3):
@@ -151,7 +151,7 @@ class Churn:
 
 
 async def _offer() -> str:
-    """A viewer's offer with candidates where nobody listens any more."""
+    """A viewer's offer with candidates at which no socket is open any more."""
     peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     transceiver = peer.addTransceiver("video", direction="recvonly")
     codecs = RTCRtpReceiver.getCapabilities("video").codecs
@@ -163,7 +163,7 @@ async def _offer() -> str:
 
 
 async def _half_a_post(url: str, media_type: str, token: str | None) -> None:
-    """A request whose client goes, with a reset, before its body is there."""
+    """A request whose client resets the connection before it has sent the whole body."""
     parts = urlsplit(url)
     head = [f"POST {parts.path} HTTP/1.1", f"Host: {parts.netloc}", f"Content-Type: {media_type}"]
     head += [f"{name}: {value}" for name, value in authorization(token).items()]
@@ -177,7 +177,10 @@ async def _half_a_post(url: str, media_type: str, token: str | None) -> None:
 
 @dataclass(frozen=True)
 class Held:
-    """What one service holds. pooled: connections to Redis, of which a crowd opens some that stay for the next."""
+    """The resources that one service holds.
+
+    pooled: connections to Redis. The pool opens more under load and keeps them.
+    """
 
     fds: int
     pooled: int
@@ -202,13 +205,13 @@ def _descriptors(pid: int) -> list[str]:
 
 
 async def held(system: System) -> dict[str, Held]:
-    """What every service holds now."""
+    """The resources that every service holds now."""
     answer = {}
     for name in system.stack.services:
         pid = system.stack.pid(name)
         descriptors = _descriptors(pid)
         local = {line.split()[6] for line in Path(f"/proc/{pid}/net/unix").read_text().splitlines()[1:]}
-        pooled = sum(f"socket:[{inode}]" in descriptors for inode in local)  # the tests' Redis has a Unix socket
+        pooled = sum(f"socket:[{inode}]" in descriptors for inode in local)  # the tests' Redis uses a Unix socket
         answer[name] = Held(
             fds=len(descriptors) - pooled,
             pooled=pooled,
@@ -219,7 +222,7 @@ async def held(system: System) -> dict[str, Held]:
 
 
 async def facts(system: System) -> dict[str, float]:
-    """Viewers, subscriptions, uplinks, sessions and slots, wherever they are counted."""
+    """The numbers of viewers, subscriptions, uplinks, sessions and slots, from the services and from Redis."""
     async with open_redis(system.redis.url) as redis:
         slots = [await redis.zcard(name) for name in await redis.keys("mien:generator:*:slots")]
     return {
@@ -232,7 +235,7 @@ async def facts(system: System) -> dict[str, float]:
 
 
 async def lasting_keys(system: System) -> set[str]:
-    """Redis keys, without those of ended sessions that lapse by themselves."""
+    """All Redis keys, except those of ended sessions that expire by themselves."""
     lasting = set()
     async with open_redis(system.redis.url) as redis:
         for name in await redis.keys("*"):

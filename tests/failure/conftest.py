@@ -1,4 +1,4 @@
-"""Whole stacks that tests break, with viewers who watch meanwhile."""
+"""Fixtures: whole stacks for the failure tests, and the report of their results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run_system(redis_server: EmbeddedRedis) -> Run:
             signaling_port=0,
             redis_url=redis_server.url,
             generators=generators,
-            # What a busy machine measures of itself is not what these tests are about.
+            # A fixed capacity: the speed that a busy machine measures must not decide the result.
             generator_env={"MIEN_CAPACITY": "6", **(generator_env or {})},
             env_of=env_of or {},
         )
@@ -55,7 +55,7 @@ def note(request: pytest.FixtureRequest, report: Report) -> Note:
     def write(fault: str, seen: str, lasted: str) -> None:
         name = request.node.name
         selector = name.replace("[", " and ").replace("]", "")
-        row = Row(fault, seen, lasted, f"make failure ARGS='-k \"{selector}\"'")
+        row = Row(fault, seen, lasted, f'-k "{selector}"')
         report.add(f"{Path(str(request.node.fspath)).stem}/{name}", row)
 
     return write
@@ -63,6 +63,6 @@ def note(request: pytest.FixtureRequest, report: Report) -> Note:
 
 @pytest.fixture
 def root_only() -> None:
-    """What follows changes mounts or networks."""
+    """Skip the test without root: it changes mounts or networks."""
     if os.geteuid() != 0:
         pytest.skip("needs root: mounts and network namespaces")

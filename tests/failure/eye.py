@@ -1,4 +1,4 @@
-"""What a viewer sees, written down picture by picture while services fail."""
+"""Records what a viewer sees, picture by picture, while services fail."""
 
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ from mien_client.recording import trace_of
 from mien_client.viewer import ReceivedFrame, Viewer
 from mien_shared.avatars import FaceBox
 
-#: A picture is another one when a pixel of its face differs by so many levels of 256; coding alone changes less.
+#: A picture is distinct if a pixel of its face has changed by this many of 256 levels. Coding noise changes less.
 _DISTINCT_LEVELS = 6
-#: Pictures a second of a call that goes on, also on a machine that has much else to do.
+#: Lowest frame rate of a call that continues, also on a busy machine.
 LEAST_FPS = 5
-_STEP = 3  # pixels looked at, each way
+_STEP = 3  # only every third pixel is compared, in both directions
 
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """One picture: when it came (monotonic seconds), whether it shows the speaker, whether it differs from before."""
+    """One picture.
+
+    at_s: arrival, monotonic. is_speaker: shows the speaker's motion. is_distinct: differs from the previous picture.
+    is_key: decoded from an IDR.
+    """
 
     at_s: float
     is_speaker: bool
@@ -35,7 +39,7 @@ class Sight:
 
 
 class Eye:
-    """Watches one viewer's pictures in the background."""
+    """Records one viewer's pictures in the background."""
 
     def __init__(self, viewer: Viewer, box: FaceBox) -> None:
         self.viewer = viewer
@@ -66,7 +70,7 @@ class Eye:
         return Sight(time.monotonic(), is_speaker, is_distinct, bool(frame.picture.key_frame))
 
     async def wait_for_speaker(self, since_s: float, within_s: float) -> float:
-        """When the speaker was first seen to move after `since_s`; raises TimeoutError."""
+        """The time of the first picture after `since_s` in which the speaker moves. Raises TimeoutError."""
         async with asyncio.timeout(within_s):
             while True:
                 moving = [sight.at_s for sight in self.sights if sight.at_s > since_s and shows_motion(sight)]
@@ -76,7 +80,7 @@ class Eye:
                 await asyncio.sleep(0.02)
 
     def since(self, start_s: float, end_s: float = float("inf")) -> list[Sight]:
-        """What was seen in a span of time."""
+        """The pictures of a span of time."""
         return [sight for sight in self.sights if start_s <= sight.at_s <= end_s]
 
     async def close(self) -> None:
@@ -85,29 +89,29 @@ class Eye:
 
 
 def shows_motion(sight: Sight) -> bool:
-    """The speaker, in another pose than in the picture before."""
+    """Whether the picture shows the speaker in another pose than the previous picture."""
     return sight.is_speaker and sight.is_distinct
 
 
 def longest_gap_s(sights: Sequence[Sight]) -> float:
-    """Between two pictures received."""
+    """The longest time between two received pictures."""
     return max((later.at_s - earlier.at_s for earlier, later in pairwise(sights)), default=float("inf"))
 
 
 def longest_freeze_s(sights: Iterable[Sight], end_s: float) -> float:
-    """The longest time in which nothing changed in the face, whether pictures came or not, up to `end_s`."""
+    """The longest time up to `end_s` in which the face did not change, with or without new pictures."""
     times = [sight.at_s for sight in sights if sight.is_distinct]
     return max((later - earlier for earlier, later in pairwise([*times, end_s])), default=float("inf"))
 
 
 def fps(sights: Sequence[Sight]) -> float:
-    """Pictures a second."""
+    """The frame rate."""
     return (len(sights) - 1) / (sights[-1].at_s - sights[0].at_s) if len(sights) > 1 else 0.0
 
 
 @asynccontextmanager
 async def watching(session: Session, box: FaceBox) -> AsyncIterator[Eye]:
-    """A real WebRTC viewer of a session, which has seen the speaker move."""
+    """A real WebRTC viewer of a session that has already seen the speaker move."""
     async with Viewer(session.whep_url, session.watch_token) as viewer:
         eye = Eye(viewer, box)
         try:

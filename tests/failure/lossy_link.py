@@ -1,7 +1,7 @@
-"""A link that loses and delays packets, between this machine and a network namespace.
+"""A link between this machine and a network namespace that loses and delays packets.
 
-What tc's netem does, without its kernel module, which many machines lack, and with dice that fall the same way in every
-run: two TUN devices, one of them in the namespace, and this process carries packets from one to the other.
+It does what tc's netem does, but it needs no kernel module, which many machines lack, and its random numbers are the
+same in every run. There are two TUN devices, one of them in the namespace; this process carries packets between them.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _LONGEST_PACKET = 65_536
 
 
 class LinkImpossible(RuntimeError):
-    """No namespace or no TUN device can be made here; the text says why."""
+    """This machine cannot create a network namespace or a TUN device. The text gives the reason."""
 
 
 class LossyLink:
-    """An async context manager. `namespace` is where the other end is; it reaches this machine as HOST."""
+    """The link, an async context manager. `namespace` has the other end, from which this machine is HOST."""
 
     def __init__(self) -> None:
         tag = f"mien-{os.getpid() % 1_000_000}"
@@ -40,9 +40,10 @@ class LossyLink:
         self.carried = self.lost = 0
 
     def impair(self, loss: float, delay_s: float, jitter_s: float) -> None:
-        """Both ways: a packet is lost with that chance, or comes later by the delay, plus or minus jitter (uniform).
+        """Impair both directions. Packets may overtake one another, as with netem.
 
-        Packets may overtake one another, as they do under netem.
+        loss: probability that a packet is lost. delay_s: delay of all others. jitter_s: added to the delay, uniformly
+        distributed from minus to plus this value.
         """
         self._loss, self._delay_s, self._jitter_s = loss, delay_s, jitter_s
 
@@ -79,7 +80,7 @@ class LossyLink:
         fds, self._fds = self._fds, []
         for fd in fds:
             asyncio.get_running_loop().remove_reader(fd)
-            os.close(fd)  # which ends its device too
+            os.close(fd)  # this also removes its device
         subprocess.run(["ip", "netns", "del", self.namespace], capture_output=True, check=False)
 
     def _carry(self, here: int, there: int) -> None:
@@ -96,7 +97,7 @@ class LossyLink:
             try:
                 os.write(there, packet)
             except OSError:
-                pass  # the device is down: lost
+                pass  # the device is down: the packet is lost
 
 
 def _run(*command: str) -> None:

@@ -1,4 +1,4 @@
-"""A viewer in a network namespace: watches until its standard input ends, then prints what it saw as JSON.
+"""A viewer for a network namespace: it watches until its standard input ends, then prints what it saw as JSON.
 
 python remote_viewer.py WHEP_URL TOKEN FACE_X FACE_Y FACE_SIZE
 """

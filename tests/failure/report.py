@@ -1,4 +1,4 @@
-"""The failure suite's table: what was broken, what a viewer saw, for how long, and how to see it again."""
+"""The table of the failure tests: the fault, what a viewer saw, how long it lasted, and how to repeat the test."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-_HEAD = "| fault | what the viewer saw | how long | command |\n|---|---|---|---|\n"
+_HEAD = "| fault | what the viewer saw | how long | `make failure ARGS='...'` |\n|---|---|---|---|\n"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One failure."""
+    """One row of the table. command: the argument of `make failure` that runs this test alone."""
 
     fault: str
     seen: str
@@ -20,7 +20,10 @@ class Row:
 
 
 class Report:
-    """Rows in the order of the tests; each run replaces its own. Written where MIEN_FAILURE_REPORT says, or nowhere."""
+    """The rows, ordered by test. A test that runs again replaces its row.
+
+    path: the report's files without suffix, from MIEN_FAILURE_REPORT. None writes no files.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -30,7 +33,7 @@ class Report:
             self._rows = {name: Row(**row) for name, row in known.items()}
 
     def add(self, name: str, row: Row) -> None:
-        """Note a row and print it."""
+        """Add a row, print it and write the report."""
         self._rows[name] = row
         print(f"\n{row.fault}: {row.seen} ({row.lasted})")
         if self._path is not None:

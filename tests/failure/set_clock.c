@@ -1,6 +1,6 @@
-/* LD_PRELOAD: wall-clock time with an offset in seconds that stands, as eight bytes, in the file MIEN_CLOCK_FILE and may
- * change at any moment. Monotonic time is left alone, as it is when a machine's clock is set. libfaketime does more, and
- * holds up processes with several threads for seconds while it does. */
+/* LD_PRELOAD library: adds an offset to the system clock. The offset is eight bytes, in seconds, in the file
+ * MIEN_CLOCK_FILE; it may change at any moment. Monotonic time stays as it is, just as when a machine's clock is set.
+ * libfaketime can do more, but it blocks processes with several threads for seconds. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>

@@ -1,10 +1,10 @@
-"""A soak with churn: memory must stay flat.
+"""A soak test with churn: memory must not grow.
 
     python tests/failure/soak.py --minutes 20 [--json FILE]
 
-One call with a viewer goes on all the time while others come and go as in churn.py. After a warm-up of a quarter of
-the time, the resident memory of every service is compared: the mean of the first fifth of what is left with the mean
-of the last fifth. More than 5 % growth of any service is a failure, and the exit status says so.
+One call with a viewer continues all the time while other clients connect and abort as in churn.py. The first quarter of
+the time is warm-up. Of the rest, the test compares the mean resident memory of each service in the first fifth with
+that in the last fifth. If the memory of any service grows by more than 5 %, the exit status is 1.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LIMIT = 0.05
 
 
 async def soak(minutes: float) -> dict[str, object]:
-    """Run and measure; the report."""
+    """Run the soak test and return its report."""
     with EmbeddedRedis() as redis:
         options = StackOptions(gateway_port=0, signaling_port=0, redis_url=redis.url, generator_env=CHURN_ENV)
         async with Stack(options) as stack:
@@ -52,7 +52,7 @@ async def soak(minutes: float) -> dict[str, object]:
                         await churn.run(len(churn.kinds), at_once=3)
                         cycles += len(churn.kinds)
                         del eye.sights[:-1000]
-                        await asyncio.sleep(3)  # the other half of the machine is for looking on
+                        await asyncio.sleep(3)  # leaves half of the machine to the viewer
                 report = _judge(samples, began_s + minutes * 60 / 4)
                 holds = {name: vars_of.tasks for name, vars_of in (await held(system)).items()}
                 return report | {
@@ -76,7 +76,7 @@ async def _sample(system: System, samples: list[tuple[float, dict[str, int]]], e
 
 
 def _judge(samples: list[tuple[float, dict[str, int]]], warm_s: float) -> dict[str, object]:
-    """Growth of each service's memory, as a share of what it was after the warm-up."""
+    """The growth of each service's memory, as a share of its memory after the warm-up."""
     warm = [memory for at_s, memory in samples if at_s >= warm_s]
     part = max(1, len(warm) // 5)
     services = {}
@@ -104,8 +104,8 @@ def _minutes(samples: list[tuple[float, dict[str, int]]]) -> list[list[dict[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=20.0)
-    parser.add_argument("--json", type=Path, help="where to write the report, beside standard output")
+    parser.add_argument("--minutes", type=float, default=20.0, help="Minutes to run. Default: 20.")
+    parser.add_argument("--json", type=Path, help="Also write the report to this file.")
     arguments = parser.parse_args()
     report = asyncio.run(soak(arguments.minutes))
     text = json.dumps(report, indent=2)

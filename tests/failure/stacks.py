@@ -1,4 +1,4 @@
-"""Whole stacks to break."""
+"""Helpers for tests that break whole stacks."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from mien_client.api import MienClient, Session
 from mien_client.demo import BUNDLED_AVATAR
 from mien_shared.avatars import FaceBox
 
-#: Bring up a stack: Run(generators=..., generator_env=..., env_of=...).
+#: Start a stack: Run(generators=..., generator_env=..., env_of=...).
 Run = Callable[..., AbstractAsyncContextManager[System]]
-#: Note what the running test saw: fault, what the viewer saw, how long.
+#: Add the running test to the report: fault, what the viewer saw, how long.
 Note = Callable[[str, str, str], None]
 
 
-#: What `make test` leaves to `make failure`, which takes its time.
-full_only = pytest.mark.skipif("MIEN_FAILURE_FULL" not in os.environ, reason="takes its time: only in `make failure`")
+#: Long tests: `make failure` runs them, `make test` does not.
+full_only = pytest.mark.skipif("MIEN_FAILURE_FULL" not in os.environ, reason="a long test: only in `make failure`")
 
 
 def setting(name: str, default: float) -> float:
-    """A length or a count that `make failure` raises and `make test` leaves small."""
+    """A duration or a count. `make failure` sets large values; `make test` uses the small default."""
     return float(os.environ.get(name, default))
 
 
 async def bundled_face(system: System) -> FaceBox:
-    """Where the bundled avatar's face is in the picture."""
+    """The box of the bundled avatar's face in the picture."""
     async with MienClient(system.stack.url) as mien:
         return (await mien.avatar(BUNDLED_AVATAR)).face_box
 
 
 async def holder_of(system: System, session: Session) -> str:
-    """The name of the generator that holds a session, where it holds no other."""
+    """The name of the generator that holds the session. There must be no other session."""
     async with MienClient(system.stack.url) as mien, asyncio.timeout(10):
         while (await mien.session(session.session_id, session.token)).generator is None:
             await asyncio.sleep(0.05)
@@ -49,7 +49,7 @@ async def holder_of(system: System, session: Session) -> str:
 
 
 async def all_ready(system: System, within_s: float) -> None:
-    """Wait until every service that runs is ready; raises TimeoutError."""
+    """Wait until every running service is ready. Raises TimeoutError."""
     async with asyncio.timeout(within_s):
         running = set(system.stack.services) - set(system.stack.ended())
         while {await system.readiness(name) for name in running} != {200}:

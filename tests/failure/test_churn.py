@@ -1,4 +1,4 @@
-"""Clients that come and go leave nothing behind."""
+"""Clients that connect and abort leave nothing behind."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from failure.stacks import Note, Run, bundled_face, setting
 
 pytestmark = pytest.mark.failure
 
-#: What is open for a moment by chance. A leak would be one in each cycle of a kind: more than 11.
+#: Tasks or descriptors that may be open at the moment of counting. A leak per cycle of one kind would be more than 11.
 _CHANCE = 2
-#: Connections to Redis at most: a pool keeps what a crowd once needed.
+#: Most connections to Redis: the pool keeps the connections that it opened under load.
 _POOL = 24
-#: The event loop's pool of threads grows as it is used, to the cores and four more.
+#: The event loop's thread pool grows with use, up to the number of cores plus four.
 _THREADS = (os.cpu_count() or 1) + 4
 
 
 async def settled(system: System, wanted: tuple[dict[str, float], set[str]]) -> None:
-    """Wait until viewers, uplinks, sessions, slots and Redis keys are what they were."""
+    """Wait until viewers, uplinks, sessions, slots and Redis keys are the same as before."""
     deadline_s = time.monotonic() + 30
     while True:
         found = await facts(system), await lasting_keys(system)
         if found == wanted:
-            await asyncio.sleep(2)  # what is closing yet
+            await asyncio.sleep(2)  # let the last connections close
             return
         if time.monotonic() > deadline_s:
             pytest.fail(f"left behind: {found[0]} instead of {wanted[0]}; keys {sorted(found[1] ^ wanted[1])}")
@@ -44,7 +44,7 @@ async def test_nothing_is_left_of_connect_and_abort(run_system: Run, note: Note)
         watching(call.session, await bundled_face(system)) as eye,
     ):
         wanted = await facts(system), await lasting_keys(system)
-        await churn.run(4 * len(churn.kinds))  # pools and threads that any work brings
+        await churn.run(4 * len(churn.kinds))  # warm-up: opens the pools and threads that stay
         await settled(system, wanted)
         before = await held(system)
         began_s = time.monotonic()
@@ -63,14 +63,14 @@ async def test_nothing_is_left_of_connect_and_abort(run_system: Run, note: Note)
         for name in before:
             log = (system.stack.folder / f"{name}.log").read_text()
             errors = [line for line in log.splitlines() if '"level": "ERROR"' in line]
-            assert errors == [], f"{name} takes a client that goes for an error of its own"
+            assert errors == [], f"{name} logs an error of its own when a client aborts"
         assert system.stack.ended() == {}
         assert eye.is_connected
         seen = eye.since(began_s, began_s + took_s)
     grown = {name: after[name].fds - before[name].fds for name in before}
     note(
         f"{cycles} connect-and-abort cycles of nine kinds",
-        f"the call goes on at {fps(seen):.0f} pictures a second; no task, thread, slot or Redis key is left, "
+        f"the call continues at {fps(seen):.0f} pictures a second; no task, thread, slot or Redis key is left, "
         f"file descriptors {', '.join(f'{name} {count:+d}' for name, count in grown.items())}",
         f"{took_s:.0f} s",
     )

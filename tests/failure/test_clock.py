@@ -1,4 +1,4 @@
-"""One service's clock is set: an hour ahead, an hour back, and right again; monotonic time goes on."""
+"""One service's system clock is set an hour ahead, an hour back, and right again. Monotonic time is not affected."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _HOUR_S = 3600
 
 @dataclass(frozen=True)
 class FakeClock:
-    """A wall clock that its processes look up in a file: see set_clock.c."""
+    """A system clock with an offset that processes read from a file. See set_clock.c."""
 
     library: Path
     file: Path
 
     def set(self, offset_s: int) -> None:
-        """Be ahead by so much, from now on."""
+        """Set the clock ahead by this many seconds, or back if negative."""
         with self.file.open("r+b" if self.file.exists() else "wb") as file:
             file.write(struct.pack("=q", offset_s))
 
@@ -47,7 +47,7 @@ class FakeClock:
 def fake_clock(tmp_path: Path) -> FakeClock:
     compiler = shutil.which("cc")
     if compiler is None:
-        pytest.skip("no C compiler here to make a clock that can be set")
+        pytest.skip("needs a C compiler to build set_clock.c")
     clock = FakeClock(tmp_path / "set_clock.so", tmp_path / "clock")
     source = Path(__file__).with_name("set_clock.c")
     subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", clock.library, source, "-ldl"], check=True)
@@ -56,7 +56,7 @@ def fake_clock(tmp_path: Path) -> FakeClock:
 
 
 async def negative_sums(system: System) -> set[str]:
-    """Times that add up to less than nothing, in any service."""
+    """Time metrics of all services whose sum is negative."""
     wrong = set()
     async with httpx.AsyncClient(trust_env=False) as http:
         for name in system.stack.services:
@@ -75,7 +75,7 @@ async def negative_sums(system: System) -> set[str]:
     ["generator", pytest.param("gateway", marks=full_only), pytest.param("signaling", marks=full_only)],
 )
 async def test_a_clock_that_is_set(run_system: Run, note: Note, fake_clock: FakeClock, service: str) -> None:
-    # Signaling looks at tokens only where it is not open to all.
+    # Signaling checks tokens only in a closed deployment.
     env_of = {"signaling": {"MIEN_DEMO_OPEN": "false"}}
     env_of[service] = env_of.get(service, {}) | fake_clock.environment
     async with (
@@ -88,7 +88,7 @@ async def test_a_clock_that_is_set(run_system: Run, note: Note, fake_clock: Fake
         for offset_s in (_HOUR_S, -_HOUR_S, 0):
             fake_clock.set(offset_s)
             await asyncio.sleep(2.5)
-            # A token of this hour is good for another hour's service.
+            # A token is valid although the clocks of the services differ by an hour.
             session = await mien.create_session(BUNDLED_AVATAR)
             async with Viewer(session.whep_url, session.watch_token) as viewer:
                 assert (await anext(viewer.frames())).picture.width == 1280
@@ -105,10 +105,10 @@ async def test_a_clock_that_is_set(run_system: Run, note: Note, fake_clock: Fake
         assert await negative_sums(system) == set()
         assert gap_s < 1.0
         assert freeze_s < 1.0
-        assert spoken > 0.95, "a packet that is late on a busy machine may cost a moment; a clock must not cost seconds"
+        assert spoken > 0.95, "a busy machine may delay a packet for a moment; a clock must not stop motion for seconds"
     note(
         f"the {service}'s clock set an hour ahead, then an hour back, then right",
-        f"nothing: {fps(seen):.0f} pictures a second; new sessions and their tokens work at every hour",
+        f"no effect: {fps(seen):.0f} pictures a second; new sessions and their tokens work at every hour",
         f"longest gap between two pictures {gap_s * 1000:.0f} ms",
     )
 
@@ -135,7 +135,7 @@ async def test_a_generator_whose_clock_is_an_hour_off_takes_over(
                 assert fps(after) > LEAST_FPS
                 assert longest_freeze_s(after, time.monotonic()) < 1.0
     note(
-        "a generator killed, and the one that takes over has a clock an hour behind",
-        "still for a moment, then the speaker moves on, on the same peer connection",
+        "a generator killed; the one that takes over has a clock an hour behind",
+        "the picture freezes for a moment, then the speaker moves again, on the same peer connection",
         f"{moves_s - killed_s:.2f} s until the speaker moves (limit 3 s)",
     )

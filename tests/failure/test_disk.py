@@ -19,7 +19,7 @@ from mien_client.viewer import Viewer
 
 pytestmark = pytest.mark.failure
 
-_BLOCK_BYTES = os.sysconf("SC_PAGE_SIZE")  # what a tmpfs hands out
+_BLOCK_BYTES = os.sysconf("SC_PAGE_SIZE")  # block size of a tmpfs
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def small_disk(root_only: None, tmp_path: Path) -> Iterator[Path]:
 
 
 def leave(disk: Path, free_bytes: int) -> None:
-    """Fill the disk up to so many bytes, in whole blocks."""
+    """Fill the disk until this many bytes are free, rounded up to whole blocks."""
     filler = disk / "filler"
     filler.unlink(missing_ok=True)
     stat = os.statvfs(disk)
@@ -72,7 +72,7 @@ async def test_the_avatar_stores_disk_is_full(run_system: Run, note: Note, small
         before, png_bytes = files(small_disk), stored.stat().st_size
         async with watching(call.session, await bundled_face(system)) as eye:
             began_s = time.monotonic()
-            # No room for the picture; room for the picture but not for the record that makes it an avatar; none at all.
+            # No room for the picture; room for the picture but not for the avatar's record; no room at all.
             for free_bytes in (png_bytes // 2, png_bytes, 0):
                 leave(small_disk, free_bytes)
                 refused = await upload()
@@ -80,14 +80,14 @@ async def test_the_avatar_stores_disk_is_full(run_system: Run, note: Note, small
                 assert refused.headers["content-type"] == "application/problem+json"
                 assert refused.json()["type"] == "urn:mien:problem:avatar-store-unavailable"
                 assert int(refused.headers["retry-after"]) > 0
-                assert files(small_disk) == before, "nothing half-written stays"
+                assert files(small_disk) == before, "no half-written file stays"
             assert (await mien.avatar(fitting.json()["avatar_id"])).width == 1280
             other = await mien.create_session(BUNDLED_AVATAR)
             async with Viewer(other.whep_url, other.watch_token) as viewer:
                 assert (await anext(viewer.frames())).picture.width == 1280
             await mien.end_session(other.session_id, other.token)
             await system.stack.kill("gateway")
-            await system.stack.start("gateway")  # which returns when it is ready
+            await system.stack.start("gateway")  # returns when the gateway is ready
             gap_s = longest_gap_s(eye.since(began_s))
             assert eye.is_connected
             assert gap_s < 0.5
@@ -96,7 +96,7 @@ async def test_the_avatar_stores_disk_is_full(run_system: Run, note: Note, small
         assert system.stack.ended() == {}
     note(
         "the avatar store's disk full",
-        "nothing; an upload gets 503 `avatar-store-unavailable` with Retry-After and leaves no file behind, "
-        "other calls and new sessions go on, and a gateway that is started anew is ready",
+        "no effect; an upload gets 503 `avatar-store-unavailable` with Retry-After and leaves no file behind; "
+        "other calls and new sessions work; a restarted gateway becomes ready",
         f"longest gap between two pictures {gap_s * 1000:.0f} ms",
     )

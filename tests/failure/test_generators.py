@@ -1,4 +1,4 @@
-"""A generator that dies, one that is drained, and one that has nobody to hand its sessions to."""
+"""A generator is killed, is drained beside another one, or is drained without another one to take its sessions."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ async def test_a_generator_killed_in_mid_call(run_system: Run, note: Note) -> No
         box = await bundled_face(system)
         async with watching(call.session, box) as eye:
             holder = await holder_of(system, call.session)
-            await asyncio.sleep(1.5)  # a heartbeat: until the first, the longer reservation of its placement holds
+            await asyncio.sleep(1.5)  # until the first heartbeat, the longer reservation holds the session
             killed_s = time.monotonic()
             assert await system.stack.kill(holder) == -signal.SIGKILL
-            await asyncio.sleep(0.3)  # what was under way when it died
+            await asyncio.sleep(0.3)  # let frames arrive that were on their way
             resumed_s = await eye.wait_for_speaker(time.monotonic(), within_s=20)
             await asyncio.sleep(2)
-            # The jitter buffer gives away the dead one's last picture with the first of its successor, an IDR.
+            # The jitter buffer releases the killed generator's last picture with its successor's first one, an IDR.
             moves_s = next(sight.at_s for sight in eye.since(resumed_s) if sight.is_key)
             after = eye.since(moves_s)
             assert eye.is_connected
         assert moves_s - killed_s <= 3.0
         assert longest_gap_s(after) < 0.5
-        assert longest_freeze_s(after, after[-1].at_s) < 0.5, "and it goes on moving"
+        assert longest_freeze_s(after, after[-1].at_s) < 0.5, "the speaker keeps moving"
         assert await system.metric("signaling", "mien_viewers_gone_total", reason="failed") == 0
     note(
         "a generator killed (`-9`) in mid-call, another alive",
-        "the same peer connection, still for a moment, then the speaker moves again",
+        "the picture freezes for a moment, then the speaker moves again, on the same peer connection",
         f"{moves_s - killed_s:.2f} s until the speaker moves (limit 3 s)",
     )
 
@@ -49,7 +49,7 @@ async def test_a_generator_drained_beside_another(run_system: Run, note: Note) -
     async with contextlib.AsyncExitStack() as stack:
         system = await stack.enter_async_context(run_system(generators=2, env_of={"generator": {"MIEN_DRAIN_S": "15"}}))
         await system.stack.kill("generator-2")
-        await asyncio.sleep(2)  # its heart stops beating: both calls go to the other
+        await asyncio.sleep(2)  # its heartbeat lapses, so that both calls go to the other generator
         calls = [await stack.enter_async_context(system.call()) for _ in range(2)]
         await system.stack.start("generator-2")
         box = await bundled_face(system)
@@ -104,6 +104,8 @@ async def test_a_drain_that_nobody_relieves_ends_at_its_deadline(run_system: Run
             moves_s = await eye.wait_for_speaker(started_s, within_s=20)
     note(
         "the only generator drained, deadline 3 s",
-        "pictures to the deadline, then still; the same peer connection moves again once a generator is started",
-        f"ended after {took_s:.1f} s with status 0; {moves_s - started_s:.1f} s from the start of the next one",
+        "pictures until the deadline, then a frozen picture; the same peer connection moves again once a generator is "
+        "started",
+        f"the process ended after {took_s:.1f} s with status 0; "
+        f"{moves_s - started_s:.1f} s from the start of the next one",
     )

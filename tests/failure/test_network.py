@@ -1,4 +1,4 @@
-"""A network that loses and delays, between the services and a viewer in a network namespace of its own."""
+"""A network that loses and delays packets, between the services and a viewer in its own network namespace."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ async def link(root_only: None) -> AsyncIterator[LossyLink]:
         async with LossyLink() as link:
             yield link
     except LinkImpossible as error:
-        pytest.skip(f"no network namespace with a link of ours here: {error}")
+        pytest.skip(f"cannot create a network namespace with a lossy link: {error}")
 
 
 @asynccontextmanager
 async def remote_viewer(system: System, call: Call, link: LossyLink) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The viewer's process, which has seen the speaker move."""
+    """The process of a viewer that has already seen the speaker move."""
     box = await bundled_face(system)
     port = urlsplit(call.session.whep_url).port
     url = call.session.whep_url.replace(f"127.0.0.1:{port}", f"{HOST}:{port}")
@@ -57,7 +57,7 @@ async def remote_viewer(system: System, call: Call, link: LossyLink) -> AsyncIte
             await process.wait()
 
 
-# 10 % is beyond what is promised; its row says what it looks like all the same.
+# A loss of 10 % is beyond what Mien promises. Its row shows what viewers see then.
 @pytest.mark.parametrize(
     ("loss_percent", "least_fps", "longest_s"),
     [pytest.param(5, 20.0, 1.0, id="5-percent"), pytest.param(10, 5.0, 5.0, id="10-percent", marks=full_only)],
@@ -81,7 +81,7 @@ async def test_a_network_that_loses_and_delays(
         link.impair(0, 0, 0)
         mended_s = time.monotonic()
         await asyncio.sleep(4)
-        out, _ = await viewer.communicate(b"")  # which ends its input
+        out, _ = await viewer.communicate(b"")  # closes its standard input, which ends the viewer
         ended_s = time.monotonic()
     seen = json.loads(out)
     sights = [Sight(**sight) for sight in seen["sights"]]
@@ -89,7 +89,7 @@ async def test_a_network_that_loses_and_delays(
     after = [sight for sight in sights if mended_s + 1.5 <= sight.at_s <= ended_s - 0.5]
     freeze_s = max(longest_freeze_s(during, mended_s), longest_gap_s(during))
     assert seen["connected"]
-    assert nacks > 0, "what was lost is asked for again"
+    assert nacks > 0, "the viewer requests lost packets again"
     assert fps(during) >= least_fps
     assert freeze_s <= longest_s
     assert fps(after) > LEAST_FPS

@@ -32,12 +32,12 @@ async def test_signaling_killed_under_a_watch_page(run_system: Run, note: Note, 
         played_s = time.monotonic()
         await asyncio.sleep(2)
         assert float(await page.evaluate("document.getElementById('stage-video').currentTime")) - before_s > 1.0
-        # An SDK's viewer joins the new process as it did the old one.
+        # A viewer of the SDK can join the new process.
         async with watching(call.session, await bundled_face(system)):
             pass
     note(
         "signaling killed (`-9`) and started again",
-        "a page of Chromium: still, until it notices; it reconnects by itself and plays",
+        "a page in Chromium: a frozen picture until the page notices; it reconnects by itself and plays",
         f"noticed after {noticed_s - killed_s:.1f} s, playing after {played_s - killed_s:.1f} s; "
         f"the process was away for {started_s - killed_s:.1f} s",
     )
@@ -61,14 +61,14 @@ async def test_gateway_killed(run_system: Run, note: Note) -> None:
             assert all(sight.is_speaker for sight in eye.since(time.monotonic() - 1.0))
             whole = eye.since(killed_s - 1.0)
             freeze_s, gap_s = longest_freeze_s(whole, time.monotonic()), longest_gap_s(whole)
-        assert any(not sight.is_speaker for sight in meanwhile), "default motion while nobody speaks"
+        assert any(not sight.is_speaker for sight in meanwhile), "default motion while no packets arrive"
         assert not any(sight.is_speaker for sight in meanwhile if sight.at_s > killed_s + 1.0)
         assert fps(meanwhile) > LEAST_FPS
         assert gap_s < 0.5
         assert freeze_s < 1.0, "never a frozen picture"
     note(
         "the gateway killed (`-9`) and started again after 3 s",
-        "the avatar breathes and blinks (default motion); the sender reconnects by itself and the speaker resumes",
-        f"longest stand-still {freeze_s:.2f} s (limit 1 s); the speaker moves {moves_s - started_s:.2f} s "
+        "the avatar breathes and blinks (default motion); the sender reconnects by itself and the speaker moves again",
+        f"longest freeze {freeze_s:.2f} s (limit 1 s); the speaker moves {moves_s - started_s:.2f} s "
         "after the gateway is ready",
     )

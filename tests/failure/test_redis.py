@@ -1,4 +1,4 @@
-"""Redis gone, hanging, and back again with nothing in it."""
+"""Redis is stopped, hangs, or is restarted without its data."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.failure
 
 @asynccontextmanager
 async def stopped(redis: EmbeddedRedis) -> AsyncIterator[None]:
-    """No Redis inside; after it one that remembers nothing."""
+    """Inside the context Redis is stopped. Afterwards it runs again, empty."""
     await asyncio.to_thread(redis.stop)
     try:
         yield
@@ -36,7 +36,7 @@ async def stopped(redis: EmbeddedRedis) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def hanging(redis: EmbeddedRedis) -> AsyncIterator[None]:
-    """A Redis that takes connections and answers nothing; after it the same with all it held."""
+    """Inside the context Redis accepts connections but does not answer. Afterwards it continues with its data."""
     pid = server_pid(redis)
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -46,7 +46,7 @@ async def hanging(redis: EmbeddedRedis) -> AsyncIterator[None]:
 
 
 def server_pid(redis: EmbeddedRedis) -> int:
-    """The redis-server's process, by its folder in its title or arguments."""
+    """The process id of the redis-server, found by its folder in its command line."""
     for line in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             command = line.read_bytes().decode(errors="replace")
@@ -89,7 +89,7 @@ async def test_redis_away(
     assert moves_s - back_s <= 5.0
     note(
         f"Redis {outage.__name__} for {away_s:g} s",
-        "the last picture stands; no process and no connection ended, new sessions got 503 with Retry-After; "
+        "a frozen picture; no process and no connection ended, new sessions got 503 with Retry-After; "
         "then the speaker moves again",
         f"{moves_s - back_s:.2f} s from its return until the speaker moves (limit 5 s)",
     )
@@ -115,22 +115,22 @@ async def test_redis_restarted_empty(run_system: Run, note: Note) -> None:
             async with asyncio.timeout(10):
                 while await registry_keys(system) != before:
                     await asyncio.sleep(0.1)
-            assert (await mien.session(session_id, token)).generator == generator, "its holder has kept it"
+            assert (await mien.session(session_id, token)).generator == generator, "the same generator still holds it"
             assert await redis.zscore(keys.slots(str(generator)), session_id) is not None
             await asyncio.sleep(1)
             assert longest_freeze_s(eye.since(moves_s), time.monotonic()) < 1.0
             assert eye.is_connected
             async with watching(call.session, await bundled_face(system)):
-                pass  # and somebody else can join
+                pass  # another viewer can join
     note(
         "Redis restarted with nothing in it",
-        "a short stop; the same generator goes on, and the session is registered again by those who use it",
+        "a short freeze; the same generator continues, and the gateway and signaling register the session again",
         f"{moves_s - back_s:.2f} s until the speaker moves, {known_s - back_s:.1f} s until the session is known again",
     )
 
 
 async def registry_keys(system: System) -> set[str]:
-    """What the registry holds, without what is on its way."""
+    """The keys of the registry, without streams and short-lived keys."""
     async with open_redis(system.redis.url) as redis:
         return {
             name.decode()

@@ -1,7 +1,7 @@
-"""Throws damaged input at a decoder: the same input for the same seed, or, with Atheris, guided by coverage.
+"""Fuzzes a decoder with damaged input: reproducible input from a random seed, or input that Atheris guides by coverage.
 
-A target is a function that takes bytes and raises only if the decoder has a bug. Seeds are good inputs; what is thrown
-are seeds with bytes changed, cut, doubled, swapped with those of other seeds, and with words that mean something.
+A target is a function that takes bytes and raises only if the decoder has a bug. Its seeds are valid inputs. The fuzzer
+changes, removes and repeats bytes of a seed, replaces them with bytes of other seeds, and inserts the target's words.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LONGEST = 1 << 16
 
 @dataclass(frozen=True)
 class Target:
-    """check: raises if the decoder does what it must not. words: what means something to it."""
+    """check: raises if the decoder has a bug. seeds: valid inputs. words: byte strings that the decoder knows."""
 
     name: str
     check: Callable[[bytes], None]
@@ -30,19 +30,19 @@ class Target:
 
 
 def inputs(target: Target, count: int, seed: int) -> list[bytes] | None:
-    """Run so many inputs; the last one, as a list, when it was one too many, None when all was well."""
+    """Run up to `count` inputs. Returns a list with the first input that fails, or None if none fails."""
     chance = random.Random(seed)
     for _ in range(count):
         data = damaged(chance, target)
         try:
             target.check(data)
-        except Exception:  # noqa: BLE001 - whatever it is, it is what was looked for
+        except Exception:  # noqa: BLE001 - any error is a finding
             return [data]
     return None
 
 
 def damaged(chance: random.Random, target: Target) -> bytes:
-    """One input: a seed with up to six edits, or, once in fifty, bytes of no meaning."""
+    """One input: a seed with up to six edits, or random bytes once in fifty times."""
     if chance.random() < 0.02:
         return chance.randbytes(chance.randrange(300))
     data = bytearray(chance.choice(target.seeds))
@@ -78,9 +78,9 @@ def _edit(chance: random.Random, data: bytearray, target: Target) -> None:
 
 def main(target: Target) -> None:
     parser = argparse.ArgumentParser(description=f"Fuzz the {target.name} decoder.")
-    parser.add_argument("--inputs", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--guided", action="store_true", help="by coverage; needs `pip install atheris`")
+    parser.add_argument("--inputs", type=int, default=100_000, help="Number of inputs to run. Default: 100000.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the random numbers. Default: 0.")
+    parser.add_argument("--guided", action="store_true", help="Guide by coverage. Needs `pip install atheris`.")
     chosen = parser.parse_args()
     if chosen.guided:
         _guided(target, chosen.inputs)
@@ -89,15 +89,15 @@ def main(target: Target) -> None:
     if (found := inputs(target, chosen.inputs, chosen.seed)) is not None:
         kept = Path(f"{target.name}.crash")
         kept.write_bytes(found[0])
-        print(f"seed {chosen.seed}: an input that the {target.name} decoder does not bear, kept as {kept}")
-        target.check(found[0])  # once more, for its traceback
+        print(f"seed {chosen.seed}: the {target.name} decoder fails on an input, written to {kept}")
+        target.check(found[0])  # run it again for the traceback
         sys.exit(1)
     elapsed_s = time.monotonic() - started_s
-    print(f"{target.name}: {chosen.inputs} inputs of seed {chosen.seed} in {elapsed_s:.0f} s, nothing found")
+    print(f"{target.name}: {chosen.inputs} inputs of seed {chosen.seed} in {elapsed_s:.0f} s, no failure")
 
 
 def _guided(target: Target, count: int) -> None:
-    import atheris  # type: ignore[import-untyped]  # optional, and only here
+    import atheris  # type: ignore[import-untyped]  # an optional dependency
 
     corpus = Path(f"/tmp/mien-fuzz-{target.name}")
     corpus.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Uploaded pictures: each becomes pixels of a bounded size, or a refusal that has a name."""
+"""Fuzzes uploaded pictures: each is decoded to pixels of a bounded size, or refused with a named error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mien_gateway.portrait_contract import PictureRefused
 
 _MAX_PIXELS = 200_000
 
-# Damaged metadata makes Pillow warn, input after input.
+# Pillow warns about the damaged metadata of many inputs.
 warnings.filterwarnings("ignore", module="PIL")
 
 

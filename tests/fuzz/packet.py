@@ -1,4 +1,4 @@
-"""The motion packet: every one of its readers gives the same verdict, and what is accepted moves a face somewhere."""
+"""Fuzzes motion packets: all readers give the same verdict, and an accepted packet gives finite keypoints."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check(data: bytes) -> None:
         header = check_packet(data)
     except MotionPacketError as error:
         flaw = error.reason
-    # The filter lives as long as its connection: it is given everything, at a pace that it allows.
+    # The filter keeps state for its whole connection. It gets every input, at a rate that it allows.
     verdict = _UPLINK.packet(data, _UPLINK.now_s + 0.03)
     reason: str | None = None
     try:

@@ -1,4 +1,4 @@
-"""SDP offers: each is taken or refused by name, and what is taken aiortc reads or refuses as expected."""
+"""Fuzzes SDP offers: each is accepted or refused with a named error, and aiortc handles accepted ones as expected."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def check(data: bytes) -> None:
     try:
         text = data.decode()
     except UnicodeDecodeError:
-        return  # the door's business
+        return  # the HTTP layer refuses it
     try:
         offer = parse_offer(text)
     except (UnreadableOffer, UnacceptableOffer):

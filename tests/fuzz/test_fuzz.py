@@ -1,4 +1,4 @@
-"""A little of each fuzzer on every run; docs/security.md tells of the long ones."""
+"""Runs each fuzzer for a short time. docs/security.md describes the long runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trickled candidates: each fragment is read or refused by name, and aiortc can read every candidate that passed."""
+"""Fuzzes trickled candidates: each fragment is refused with a named error, or aiortc can read all its candidates."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check(data: bytes) -> None:
     try:
         fragment = parse_fragment(data.decode())
     except UnicodeDecodeError:
-        return  # the door's business
+        return  # the HTTP layer refuses it
     except BadFragment:
         return
     assert len(fragment.candidates) <= MAX_CANDIDATES

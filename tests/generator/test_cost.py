@@ -31,7 +31,7 @@ def test_what_is_said_to_fit_fits(seconds_of: dict[int, float], limit_s: float, 
 
 @pytest.mark.parametrize("points", [(), ((0, 0.1),), ((1, 0.0),), ((2, 0.1), (1, 0.2)), ((1, 0.2), (2, 0.1))])
 def test_costs_that_no_device_has_are_refused(points: tuple[tuple[int, float], ...]) -> None:
-    with pytest.raises(ValueError, match="batch costs rise with the number of faces from above 0"):
+    with pytest.raises(ValueError, match="batch costs must be above 0 and rise with the number of faces"):
         BatchCost(points)
 
 

@@ -68,7 +68,7 @@ def test_it_is_measured_once(measured: list[Measurement], tmp_path: Path) -> Non
     assert measured_speed(other, "libx264", 16, 2.0, tmp_path).warp_s == 9.0
 
 
-def test_what_a_busy_machine_shows_is_not_remembered(measured: list[Measurement], tmp_path: Path) -> None:
+def test_the_figures_of_a_busy_machine_are_not_stored(measured: list[Measurement], tmp_path: Path) -> None:
     measured.append(FAST.model_copy(update={"noisy": True, "warp_s": 9.0}))
     assert measured_speed(Ladder((WARP,)), "libx264", 16, 2.0, tmp_path).warp_s == 9.0
     measured.append(FAST)

@@ -1,4 +1,4 @@
-"""The generator's own figures: closed sets of labels, there from the start."""
+"""The generator's own metrics: their label values are fixed and exist from the start."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_sessions_are_counted_by_tier_and_tiers_are_few() -> None:
     assert [value(metrics, "mien_tier_sessions", tier=tier) for tier in tiers] == [0, 0, 0]
 
 
-def test_an_engine_that_fell_back_says_why() -> None:
+def test_a_fallback_to_warp_names_its_reason() -> None:
     metrics = GeneratorMetrics()
     metrics.fell_back("weights")
     assert value(metrics, "mien_backend_fallback_info", reason="weights") == 1

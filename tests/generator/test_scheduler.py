@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mien_generator.cost import BatchCost
-from mien_generator.scheduler import Batch, FrameTiming, beat_s, gather
+from mien_generator.scheduler import Batch, FrameTiming, gather, schedule_s
 
 FPS = 30
 EIGHT = {0: 8}
@@ -37,7 +37,7 @@ class Simulated:
         self.stalls_at_s = now_s + 0.2
 
     def draw(self, now_s: float, due_s: float) -> None:
-        self.fresh_since_s, self.last_due_s = None, beat_s(due_s, now_s)
+        self.fresh_since_s, self.last_due_s = None, schedule_s(due_s, now_s)
         self.drawn_s.append(now_s)
 
 

@@ -1,4 +1,4 @@
-"""What a load run finds: percentiles, one report a level, the knee, and what one of each thing costs. Pure."""
+"""The results of a load run: percentiles, one report per level, the knee, and the cost of one more speaker. Pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from load.machine import Usage
 from pydantic import BaseModel
 
-#: What a level must hold: nearly every frame, and the delay that a conversation bears.
+#: Requirements for a level: nearly every frame arrives, and the delay is acceptable in a conversation.
 FPS = 30.0
 HELD_FPS = 0.95 * FPS
 HELD_MOTION_TO_PACKET_P99_MS = 100.0
 
 
 class Spread(BaseModel):
-    """Of many durations in milliseconds; None where there was nothing to measure."""
+    """Mean and percentiles of many durations in milliseconds. None if nothing was measured."""
 
     count: int = 0
     mean: float | None = None
@@ -33,10 +33,11 @@ class Spread(BaseModel):
 
 
 class Level(BaseModel):
-    """One load and what came of it. fps and kbit/s are of the time measured, errors of everything up to its end.
+    """One level of load and its results.
 
+    fps and kbit/s refer to the measured time; errors count everything from the start to its end.
     motion_to_packet_ms: from the gateway's receipt to the encoded frame, by the generators' own histogram.
-    capture_to_receiver_ms: from the sender's clock to the receiver's, through the frame's trace.
+    capture_to_receiver_ms: from the capture to the receiver, by the frame's trace.
     """
 
     speakers: int
@@ -56,7 +57,7 @@ class Level(BaseModel):
 
     @property
     def holds(self) -> bool:
-        """Everyone was taken, lost nothing, and saw nearly every frame in time."""
+        """Whether no client was refused, no error occurred, and nearly every frame arrived in time."""
         p99 = self.motion_to_packet_ms.p99
         return (
             not any(self.errors.values())
@@ -67,12 +68,12 @@ class Level(BaseModel):
         )
 
     def cores(self, service: str) -> float:
-        """Of all processes of one service, numbered ones included."""
+        """The cores that all processes of one service use together."""
         return sum(used.cores for name, used in self.usage.items() if name.partition("-")[0] == service)
 
 
 def knee(levels: Sequence[Level]) -> Level | None:
-    """The heaviest level before the first that does not hold; None if the first one fails."""
+    """The last level before the first one that does not hold. None if the first level does not hold."""
     held = None
     for level in levels:
         if not level.holds:
@@ -82,7 +83,10 @@ def knee(levels: Sequence[Level]) -> Level | None:
 
 
 def cost_of_one_more(levels: Sequence[Level], service: str, of: str) -> float | None:
-    """Cores that one more speaker, or viewer, costs a service: the slope of a line through the levels that hold."""
+    """Cores of a service for one more speaker or viewer: the slope of a line through the levels that hold.
+
+    of: `speakers` or `viewers`.
+    """
     held = [level for level in levels if level.holds]
     counts = [float(getattr(level, of)) for level in held]
     if len(set(counts)) < 2:

@@ -1,8 +1,8 @@
-"""A generator that generates nothing, in a process of its own: everything of one but the faces.
+"""A process that stands for a generator and makes no faces.
 
-It registers itself, holds its sessions by leases and reads its inbox with the code that every generator uses; of each
-packet it looks at the time. Two hundred faces do not fit two cores, two hundred uplinks do: this is how the way up to
-the generator is measured by itself.
+It registers itself, holds its sessions by leases and reads its inbox with the code that every generator uses. It only
+measures how old each packet is. Two cores cannot make two hundred faces, but they can carry two hundred uplinks; so
+this process measures the path to the generator alone.
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ _CAPTURE_MS = slice(4, 8)  # of a motion packet
 
 
 class InboxOrder(BaseModel):
-    """begin: count from now on. report: say what was counted."""
+    """begin: reset the counters. report: return the counters."""
 
     kind: Literal["begin", "report"]
 
 
 class InboxReport(BaseModel):
-    """Since `begin`. sent_to_inbox_ms: from the sender's clock; received_to_inbox_ms: from the gateway's receipt."""
+    """Counters since `begin`.
+
+    sent_to_inbox_ms: time since the sender's capture. received_to_inbox_ms: time since the gateway's receipt.
+    """
 
     packets: int
     sessions: int
@@ -72,7 +75,7 @@ class Inbox:
         )
 
     async def beat(self) -> None:
-        """Live and hold what is ours, until cancelled."""
+        """Send heartbeats and renew the leases, until cancelled."""
         while True:
             status = GeneratorStatus(
                 generator_id=self._generator_id, capacity=self._capacity, sessions=len(self._sessions), backend="none"
@@ -85,7 +88,7 @@ class Inbox:
             await asyncio.sleep(HEARTBEAT_INTERVAL_S)
 
     async def read(self) -> None:
-        """Take in what the inbox holds, until cancelled."""
+        """Read the inbox, until cancelled."""
         while True:
             messages = await self._inbox.read()
             now_us = time.time_ns() // 1000
@@ -111,7 +114,7 @@ async def main(redis_url: str, capacity: int) -> None:
             await serve(InboxOrder, inbox.handle)
             for loop in loops:
                 if loop.done():
-                    loop.result()  # whatever ended it
+                    loop.result()  # raises the error that ended it
         finally:
             for loop in loops:
                 loop.cancel()

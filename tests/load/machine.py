@@ -1,4 +1,4 @@
-"""What processes use of this machine, read from /proc (proc(5))."""
+"""The CPU time and memory of processes, from /proc (proc(5))."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Usage(BaseModel):
-    """One process over one measurement. cores: CPU seconds a second. rss_mib: resident at its end."""
+    """One process during one measurement. cores: CPU seconds per second. rss_mib: resident memory at its end."""
 
     cores: float
     rss_mib: float
@@ -22,7 +22,7 @@ class Usage(BaseModel):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """CPU seconds used so far, by name, and when that was (monotonic)."""
+    """CPU seconds that each process has used so far, by name. at_s: when they were read, monotonic."""
 
     cpu_s: Mapping[str, float]
     at_s: float
@@ -33,7 +33,7 @@ def snapshot(pids: Mapping[str, int], now_s: float) -> Snapshot:
 
 
 def usage(before: Snapshot, pids: Mapping[str, int], now_s: float) -> dict[str, Usage]:
-    """What each process has used since `before`."""
+    """The usage of each process since `before`."""
     elapsed_s = now_s - before.at_s
     return {
         name: Usage(cores=round((_cpu_s(pid) - before.cpu_s[name]) / elapsed_s, 3), rss_mib=round(_rss_mib(pid), 1))
@@ -42,12 +42,12 @@ def usage(before: Snapshot, pids: Mapping[str, int], now_s: float) -> dict[str, 
 
 
 def load_average() -> float:
-    """Of the last minute, whoever caused it."""
+    """The machine's load average over the last minute, from all processes."""
     return round(os.getloadavg()[0], 2)
 
 
 def describe() -> str:
-    """This machine in one line."""
+    """A description of this machine in one line."""
     info = Path("/proc/cpuinfo").read_text()
     models = [line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")]
     model = next((name for name in models if name not in {"", "unknown"}), os.uname().machine)
@@ -55,7 +55,7 @@ def describe() -> str:
 
 
 def _cpu_s(pid: int) -> float:
-    """User and system time (fields 14 and 15), of all threads."""
+    """User and system time of all threads (fields 14 and 15)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 

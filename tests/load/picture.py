@@ -1,4 +1,4 @@
-"""A load run as a picture: latency, frame rate and CPU over the load, with the knee marked."""
+"""Draws a load run: latency, frame rate and CPU over the load, with the knee marked."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from matplotlib.ticker import ScalarFormatter
 
 _INK, _FAINT = "#22313f", "#aab4be"
 _COLOURS = ("#2a7fb8", "#e07b39", "#3a9d6e")
-#: Of the stack of CPU: whoever is measured in colour, whoever measures in grey.
+#: Colours of the CPU diagram: the measured services in colour, the load clients in grey.
 _COLOUR_OF = {"gateway": "#2a7fb8", "generator": "#8e6bbf", "redis": "#c0392b", "signaling": "#3a9d6e"}
 _CLIENTS = ("#b5bcc4", "#8a949e")
 
 
 def draw(levels: Sequence[Level], title: str, path: Path) -> None:
-    """Write a PNG; the load is whatever grows from level to level, speakers or viewers."""
+    """Write a PNG. Its horizontal axis is the number of speakers if it differs between levels, else that of viewers."""
     of = "speakers" if levels[0].speakers != levels[-1].speakers else "viewers"
     load = [getattr(level, of) for level in levels]
     figure = Figure(figsize=(9, 8), layout="constrained")

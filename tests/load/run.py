@@ -1,9 +1,10 @@
-"""Speakers and viewers, more and more of them, until the picture suffers: `make load`.
+"""`make load`: add speakers and viewers until the system no longer holds the frame rate or the latency.
 
-Everything is real: the services in their processes, on an embedded Redis; every speaker a session with an uplink of
-the SDK and the demo's recorded motion; every viewer a WebRTC peer. Speakers and viewers run in two processes of their
-own. A level holds while nobody is refused, nothing is lost, the median viewer gets 28.5 frames a second and the 99th
-percentile of motion-to-packet stays under 100 ms; the heaviest level that holds is the knee.
+Everything is real: the services run in their processes on an embedded Redis; every speaker has a session with an uplink
+of the SDK and the demo's recorded motion; every viewer is a WebRTC peer. Speakers and viewers run in two separate
+processes. A level holds if no client is refused, nothing is lost, the median viewer gets at least 28.5 frames per
+second, and the 99th percentile of motion-to-packet is at most 100 ms. The knee is the last level before the first that
+does not hold.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _MOTION_TO_PACKET = "mien_motion_to_packet_seconds"
 
 
 class Run(BaseModel):
-    """A whole run, as it is written down."""
+    """The report of a whole run. engine: the generators' face backend."""
 
     machine: str
     engine: str
@@ -48,7 +49,7 @@ class Run(BaseModel):
 
 @dataclass(frozen=True)
 class Bench:
-    """What a level is measured with."""
+    """The running system and its load clients."""
 
     stack: Stack
     speakers: Worker
@@ -57,7 +58,7 @@ class Bench:
     watched: Counter[str] = field(default_factory=Counter)  # viewers asked for so far, by session
 
     async def measure(self, speakers: int, viewers_each: int, settle_s: float, seconds: float) -> Level:
-        """Add speakers and viewers up to this level, let them settle, and measure."""
+        """Add speakers and viewers up to this level, wait `settle_s`, and measure for `seconds`."""
         sessions = (await self._speakers(SpeakersOrder(kind="raise", speakers=speakers))).sessions
         missing = [one for one in sessions for _ in range(viewers_each - self.watched[one.session_id])]
         self.watched.update(one.session_id for one in missing)
@@ -124,7 +125,7 @@ def _level(
 async def run(
     levels: Sequence[tuple[int, int]], settle_s: float, seconds: float, engine: str, generators: int, beyond: int
 ) -> Run:
-    """Measure level after level of (speakers, viewers of each), until `beyond` of them in a row do not hold."""
+    """Measure levels of (speakers, viewers of each speaker) until `beyond` levels in a row do not hold."""
     measured: list[Level] = []
     async with AsyncExitStack() as contexts:
         redis_server = contexts.enter_context(EmbeddedRedis())
@@ -166,23 +167,39 @@ def _costs(levels: Sequence[Level], of: str) -> dict[str, float | None]:
 
 
 def numbers(text: str) -> list[int]:
-    """Comma-separated counts, as an option takes them."""
+    """Parse an option with numbers separated by commas."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise click.BadParameter(f"{text!r} is no list of numbers") from error
+        raise click.BadParameter(f"{text!r} is not a list of numbers separated by commas") from error
 
 
 @click.command()
-@click.option("--speakers", default="1,2,4,6,8,10,12,14,16,20,24", show_default=True, help="Levels, one after another.")
-@click.option("--viewers", default="1", show_default=True, help="Viewers of each speaker; several are levels as well.")
-@click.option("--seconds", default=8.0, show_default=True, help="How long a level is measured.")
-@click.option("--settle", default=2.0, show_default=True, help="How long it runs before that.")
-@click.option("--engine", default="warp", show_default=True, help="The generators' face engine.")
-@click.option("--generators", default=1, show_default=True)
-@click.option("--beyond", default=2, show_default=True, help="Stop after so many levels in a row that do not hold.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("var/load"), show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print the whole run as JSON.")
+@click.option(
+    "--speakers",
+    default="1,2,4,6,8,10,12,14,16,20,24",
+    show_default=True,
+    help="Levels of load: numbers of speakers, separated by commas.",
+)
+@click.option(
+    "--viewers",
+    default="1",
+    show_default=True,
+    help="Numbers of viewers of each speaker, separated by commas. Each combination with --speakers is a level.",
+)
+@click.option("--seconds", default=8.0, show_default=True, help="Seconds to measure each level.")
+@click.option("--settle", default=2.0, show_default=True, help="Seconds to wait before each measurement.")
+@click.option("--engine", default="warp", show_default=True, help="Face backend of the generators.")
+@click.option("--generators", default=1, show_default=True, help="Number of generator processes.")
+@click.option("--beyond", default=2, show_default=True, help="Stop after this many levels in a row do not hold.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("var/load"),
+    show_default=True,
+    help="Folder for run.json and run.png.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of a table.")
 def main(
     speakers: str,
     viewers: str,
@@ -194,7 +211,7 @@ def main(
     out: Path,
     as_json: bool,
 ) -> None:
-    """Raise the load until it breaks; writes OUT/run.json and OUT/run.png."""
+    """Raise the load until levels no longer hold. Writes OUT/run.json and OUT/run.png."""
     levels = list(itertools.product(numbers(speakers), numbers(viewers)))
     result = asyncio.run(run(levels, settle, seconds, engine, generators, beyond))
     out.mkdir(parents=True, exist_ok=True)
@@ -203,7 +220,7 @@ def main(
     picture.draw(result.levels, title, out / "run.png")
     click.echo(result.model_dump_json() if as_json else table(result.levels))
     click.echo(f"holds up to {result.held_speakers} speakers, {result.held_viewers} viewers", err=True)
-    click.echo(f"cores of one more speaker: {result.cores_per_speaker}; viewer: {result.cores_per_viewer}", err=True)
+    click.echo(f"cores per speaker: {result.cores_per_speaker}; cores per viewer: {result.cores_per_viewer}", err=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What services measure of themselves; percentiles of histograms as Prometheus' histogram_quantile has them."""
+"""Reads the services' own metrics. Percentiles of histograms are computed as in Prometheus' histogram_quantile."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import httpx
 from load.figures import Spread
 from prometheus_client.parser import text_string_to_metric_families
 
-#: Cumulative counts by upper bound in seconds.
+#: Cumulative counts of a histogram by upper bound in seconds.
 Buckets = Counter[float]
 
 
 async def histogram(urls: Iterable[str], name: str) -> Buckets:
-    """One histogram's buckets, summed over services and labels."""
+    """The buckets of one histogram, summed over services and labels."""
     total: Buckets = Counter()
     for labels, value in await _samples(urls, f"{name}_bucket"):
         total[float(labels["le"])] += int(value)
@@ -23,7 +23,7 @@ async def histogram(urls: Iterable[str], name: str) -> Buckets:
 
 
 async def counter(urls: Iterable[str], name: str, label: str) -> Counter[str]:
-    """One counter by one of its labels, summed over services and other labels."""
+    """The values of one counter by one label, summed over services and the other labels."""
     total: Counter[str] = Counter()
     for labels, value in await _samples(urls, name):
         total[labels[label]] += int(value)
@@ -43,9 +43,10 @@ async def _samples(urls: Iterable[str], name: str) -> list[tuple[dict[str, str],
 
 
 def quantile(before: Buckets, after: Buckets, share: float) -> float | None:
-    """The value below which `share` of what came between two scrapes lies, evenly spread within a bucket.
+    """The quantile of the observations between two scrapes: `share` of them lie below it.
 
-    None if nothing came. What lies beyond the last finite bound reads as that bound.
+    Observations count as evenly distributed within a bucket. Beyond the last finite bound the result is that bound.
+    None if there were no observations.
     """
     bounds = sorted(after)
     counts = [after[bound] - before[bound] for bound in bounds]
@@ -62,7 +63,7 @@ def quantile(before: Buckets, after: Buckets, share: float) -> float | None:
 
 
 def spread(before: Buckets, after: Buckets) -> Spread:
-    """What came between two scrapes, in milliseconds; a histogram has no exact mean, so that stays out."""
+    """The observations between two scrapes, in milliseconds. Without a mean: a histogram has no exact one."""
 
     def milliseconds(share: float) -> float | None:
         value_s = quantile(before, after, share)

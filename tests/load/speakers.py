@@ -1,4 +1,4 @@
-"""Speakers in a process of their own: each with a session, an uplink of the SDK and the demo's recorded motion."""
+"""A process of speakers. Each has a session, an uplink of the SDK, and the demo's recorded motion."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ from mien_shared.wire.track import MotionTrack
 
 
 class SpeakersOrder(BaseModel):
-    """raise: be `speakers` in all. begin: count from now on. report: say what was counted."""
+    """raise: add speakers until there are `speakers`. begin: reset the counters. report: return the counters."""
 
     kind: Literal["raise", "begin", "report"]
     speakers: int = 0
 
 
 class SpeakersReport(BaseModel):
-    """sessions: those that were made, oldest first. refused: by the problem's code. The rest since `begin`."""
+    """sessions: all created sessions, oldest first. refused: all refusals, by the problem's code.
+
+    The other fields count since `begin`. closed: speakers whose uplink was closed for good.
+    """
 
     sessions: list[Session]
     refused: dict[str, int]
@@ -74,7 +77,7 @@ class Speakers:
         self._contexts.callback(self._playing[-1].cancel)
 
     async def _speak(self, uplink: Uplink) -> None:
-        await asyncio.sleep(random.uniform(0, self._track.interval_s))  # cameras do not run in step
+        await asyncio.sleep(random.uniform(0, self._track.interval_s))  # real cameras are not synchronised
         await play(self._track, uplink)
 
     def _counts(self) -> Counter[str]:

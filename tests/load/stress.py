@@ -1,12 +1,13 @@
-"""The 3D-avatar paper's stress test, reproduced: 200 users at once, mean response under 100 ms; then until it breaks.
+"""The stress test of the 3D-avatar paper: 200 users at once, with a mean response time under 100 ms.
 
-Every user is a real client with connections of its own: a session, an uplink at 30 packets a second, and REST calls
-(session state, avatar) with a second of think time on average. A response is a call's round trip, and an uplink
-packet's way from the sender's clock to its generator's inbox.
+Every user is a real client with its own connections: a session, an uplink at 30 packets a second, and REST calls
+(session state, avatar) with one second of think time on average. Two response times are measured: the round trip of a
+call, and the time of an uplink packet from its capture to its generator's inbox.
 
-`--consumer inbox` (the test): gateway, Redis and the code of every generator's inbox and leases, but no faces, since
-200 faces at 30 frames a second do not fit two cores. `--consumer generator`: the whole system, whose generator draws
-what it can and lets sessions take turns; the uplink's response is then motion-to-packet.
+`--consumer inbox` (the default) tests gateway, Redis and the inbox and lease code of a generator, but makes no faces,
+because two cores cannot make 200 faces at 30 frames a second. `--consumer generator` tests the whole system: its
+generator makes as many frames as it can, and sessions take turns. The response time of the uplink is then
+motion-to-packet.
 """
 
 from __future__ import annotations
@@ -35,16 +36,16 @@ from mien_client.launcher import Stack, StackOptions
 from mien_shared.bus.embedded_redis import EmbeddedRedis
 
 MEAN_RESPONSE_MS = 100.0
-#: Clients that send less than they should measure themselves.
+#: If the clients send less than this share of the packets that are due, they are the bottleneck themselves.
 _CLIENTS_KEEP_UP = 0.95
 _USERS_A_PROCESS = 500
 
 
 class StressLevel(BaseModel):
-    """So many users, and what they met. Shares are of the packets that were due.
+    """The results with this many users. `sent` and `delivered` are shares of the packets that were due.
 
-    sent: by the clients. delivered: read from the inbox; the newest wins, so under load fewer are. dropped: by the
-    gateway, by reason.
+    sent: sent by the clients. delivered: read from the inbox; under load it is lower, because the newest packet wins.
+    dropped: packets that the gateway dropped, by reason.
     """
 
     users: int
@@ -65,7 +66,7 @@ class StressLevel(BaseModel):
 
     @property
     def passed(self) -> bool:
-        """Mean responses under 100 ms, no error, and clients that kept up."""
+        """Whether mean response times are under 100 ms, no error occurred, and the clients kept up."""
         # Motion-to-packet comes from a histogram, which has no exact mean; its median stands in.
         uplink_ms = self.uplink_ms.p50 if self.uplink_ms.mean is None else self.uplink_ms.mean
         means = (self.rest_ms.mean, uplink_ms)
@@ -74,7 +75,7 @@ class StressLevel(BaseModel):
 
 
 async def measure(users: int, consumer: str, think_s: float, settle_s: float, seconds: float) -> StressLevel:
-    """A system of its own for one level: up, loaded, measured, down."""
+    """Start a new system, put one level of load on it, measure it, and stop it."""
     async with AsyncExitStack() as contexts:
         redis = contexts.enter_context(EmbeddedRedis())
         options = StackOptions(gateway_port=0, signaling_port=0, redis_url=redis.url, generator_env=UNLIMITED)
@@ -161,7 +162,7 @@ async def _all(crowds: Sequence[Worker], orders: Sequence[UsersOrder]) -> list[U
 
 
 async def _dropped(gateway: Sequence[str]) -> Counter[str]:
-    """Packets that the gateway did not accept, or accepted and did not forward."""
+    """Packets that the gateway rejected, or accepted but did not forward."""
     verdicts = await scrape.counter(gateway, "mien_uplink_packets_total", "result")
     del verdicts["accepted"]
     return verdicts + await scrape.counter(gateway, "mien_motion_forward_dropped_total", "reason")
@@ -206,7 +207,7 @@ def _four(spread: Spread) -> str:
 async def run(
     users: Sequence[int], consumer: str, think_s: float, settle_s: float, seconds: float
 ) -> list[StressLevel]:
-    """Level after level."""
+    """Measure all levels, one after another."""
     levels = []
     for count in users:
         levels.append(await measure(count, consumer, think_s, settle_s, seconds))
@@ -215,15 +216,32 @@ async def run(
 
 
 @click.command()
-@click.option("--users", default="200", show_default=True, help="Levels, one after another.")
-@click.option("--consumer", type=click.Choice(["inbox", "generator"]), default="inbox", show_default=True)
-@click.option("--think", default=1.0, show_default=True, help="Seconds between two calls of a user, on average.")
-@click.option("--seconds", default=10.0, show_default=True, help="How long a level is measured.")
-@click.option("--settle", default=2.0, show_default=True, help="How long it runs before that.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("var/load"), show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print the levels as JSON lines.")
+@click.option(
+    "--users", default="200", show_default=True, help="Levels of load: numbers of users, separated by commas."
+)
+@click.option(
+    "--consumer",
+    type=click.Choice(["inbox", "generator"]),
+    default="inbox",
+    show_default=True,
+    help="Consumer of the motion: an inbox that makes no faces, or a real generator.",
+)
+@click.option("--think", default=1.0, show_default=True, help="Mean seconds between two calls of a user.")
+@click.option("--seconds", default=10.0, show_default=True, help="Seconds to measure each level.")
+@click.option("--settle", default=2.0, show_default=True, help="Seconds to wait before each measurement.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("var/load"),
+    show_default=True,
+    help="Folder for the results.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the levels as JSON lines instead of a table.")
 def main(users: str, consumer: str, think: float, seconds: float, settle: float, out: Path, as_json: bool) -> None:
-    """Exit status 0 if the first level passes, 1 if not; writes OUT/stress-CONSUMER.jsonl."""
+    """Measure response times of many users at once. Writes OUT/stress-CONSUMER.jsonl.
+
+    The exit status is 0 if the first level passes, otherwise 1.
+    """
     levels = asyncio.run(run(numbers(users), consumer, think, settle, seconds))
     lines = "".join(level.model_dump_json() + "\n" for level in levels)
     out.mkdir(parents=True, exist_ok=True)

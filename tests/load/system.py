@@ -1,4 +1,4 @@
-"""The system under load: what its limits are raised to, and which processes it is."""
+"""The system under load: its raised limits and its processes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from mien_client.launcher import Stack
 from mien_shared.bus.connection import open_redis
 
 _ANY = "1000000"
-#: One machine is everyone here, and a generator is to be given more than it would take by itself.
+#: All clients come from one address, and a generator must accept more sessions than it measures for itself.
 UNLIMITED = {
     "MIEN_CAPACITY": "2000",
     "MIEN_MAX_VIEWERS": "2000",
@@ -21,7 +21,7 @@ UNLIMITED = {
 
 
 async def pids_of(stack: Stack, redis_url: str) -> dict[str, int]:
-    """The services' processes and Redis', by name; a service that was ended is left out."""
+    """The process ids of Redis and of all running services, by name."""
     running = [name for name in stack.services if name not in stack.ended()]
     async with open_redis(redis_url) as redis:
         return {name: stack.pid(name) for name in running} | {"redis": int((await redis.info("server"))["process_id"])}

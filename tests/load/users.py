@@ -1,9 +1,9 @@
-"""Users in a process of their own: each with a session, an uplink at 30 packets a second, and calls with think time.
+"""A process of users. Each has a session, an uplink at 30 packets a second, and REST calls with think time.
 
-Every user has a TCP connection for the uplink and one for the calls. The uplink's handshake and its control frames are
-the websockets library's; the motion is framed here, since a library's way costs ten times a packet and a thousand
-senders are to fit beside what they measure. Packets leave in step with a clock, never in answer to anything: if the
-system is slow they are late at the other end, and that is what is measured.
+Every user has one TCP connection for the uplink and one for the calls. The websockets library does the uplink's
+handshake and its control frames. This module frames the motion itself: the library takes ten times as long per packet,
+and a thousand senders must fit beside the system that they measure. A clock decides when packets are sent, not the
+system's answers. So if the system is slow, packets arrive late, and this delay is measured.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ Response = TypeVar("Response")
 
 PACKETS_PER_S = 30
 _OPENING_AT_ONCE = 8
-#: Users send one after the other, not all in one moment: so many moments in a frame's time.
+#: Users do not all send at the same moment: a frame's interval has this many sending moments.
 _MOMENTS = 16
 
-# A masked binary frame of 128 bytes (RFC 6455, section 5.2). The mask is zero, so the payload goes as it is.
+# A masked binary frame of 128 bytes (RFC 6455, section 5.2). The mask is zero, so the payload is not changed.
 _FRAME_HEADER = bytes([0x82, 0x80 | 126]) + struct.pack("!H", PACKET_BYTES) + bytes(4)
 _SEQUENCE_AND_CAPTURE = struct.Struct("<HI")
 _SEQUENCE_AT = 2
 
 
 class UsersOrder(BaseModel):
-    """raise: be `users` in all. begin: count from now on. report: say what was counted."""
+    """raise: add users until there are `users`. begin: reset the counters. report: return the counters."""
 
     kind: Literal["raise", "begin", "report"]
     users: int = 0
@@ -51,7 +51,10 @@ class UsersOrder(BaseModel):
 
 
 class UsersReport(BaseModel):
-    """Since `begin`. held_back: packets that the socket, or this process, was too slow for. responses_ms: by call."""
+    """Counters since `begin`. held_back: packets that were not sent because the socket or this process was too slow.
+
+    responses_ms: response times by call.
+    """
 
     users: int
     sent: int
@@ -75,7 +78,7 @@ class User:
         return self._socket.state is State.OPEN
 
     def send(self, number: int) -> bool:
-        """Send the track's packet of that number with the time of now; False if the socket still holds one back."""
+        """Send the track's packet of that number, captured now. False if the socket still has data to send."""
         transport = self._socket.transport
         if transport.get_write_buffer_size():
             return False
@@ -134,7 +137,7 @@ class Users:
             self._contexts.callback(self._calling[-1].cancel)
 
     async def send_all(self) -> None:
-        """Every user's packets, in step with the clock; until cancelled. What would go out a frame late stays away."""
+        """Send every user's packets by the clock, until cancelled. Packets that would be a frame late are dropped."""
         moment_s = 1 / (_MOMENTS * PACKETS_PER_S)
         started_s = time.monotonic()
         step = 0

@@ -1,8 +1,9 @@
-"""Viewers in a process of their own: real peers with ICE, DTLS and SRTP that read every frame but decode none.
+"""A process of viewers: real peers with ICE, DTLS and SRTP that receive every frame but decode none.
 
-A 720p decoder takes a fifth of a core, and many of them would measure themselves. So a viewer is the SDK's, whose
-receiver answers with NACK, PLI, REMB and reports as ever, but what it would decode is let go; frames are counted, and
-their traces read, from the depacketised access units, each as soon as its last packet (RTP's marker) is there.
+A 720p decoder takes a fifth of a core, so many decoders would disturb the measurement. A viewer here is the SDK's: its
+receiver answers with NACK, PLI, REMB and reports as usual, but its frames are dropped before the decoder. Frames are
+counted, and their traces are read, from the depacketised access units, as soon as the last packet (with RTP's marker)
+is there.
 """
 
 from __future__ import annotations
@@ -31,17 +32,17 @@ _FIRST_FRAME_TIMEOUT_S = 10.0
 
 
 class ViewersOrder(BaseModel):
-    """watch: join these sessions too, once for each mention. begin: count from now on. report: say what was counted."""
+    """watch: also join these sessions, once per entry. begin: reset the counters. report: return the counters."""
 
     kind: Literal["watch", "begin", "report"]
     sessions: list[Session] = []
 
 
 class ViewersReport(BaseModel):
-    """Since `begin`: frames and bytes of each viewer, latencies of all their frames in milliseconds.
+    """Counters since `begin`: frames of each viewer, bytes and latencies (milliseconds) of all viewers.
 
-    refused and failed count since the beginning: joins that were answered with a problem, and those of which nothing
-    came. lost: connections that ended by themselves. broken: frames of which a packet was missing or late.
+    refused and failed count from the start: joins that the service refused, by code, and joins without a first frame.
+    lost: connections that ended unexpectedly. broken_frames: frames with a missing or late packet.
     """
 
     frames: list[int]
@@ -56,7 +57,7 @@ class ViewersReport(BaseModel):
 
 @dataclass
 class Sight:
-    """What one viewer has seen since it was last asked."""
+    """The counters of one viewer since `begin`."""
 
     frames: int = 0
     received_bytes: int = 0
@@ -66,7 +67,7 @@ class Sight:
 
 
 class AccessUnits:
-    """Puts one viewer's packets together to frames, and looks at each when its last packet is there."""
+    """Assembles one viewer's packets into frames, and reads each frame when its last packet has arrived."""
 
     def __init__(self) -> None:
         self.sight = Sight()
@@ -76,13 +77,13 @@ class AccessUnits:
         self._whole = False
 
     def add(self, packet: RtpPacket) -> None:
-        """Take one packet in the order of its arrival; `_data` is its Annex-B, as aiortc depacketised it."""
+        """Add one packet, in order of arrival. Its `_data` is Annex B, as depacketised by aiortc."""
         now_ms = time.time_ns() // 1_000_000
         self.sight.received_bytes += len(packet.payload)
         if self._newest is not None:
             ahead = sequence_distance(packet.sequence_number, self._newest)
             if ahead <= 0:
-                return  # sent again, or overtaken: its frame counts as broken
+                return  # retransmitted or overtaken: its frame counts as broken
             self._whole = self._whole and ahead == 1
         self._newest = packet.sequence_number
         self._parts.append(getattr(packet, "_data", b""))

@@ -1,4 +1,4 @@
-"""Clients in processes of their own: a parent asks, a child answers, one JSON line each way."""
+"""Load clients in child processes: the parent sends an order, the child answers with a report, one JSON line each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 _TESTS = Path(__file__).parents[1]
-_LINE_BYTES = 1 << 26  # a report holds every latency that was measured
+_LINE_BYTES = 1 << 26  # a report contains every measured latency
 _END_TIMEOUT_S = 20.0
 
 Order = TypeVar("Order", bound=BaseModel)
@@ -21,7 +21,7 @@ Report = TypeVar("Report", bound=BaseModel)
 
 
 class WorkerLost(RuntimeError):
-    """A child ended while it was asked."""
+    """A child ended instead of answering."""
 
 
 class Worker:
@@ -35,7 +35,7 @@ class Worker:
         return self._process.pid
 
     async def ask(self, order: BaseModel, report: type[Report]) -> Report:
-        """Send an order and wait for what comes of it; raises WorkerLost."""
+        """Send an order and wait for its report. Raises WorkerLost."""
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(order.model_dump_json().encode() + b"\n")
         await self._process.stdin.drain()
@@ -45,7 +45,7 @@ class Worker:
         return report.model_validate_json(line)
 
     async def aclose(self) -> None:
-        """Let the child put everything down and end; after twenty seconds it is killed."""
+        """Ask the child to clean up and end. Kill it after twenty seconds."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
@@ -57,7 +57,7 @@ class Worker:
 
 @asynccontextmanager
 async def worker(module: str, *arguments: str) -> AsyncIterator[Worker]:
-    """`python -m MODULE` beside us, for as long as the context lasts."""
+    """Run `python -m MODULE` as a child process inside the context."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", module, *arguments),
@@ -74,7 +74,7 @@ async def worker(module: str, *arguments: str) -> AsyncIterator[Worker]:
 
 
 async def serve(order: type[Order], handle: Callable[[Order], Awaitable[BaseModel]]) -> None:
-    """The child's loop: answer every order, return when the parent closes the pipe."""
+    """The child's loop: answer every order. Returns when the parent closes the pipe."""
     while line := await asyncio.to_thread(sys.stdin.readline):
         answer = await handle(order.model_validate_json(line))
         sys.stdout.write(answer.model_dump_json() + "\n")

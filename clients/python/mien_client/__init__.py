@@ -1,4 +1,4 @@
-"""Python SDK of Mien: REST calls, the uplink of motion packets, and a WHEP viewer.
+"""Python SDK of Mien: REST client, uplink of motion packets, WHEP viewer.
 
 async with MienClient("http://127.0.0.1:8080") as mien:
     session = await mien.create_session("mien")

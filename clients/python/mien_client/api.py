@@ -1,4 +1,4 @@
-"""The gateway's REST API as a program calls it."""
+"""A client of the gateway's REST API."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
 from mien_shared.settings import IceServer
 
 _TIMEOUT_S = 20.0
-#: Servers close a connection that was idle for five seconds: a request must not meet one that is being closed.
+#: Servers close a connection after five idle seconds. Dropping it earlier keeps requests off closing connections.
 _IDLE_S = 3.0
 
 
 class MienError(Exception):
     """The service refused a call.
 
-    status: the HTTP status. code: the problem's stable name. retry_after_s: when to come back, if told.
+    status: the HTTP status. code: the problem's stable name. retry_after_s: when to try again, if the service said so.
     """
 
     def __init__(self, status: int, code: str, detail: str, retry_after_s: float | None = None) -> None:
@@ -33,13 +33,14 @@ class MienError(Exception):
 
 
 class Unreachable(Exception):
-    """Nobody answers at that address."""
+    """The service at that address does not answer."""
 
 
 class Avatar(BaseModel):
-    """A stored avatar; the face box is in the 1280x720 still picture.
+    """A stored avatar.
 
-    keypoints: ten rows of x, y, j00, j01, j10, j11 in that box, [-1, 1].
+    face_box: the face's box in the 1280x720 still picture. keypoints: ten rows of x, y, j00, j01, j10, j11; points are
+    in that box, [-1, 1].
     """
 
     avatar_id: str
@@ -55,7 +56,10 @@ class Avatar(BaseModel):
 
 
 class Session(BaseModel):
-    """A session as its creator gets it. `token` feeds, watches and ends it; `watch_token` is for viewers."""
+    """A session as its creator gets it.
+
+    token: permits to send motion, to watch and to end the session. watch_token: permits viewers to watch.
+    """
 
     session_id: str
     token: str
@@ -66,7 +70,7 @@ class Session(BaseModel):
 
 
 class SessionState(BaseModel):
-    """A session as anyone who may watch it sees it."""
+    """A session as its viewers see it."""
 
     session_id: str
     avatar_id: str
@@ -78,9 +82,10 @@ class SessionState(BaseModel):
 
 
 class MienClient:
-    """REST calls to one gateway, an async context manager; every method raises MienError or Unreachable.
+    """REST calls to one gateway. An async context manager. Every method raises MienError or Unreachable.
 
-    api_key: an operator's, which avatars, new sessions and the list of sessions need unless the deployment is open.
+    api_key: an operator's key. Calls about avatars, new sessions and the list of sessions need it, unless the
+    deployment is open.
     """
 
     def __init__(self, base_url: str, api_key: str | None = None) -> None:
@@ -93,7 +98,7 @@ class MienClient:
         )
 
     async def upload_avatar(self, picture: Path) -> Avatar:
-        """Upload a picture with one face; the service crops and fits it."""
+        """Upload a picture with one face. The service crops and scales it."""
         files = {"image": (picture.name, picture.read_bytes(), "application/octet-stream")}
         return Avatar.model_validate(await self._call("POST", "/v1/avatars", files=files))
 
@@ -104,7 +109,7 @@ class MienClient:
         return Session.model_validate(await self._call("POST", "/v1/sessions", json={"avatar_id": avatar_id}))
 
     async def sessions(self) -> list[SessionState]:
-        """All live sessions; for operators, and anyone where the deployment is open."""
+        """All live sessions. Needs an API key, unless the deployment is open."""
         answer = await self._call("GET", "/v1/sessions")
         return [SessionState.model_validate(entry) for entry in answer["sessions"]]
 
@@ -134,12 +139,12 @@ class MienClient:
 
 
 def authorization(token: str | None) -> dict[str, str]:
-    """The header that carries a token, nothing where there is none."""
+    """The header that carries a token. Empty without a token."""
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def error_of(response: httpx.Response) -> MienError:
-    """A refusal as an exception, from its problem document (RFC 9457) where it has one."""
+    """The exception for an error response. Its text comes from the problem document (RFC 9457), if there is one."""
     code, detail = "http-error", response.reason_phrase
     if response.headers.get("content-type", "").startswith("application/problem+json"):
         problem = response.json()

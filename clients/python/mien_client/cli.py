@@ -1,5 +1,5 @@
-"""The `mien` command. Packages that are installed beside this one add their own sub-commands by entry points:
-"mien.commands" for `mien NAME`, "mien.bench" for `mien bench NAME`."""
+"""The `mien` command. Other installed packages add sub-commands through entry points: "mien.commands" for `mien NAME`,
+"mien.bench" for `mien bench NAME`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from mien_shared.wire.track import MotionTrackError
 
 T = TypeVar("T")
 
-#: What a user can do something about: shown as one line, without a traceback.
+#: Errors that the user can do something about. They are shown as one line, without a traceback.
 _KNOWN_ERRORS = (
     EmbeddedRedisError,
     EncoderFileError,
@@ -50,11 +50,11 @@ _KNOWN_ERRORS = (
     WhepError,
 )
 
-_INTERRUPTED = 130  # 128 + SIGINT, what a shell expects
+_INTERRUPTED = 130  # 128 + SIGINT, the exit status that shells expect
 
 
 class _EntryPointGroup(click.Group):
-    """A group whose commands come from entry points, loaded when they are called."""
+    """A group whose commands come from entry points. A command is loaded only when it is used."""
 
     def __init__(self, *args: Any, entry_point_group: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -71,7 +71,7 @@ class _EntryPointGroup(click.Group):
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run to the end or to SIGINT or SIGTERM, which unwind it; known errors become one line on standard error."""
+    """Run a coroutine to its end. SIGINT and SIGTERM cancel it. Known errors are printed as one line."""
 
     async def guarded() -> T:
         task = asyncio.ensure_future(main)
@@ -91,31 +91,49 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 @click.group(cls=_EntryPointGroup, entry_point_group="mien.commands")
 @click.version_option(version("mien-client"), prog_name="mien")
 def main() -> None:
-    """Mien: avatars that speak, at 28.8 kbit/s."""
+    """Mien: video calls in which avatars speak, at 28.8 kbit/s of motion."""
 
 
 @main.group(cls=_EntryPointGroup, entry_point_group="mien.bench")
 def bench() -> None:
-    """Measure one stage beside what a user would have instead."""
+    """Measure one stage and compare it with its alternative."""
 
 
 def _say(text: str) -> None:
     click.echo(text, err=True)
 
 
-_PORT = click.option("--port", default=8080, show_default=True, help="Of the page and the REST API; 0: any free one.")
-_SIGNALING_PORT = click.option("--signaling-port", default=8081, show_default=True, help="Of WHEP; 0: any free one.")
+_PORT = click.option(
+    "--port", default=8080, show_default=True, help="Port of the page and the REST API. 0 takes any free port."
+)
+_SIGNALING_PORT = click.option(
+    "--signaling-port", default=8081, show_default=True, help="Port of WHEP. 0 takes any free port."
+)
 _BACKEND = click.option(
     "--backend",
-    "--engine",  # its name before
+    "--engine",  # the option's old name
     "backend",
     type=click.Choice(["auto", "onnx", "torch", "warp"]),
     default="auto",
     show_default=True,
-    help="What makes the faces: the network on ONNX Runtime or torch, or warp, which needs no network.",
+    help="Backend that makes the faces. onnx and torch run the network; warp needs none. auto means onnx, or warp if "
+    "the weights or onnxruntime are missing.",
 )
 _WEIGHTS = click.option(
-    "--weights", type=click.Path(exists=True, path_type=Path), help="Of the network, not the shipped."
+    "--weights",
+    type=click.Path(exists=True, path_type=Path),
+    help="Weights file of the network. Default: the bundled weights.",
+)
+_SECONDS = click.option(
+    "--seconds", type=click.FloatRange(min=0.1), help="Stop after this many seconds. Default: no limit."
+)
+_RECORD = click.option(
+    "--record",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the video that the viewer received to this MP4 file.",
+)
+_AVATAR = click.option(
+    "--avatar", default=BUNDLED_AVATAR, show_default=True, help="Avatar id, or a picture file to upload."
 )
 
 
@@ -125,13 +143,18 @@ def _stack(port: int, signaling_port: int, backend: str, weights: Path | None, d
 
 
 @main.command()
-@click.option("--seconds", type=click.FloatRange(min=0.1), help="End by itself after so long.")
-@click.option("--record", type=click.Path(dir_okay=False, path_type=Path), help="Write what a viewer saw to this MP4.")
-@click.option("--avatar", default=BUNDLED_AVATAR, show_default=True, help="An avatar id, or a picture to upload.")
+@_SECONDS
+@_RECORD
+@_AVATAR
 @click.option(
-    "--motion", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=DEMO_TRACK, help="A motion track."
+    "--motion",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=DEMO_TRACK,
+    help="Motion track that the speaker plays. Default: the bundled track.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print what a viewer received: frames, latency, bit rates.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print frames, latency and bit rates of a viewer as JSON at the end."
+)
 @_PORT
 @_SIGNALING_PORT
 @_BACKEND
@@ -147,7 +170,7 @@ def demo(
     backend: str,
     weights: Path | None,
 ) -> None:
-    """Run everything on this machine with a recorded speaker, and print a page to open."""
+    """Run all services on this machine with a recorded speaker. Prints the address of the page to open."""
     stack = _stack(port, signaling_port, backend, weights, None)
     options = DemoOptions(avatar, motion, seconds, record, as_json, stack)
     report = run(run_demo(options, _say))
@@ -157,13 +180,23 @@ def demo(
 
 @main.command()
 @click.option(
-    "--data", type=click.Path(file_okay=False, path_type=Path), default=Path("var"), help="Where avatars are kept."
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("var"),
+    show_default=True,
+    help="Data folder. Avatars are stored in its sub-folder avatars.",
 )
 @_PORT
 @_SIGNALING_PORT
 @_BACKEND
 @_WEIGHTS
-@click.option("--generators", type=click.IntRange(min=1), default=1, show_default=True, help="How many to start.")
+@click.option(
+    "--generators",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Number of generator processes to start.",
+)
 def up(data: Path, port: int, signaling_port: int, backend: str, weights: Path | None, generators: int) -> None:
     """Run the services on this machine and wait for speakers."""
 
@@ -178,23 +211,30 @@ def up(data: Path, port: int, signaling_port: int, backend: str, weights: Path |
 
 @main.command()
 @click.argument("source")
-@click.option("--avatar", default=BUNDLED_AVATAR, show_default=True, help="An avatar id, or a picture to upload.")
-@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Of the gateway.")
+@_AVATAR
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Address of the gateway.")
 @click.option(
     "--api-key",
     envvar="MIEN_API_KEY",
-    help="An operator's, where the service asks for one. Better in MIEN_API_KEY: others see a command's arguments.",
+    help="API key of an operator, if the service requires one. Prefer the variable MIEN_API_KEY: other users of this "
+    "machine can see a command's arguments.",
 )
-@click.option("--loop", is_flag=True, help="Send a clip over and over.")
+@click.option("--loop", is_flag=True, help="Repeat the clip until Ctrl-C.")
 @click.option(
     "--tracker",
     type=click.Choice(["encoder", "landmarks"]),
     default="encoder",
     show_default=True,
-    help="What finds the keypoints; landmarks: the tool that `make landmarks` installs.",
+    help="Tool that finds the keypoints: the keypoint encoder, or the landmark tool, which `make landmarks` installs.",
 )
-@click.option("--smoothing", type=click.Choice(list(SMOOTHING)), default="one-euro", show_default=True)
-@click.option("--no-judgement", is_flag=True, help="Send extreme poses too, instead of a default motion.")
+@click.option(
+    "--smoothing",
+    type=click.Choice(list(SMOOTHING)),
+    default="one-euro",
+    show_default=True,
+    help="Filter that smooths the keypoints over time.",
+)
+@click.option("--no-judgement", is_flag=True, help="Send extreme poses too. Otherwise a default motion replaces them.")
 def send(
     source: str,
     avatar: str,
@@ -205,19 +245,19 @@ def send(
     smoothing: str,
     no_judgement: bool,
 ) -> None:
-    """Speak: send the face in SOURCE, a clip, a .motion track, or `camera`."""
+    """Send the motion of the face in SOURCE: a video clip, a .motion track, or `camera`."""
     options = SendOptions(source, avatar, url, api_key, loop, tracker, smoothing, judged=not no_judgement)
     run(send_source(options, _say))
 
 
 @main.command()
 @click.argument("url")
-@click.option("--token", help="A watch token, where the service asks for one.")
-@click.option("--record", type=click.Path(dir_okay=False, path_type=Path), help="Write what is seen to this MP4.")
-@click.option("--seconds", type=click.FloatRange(min=0.1), help="End by itself after so long.")
-@click.option("--json", "as_json", is_flag=True, help="Print frames, latency and bit rate at the end.")
+@click.option("--token", help="Watch token, if the service requires one.")
+@_RECORD
+@_SECONDS
+@click.option("--json", "as_json", is_flag=True, help="Print frames, latency and bit rate as JSON at the end.")
 def watch(url: str, token: str | None, record: Path | None, seconds: float | None, as_json: bool) -> None:
-    """Watch a session: URL is its WHEP address, or the watch page's with #session=."""
+    """Watch a session. URL is its WHEP address, or the address of its watch page, with #session=."""
     report = run(watching.watch(url, token, record, seconds, _say))
     if as_json:
         click.echo(json.dumps(report))

@@ -1,4 +1,4 @@
-"""`mien demo`: everything on this machine, a recorded speaker, and what a real WebRTC peer receives of it."""
+"""`mien demo`: all services on this machine, a recorded speaker, and a real WebRTC viewer that measures the result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mien_client.viewer import Viewer
 from mien_client.watching import kbit_s, receive
 from mien_shared.wire.track import MotionTrack
 
-#: The avatar that every gateway holds from the start.
+#: The avatar that every gateway has when it starts.
 BUNDLED_AVATAR = "mien"
 
 _AVATAR_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -28,7 +28,10 @@ _AVATAR_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """seconds: how long, None until interrupted. record: where to write what a viewer saw. measure: watch at all."""
+    """seconds: how long to run, None until interrupted. record: MP4 file for the video that the viewer receives.
+
+    measure: whether to watch the session and report figures. A recording needs a viewer too.
+    """
 
     avatar: str = BUNDLED_AVATAR
     motion: Path = DEMO_TRACK
@@ -39,7 +42,7 @@ class DemoOptions:
 
 
 async def run_demo(options: DemoOptions, say: Callable[[str], None]) -> dict[str, Any] | None:
-    """Run the demo; the figures of its own viewer, None where none was asked for."""
+    """Run the demo. Returns the figures of its own viewer, or None if the options ask for no viewer."""
     track = MotionTrack.load(options.motion)
     async with Stack(options.stack) as stack, MienClient(stack.url) as mien:
         avatar_id = await avatar_of(mien, options.avatar)
@@ -48,14 +51,14 @@ async def run_demo(options: DemoOptions, say: Callable[[str], None]) -> dict[str
             tiers: Counter[str] = Counter()
             view = asyncio.create_task(_view(session, uplink, options, tiers), name="view")
             others = {
-                asyncio.create_task(_look_at_tiers(mien, session, tiers), name="tiers"),
+                asyncio.create_task(_count_tiers(mien, session, tiers), name="tiers"),
                 asyncio.create_task(stack.watch(), name="services"),
                 asyncio.create_task(play(track, uplink), name="speaker"),
             }
             try:
                 done, _ = await asyncio.wait({view, *others}, return_when=asyncio.FIRST_COMPLETED)
                 if view not in done:
-                    done.pop().result()  # neither ever returns: this raises what ended it
+                    done.pop().result()  # these tasks never return: this raises the error that ended one
                 return view.result()
             finally:
                 for task in (view, *others):
@@ -64,28 +67,28 @@ async def run_demo(options: DemoOptions, say: Callable[[str], None]) -> dict[str
 
 
 async def avatar_of(mien: MienClient, avatar: str) -> str:
-    """An avatar id as it is, or that of a picture, uploaded now."""
+    """The id of an avatar. A picture file is uploaded first."""
     if Path(avatar).is_file():
         return (await mien.upload_avatar(Path(avatar))).avatar_id
     if not _AVATAR_ID.fullmatch(avatar):
-        raise FileNotFoundError(f"there is no picture {avatar}")
+        raise FileNotFoundError(f"there is no picture file {avatar}, and it is not an avatar id")
     return (await mien.avatar(avatar)).avatar_id
 
 
 @contextlib.asynccontextmanager
 async def speaking_session(mien: MienClient, avatar_id: str) -> AsyncIterator[tuple[Session, Uplink]]:
-    """A session with its uplink connected; ended afterwards."""
+    """A new session with its uplink connected. The session is ended afterwards."""
     session = await mien.create_session(avatar_id)
     try:
         async with Uplink(session.uplink_url, session.token) as uplink:
             yield session, uplink
     finally:
-        with contextlib.suppress(MienError, Unreachable):  # a service that is gone has no session left to end
+        with contextlib.suppress(MienError, Unreachable):  # if the service is gone, its session is gone too
             await mien.end_session(session.session_id, session.token)
 
 
-async def _look_at_tiers(mien: MienClient, session: Session, tiers: Counter[str]) -> NoReturn:
-    """Count once a second which tier the session is on: under load it may change in mid-call."""
+async def _count_tiers(mien: MienClient, session: Session, tiers: Counter[str]) -> NoReturn:
+    """Once a second, count the tier that the session is on. Under load it may change during the call."""
     while True:
         await asyncio.sleep(1.0)
         with contextlib.suppress(MienError, Unreachable):

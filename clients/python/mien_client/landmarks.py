@@ -1,7 +1,7 @@
-"""The landmark tool as a child process: `mien send --tracker landmarks`, for comparison with the encoder.
+"""Runs the landmark tool as a child process: `mien send --tracker landmarks`, to compare it with the keypoint encoder.
 
-It (tools/landmarks) has an environment of its own; its protocol stands in its serve.py: a picture in, a motion packet
-or "no face" out.
+The tool (tools/landmarks) has its own Python environment. Its serve.py describes the protocol: a picture in, a motion
+packet or "no face" out.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from mien_shared.keypoints import Keypoints
 from mien_shared.wire.motion import MotionPacket
 from mien_shared.wire.motion_v1 import PACKET_BYTES
 
-#: Where `make landmarks` puts the tool's environment, seen from a checkout.
+#: The tool's environment in a checkout; `make landmarks` creates it.
 _ENVIRONMENT = Path(__file__).parents[3] / ".venv-landmarks"
 _QUESTION = struct.Struct("<HHI")
 _NO_FACE = bytes(PACKET_BYTES)
 
 
 class LandmarksError(RuntimeError):
-    """The landmark tool is not installed, or ended by itself."""
+    """The landmark tool is not installed, or it ended unexpectedly."""
 
 
 class LandmarkTool:
@@ -40,7 +40,7 @@ class LandmarkTool:
     async def __aenter__(self) -> Self:
         if not self._python.exists():
             raise LandmarksError(
-                "the landmark tool is not installed: run `make landmarks`, or name its Python in MIEN_LANDMARKS_PYTHON"
+                "the landmark tool is not installed: run `make landmarks`, or set MIEN_LANDMARKS_PYTHON to its Python"
             )
         self._process = await asyncio.create_subprocess_exec(
             str(self._python),
@@ -52,7 +52,7 @@ class LandmarkTool:
         return self
 
     async def find(self, rgb: NDArray[np.uint8], time_s: float) -> Keypoints | None:
-        """The keypoints of the face in a picture, (H, W, 3), in its crop; None where there is no face."""
+        """The keypoints of the face in a picture, (H, W, 3), in crop coordinates. None if there is no face."""
         assert self._process is not None and self._process.stdin is not None and self._process.stdout is not None
         height, width = rgb.shape[:2]
         try:
@@ -61,7 +61,7 @@ class LandmarkTool:
             await self._process.stdin.drain()
             answer = await self._process.stdout.readexactly(PACKET_BYTES)
         except (asyncio.IncompleteReadError, ConnectionError) as error:
-            raise LandmarksError("the landmark tool ended by itself") from error
+            raise LandmarksError("the landmark tool ended unexpectedly") from error
         return None if answer == _NO_FACE else MotionPacket.unpack(answer).keypoints
 
     async def __aexit__(

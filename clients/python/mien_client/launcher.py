@@ -1,4 +1,4 @@
-"""All of Mien on this machine: an embedded Redis and one process a service, started together and ended together."""
+"""Runs all of Mien on this machine: an embedded Redis and one process per service, started and stopped together."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ from mien_shared.bus.embedded_redis import EmbeddedRedis
 
 HOST = "127.0.0.1"
 _START_TIMEOUT_S = 30.0
-#: SIGTERM, then so long, then SIGKILL: everything has ended within three seconds.
+#: Time between SIGTERM and SIGKILL. So all processes end within three seconds.
 _STOP_TIMEOUT_S = 2.0
 _LOG_TAIL_LINES = 15
 
 
 class LaunchError(RuntimeError):
-    """A service did not come up, or ended by itself; the text holds the end of its log."""
+    """A service did not start, or ended unexpectedly. The text contains the end of its log."""
 
 
 @dataclass(frozen=True)
 class StackOptions:
-    """What runs and where. A port of 0 takes any free one."""
+    """The services to run and their ports. Port 0 takes any free port."""
 
     gateway_port: int = 8080
     signaling_port: int = 8081
     generator_port: int = 0
-    avatar_folder: Path | None = None  # None: a temporary one
+    avatar_folder: Path | None = None  # None: a temporary folder
     redis_url: str | None = None  # None: an embedded server
-    generators: int = 1  # the first is "generator", the others "generator-2" and so on, on free ports
+    generators: int = 1  # the first is "generator", the others are "generator-2" and so on, on free ports
     generator_env: dict[str, str] = field(default_factory=dict)
-    env_of: dict[str, dict[str, str]] = field(default_factory=dict)  # more for one service, by its name
+    env_of: dict[str, dict[str, str]] = field(default_factory=dict)  # additional variables of one service, by its name
 
 
 class Stack:
-    """The three services and their Redis. An async context manager: ready inside, gone after."""
+    """The three services and their Redis. An async context manager: inside it all services are ready."""
 
     def __init__(self, options: StackOptions) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="mien-"))
@@ -65,7 +65,7 @@ class Stack:
 
     @property
     def url(self) -> str:
-        """Where the page and the REST API are."""
+        """The address of the page and the REST API."""
         return self.service_url("gateway")
 
     def service_url(self, name: str) -> str:
@@ -80,17 +80,20 @@ class Stack:
         return self._processes[name].pid
 
     def ended(self) -> dict[str, int]:
-        """Which services have ended, and with what status (negative: the signal that killed it)."""
+        """The exit status of each service that has ended. Negative: the signal that killed it."""
         return {name: process.returncode for name, process in self._processes.items() if process.returncode is not None}
 
     async def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> int:
-        """Send one service a signal and wait for its end; its exit status."""
+        """Send a signal to one service and wait for its end. Returns its exit status."""
         process = self._processes[name]
         process.send_signal(number)
         return await process.wait()
 
     async def start(self, name: str, environment: Mapping[str, str] | None = None) -> None:
-        """Start a service that has ended, on its port, perhaps with more environment; returns when it is ready."""
+        """Start a service again after it has ended, on the same port. Returns when it is ready.
+
+        environment: additional environment variables.
+        """
         await self._spawn(name, environment or {})
         async with httpx.AsyncClient(trust_env=False) as http:
             await self._ready(http, name)
@@ -130,11 +133,11 @@ class Stack:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is for the launcher, which ends them in order
+                start_new_session=True,  # Ctrl-C must reach only the launcher, which stops the services
             )
 
     def _share(self, name: str) -> dict[str, str]:
-        """Several generators measure this machine without knowing of one another: each may count on its part of it."""
+        """The generator's share of the cores: several generators on one machine do not know of each other."""
         if not name.startswith("generator") or self._options.generators == 1 or "MIEN_CORES" in os.environ:
             return {}
         return {"MIEN_CORES": f"{_usable_cores() / self._options.generators:g}"}
@@ -148,14 +151,14 @@ class Stack:
             "MIEN_HOST": HOST,
             "MIEN_TOKEN_SECRET": self._token_secret,
             "MIEN_DEMO_OPEN": "true",
-            "MIEN_DRAIN_S": "0",  # who stops here stops everything: there is nobody to hand a session to
+            "MIEN_DRAIN_S": "0",  # all generators stop at once, so none can take a session over
             "MIEN_PARENT_PID": str(os.getpid()),
             "MIEN_AVATAR_STORE": f"file:{store}",
             "MIEN_WEB_ROOT": str(mien_web.ROOT),
             "MIEN_PUBLIC_URL": self.url,
             "MIEN_SIGNALING_URL": self.service_url("signaling"),
             "MIEN_CORS_ORIGINS": json.dumps([self.url, self.url.replace(HOST, "localhost")]),
-            # Several services share the cores: a pool of threads each would only make them wait for one another.
+            # Several services share the cores: a large thread pool in each would slow all of them down.
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
             **self._options.generator_env,
         }
@@ -165,7 +168,7 @@ class Stack:
             async with asyncio.timeout(_START_TIMEOUT_S):
                 while True:
                     if self._processes[name].returncode is not None:
-                        raise LaunchError(f"{name} ended while starting:\n{self.log_tail(name)}")
+                        raise LaunchError(f"{name} ended while it was starting:\n{self.log_tail(name)}")
                     with contextlib.suppress(httpx.HTTPError):
                         answer = await http.get(f"{self.service_url(name)}/readyz", timeout=1.0)
                         if answer.is_success:
@@ -180,18 +183,18 @@ class Stack:
         return "\n".join(lines[-_LOG_TAIL_LINES:])
 
     async def watch(self) -> None:
-        """Return never; raise LaunchError when a service ends by itself."""
+        """Watch the services. Never returns; raises LaunchError when a service ends."""
         waits = {asyncio.create_task(process.wait()): name for name, process in self._processes.items()}
         try:
             done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             name = waits[done.pop()]
-            raise LaunchError(f"{name} ended by itself:\n{self.log_tail(name)}")
+            raise LaunchError(f"{name} ended unexpectedly:\n{self.log_tail(name)}")
         finally:
             for wait in waits:
                 wait.cancel()
 
     async def stop(self) -> None:
-        """End every process within three seconds, then remove what lay in the temporary folder."""
+        """End every process within three seconds, then remove the temporary folder."""
         running = [process for process in self._processes.values() if process.returncode is None]
         for process in running:
             with contextlib.suppress(ProcessLookupError):
@@ -209,7 +212,7 @@ class Stack:
 
 
 def _usable_cores() -> int:
-    """The cores this process may use. macOS has no affinity: there it is all of them."""
+    """The number of cores that this process may use. macOS has no affinity: there it is the number of all cores."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -226,4 +229,4 @@ def _refuse_taken_port(name: str, port: int) -> None:
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise LaunchError(f"port {port}, which {name} needs, is taken: choose another") from error
+            raise LaunchError(f"port {port}, which {name} needs, is already in use: choose another") from error

@@ -1,4 +1,4 @@
-"""`mien send`: a real face in a clip or before a camera becomes motion, and only motion leaves this machine."""
+"""`mien send`: turn the face in a clip or a camera into motion and send it. Only motion leaves this machine."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from mien_shared.keypoints import Keypoints
 from mien_shared.wire.motion import MotionPacket
 from mien_shared.wire.track import MotionTrack
 
-#: Longest side of the pictures that faces are looked for in.
+#: Longest side of the pictures in which faces are searched. Larger pictures are scaled down.
 _LONGEST_SIDE = 1280
-#: A clip's picture whose turn was so long ago is passed over: newest wins.
+#: A clip's picture that is later than this is skipped: newest wins.
 _TOO_LATE_S = 0.1
 
 RgbArray = NDArray[np.uint8]
@@ -39,8 +39,8 @@ RgbArray = NDArray[np.uint8]
 class SendOptions:
     """What to send, and how.
 
-    source: a clip, a .motion track, or `camera`. tracker: `encoder` or `landmarks`. smoothing: a name of
-    outgoing.SMOOTHING. judged: whether extreme poses are replaced.
+    source: a clip, a .motion track, or `camera`. tracker: `encoder` or `landmarks`. smoothing: a key of
+    outgoing.SMOOTHING. judged: whether a default motion replaces extreme poses.
     """
 
     source: str
@@ -54,14 +54,14 @@ class SendOptions:
 
 
 class KeypointFinder(Protocol):
-    """Finds one face's keypoints in picture after picture, off the event loop."""
+    """Finds the keypoints of one face in successive pictures, outside the event loop's thread."""
 
     async def find(self, rgb: RgbArray, time_s: float) -> Keypoints | None:
-        """The keypoints of the face in a picture, (H, W, 3), in its crop; None where there is no face."""
+        """The keypoints of the face in a picture, (H, W, 3), in crop coordinates. None if there is no face."""
 
 
 class EncoderFinder:
-    """The encoder K, following one face, in a thread."""
+    """Tracks one face with the keypoint encoder K, in a thread."""
 
     def __init__(self) -> None:
         self._tracker = FaceTracker(KeypointEncoder(), FaceFinder())
@@ -72,9 +72,9 @@ class EncoderFinder:
 
 
 async def send(options: SendOptions, say: Callable[[str], None]) -> None:
-    """Send what a source shows; returns when the source ends, which a track and a camera never do.
+    """Send the motion of a source. Returns when a clip ends; a track and a camera never end.
 
-    Raises what the API, the uplink, a track, a tracker's files or FFmpeg have to complain about.
+    Raises the errors of the API, the uplink, the track, the tracker's files and FFmpeg.
     """
     track = MotionTrack.load(Path(options.source)) if options.source.endswith(".motion") else None
     async with contextlib.AsyncExitStack() as stack:
@@ -85,14 +85,14 @@ async def send(options: SendOptions, say: Callable[[str], None]) -> None:
         say(f"Speaking at {_page(options, session)}; Ctrl-C ends it.")
         if track is not None:
             await play(track, uplink)
-        assert finder is not None  # a track is played without end
+        assert finder is not None  # play() never returns
         seed = random.getrandbits(16)
         motion = OutgoingMotion(avatar.source_keypoints(), options.smoothing, judged=options.judged, seed=seed)
         pictures = Pictures(options.source, options.loop)
         try:
             await speak(pictures, finder, motion, uplink.push)
         finally:
-            say(f"Sent {uplink.sent} packets: {motion.account()}; {pictures.late} pictures passed over.")
+            say(f"Sent {uplink.sent} packets: {motion.account()}; {pictures.late} pictures skipped as too late.")
 
 
 async def _finder(tracker: str, stack: contextlib.AsyncExitStack) -> KeypointFinder:
@@ -102,7 +102,7 @@ async def _finder(tracker: str, stack: contextlib.AsyncExitStack) -> KeypointFin
 
 
 def _page(options: SendOptions, session: Session) -> str:
-    """Where the session is watched; with the token that watches it, where an API key was needed to make it."""
+    """The address of the session's watch page. It contains the watch token if an API key is used."""
     token = f"&token={session.watch_token}" if options.api_key else ""
     return f"{options.url}/#session={session.session_id}{token}"
 
@@ -110,7 +110,7 @@ def _page(options: SendOptions, session: Session) -> str:
 async def speak(
     pictures: Pictures, finder: KeypointFinder, motion: OutgoingMotion, push: Callable[[MotionPacket], None]
 ) -> None:
-    """Every picture to a packet, with a face in it or without: a face that is lost is no stall."""
+    """Send one packet for every picture, with or without a face: a lost face must not look like a stalled uplink."""
     async for picture in pictures:
         capture_ms = capture_clock_ms()
         rgb = await asyncio.to_thread(_rgb, picture.frame)
@@ -120,16 +120,17 @@ async def speak(
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture whose turn it is. time_s: when that was, monotonic."""
+    """A picture to send now. time_s: the monotonic time at which it was due."""
 
     time_s: float
     frame: av.VideoFrame
 
 
 class Pictures:
-    """The pictures of a clip at its own pace, over and over if asked, or of the first camera as they come.
+    """The pictures of a clip at the clip's own pace, or those of the first camera as they arrive.
 
-    Counts in `late` the pictures of a clip that were passed over because whoever takes them is too slow.
+    loop: repeat the clip without end. `late` counts the pictures of a clip that were skipped because the consumer was
+    too slow.
     """
 
     def __init__(
@@ -164,7 +165,7 @@ class Pictures:
 
 
 def _decoded(source: str) -> Generator[tuple[float, av.VideoFrame], None, None]:
-    """(seconds from the start, picture) of everything in a source."""
+    """(seconds since the start, picture) of every picture in a source."""
     if source == "camera":
         opened = av.open("/dev/video0", format="v4l2", options={"framerate": "30", "video_size": "640x480"})
     else:
@@ -175,7 +176,7 @@ def _decoded(source: str) -> Generator[tuple[float, av.VideoFrame], None, None]:
 
 
 def _rgb(frame: av.VideoFrame) -> RgbArray:
-    """(H, W, 3), no side longer than faces are looked for in."""
+    """(H, W, 3), scaled down so that no side exceeds _LONGEST_SIDE."""
     scale = min(1.0, _LONGEST_SIDE / max(frame.width, frame.height))
     width, height = round(frame.width * scale), round(frame.height * scale)
     return frame.to_ndarray(format="rgb24", width=width, height=height).astype(np.uint8, copy=False)

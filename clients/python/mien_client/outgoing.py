@@ -1,4 +1,7 @@
-"""From keypoints found, frame by frame, to the packets that go out: smoothed, judged, numbered. Pure; told the time."""
+"""Turns the keypoints found in each frame into motion packets: smooths, judges and numbers them.
+
+Pure: the caller passes the time.
+"""
 
 from __future__ import annotations
 
@@ -21,27 +24,28 @@ SMOOTHING: dict[str, Callable[[], Smoother]] = {
 
 
 class OutgoingMotion:
-    """One speaker's motion on its way out.
+    """The packets of one speaker.
 
-    source: the avatar's own keypoints. smoothing: a name of SMOOTHING. judged: whether frames beyond tau are replaced;
-    frames that no packet can carry always are. seed: of the default motion.
+    source: the avatar's own keypoints. smoothing: a key of SMOOTHING. judged: whether frames above tau are replaced;
+    frames that a packet cannot carry are always replaced. seed: seed of the default motion.
     """
 
     def __init__(self, source: Keypoints, smoothing: str = "one-euro", *, judged: bool = True, seed: int = 0) -> None:
         self._smoother = SMOOTHING[smoothing]()
         self._judgement = Judgement(source, JudgementPolicy() if judged else JudgementPolicy(tau=math.inf), seed)
-        # When the frames were captured that the smoother still holds back.
+        # Capture times of the frames that the smoother still holds back.
         self._captured: deque[tuple[float, int]] = deque(maxlen=self._smoother.delay_frames + 1)
         self._sequence = 0
 
     def packet(self, found: Keypoints | None, time_s: float, capture_ms: int) -> MotionPacket:
-        """The packet to send for a picture captured at time_s, which is capture_ms of the clock that packets carry.
+        """The packet to send for one picture.
 
-        found: keypoints in the crop, None where there is no face. With a smoother that delays, the packet shows, and
-        names the time of, an earlier picture. Raises TimeRanBackwards.
+        found: keypoints in the crop, None if there is no face. time_s: when the picture was captured. capture_ms: the
+        same moment on the clock that packets carry. If the smoother delays, the packet carries the motion and the
+        capture time of an earlier picture. Raises TimeRanBackwards.
         """
         if found is None or not np.isfinite(found.rows()).all():
-            # Whoever is found next has nothing to do with whoever was lost; what is not finite the judgement rejects.
+            # The next face may be another person's, so the smoother starts again. Judgement rejects non-finite values.
             self._smoother.reset()
             self._captured.clear()
         else:
@@ -54,9 +58,9 @@ class OutgoingMotion:
         return packet
 
     def account(self) -> str:
-        """What became of the frames, for whoever speaks."""
+        """A summary for the speaker: how many frames were sent as they are, and how many were replaced and why."""
         judgement = self._judgement
         return (
-            f"{judgement.accepted} of the speaker's own motion; default motion in {judgement.rejected} rejected and"
-            f" {judgement.lost} without a face; {judgement.initial_frames} initial frames"
+            f"{judgement.accepted} frames with the speaker's motion; {judgement.rejected} rejected and"
+            f" {judgement.lost} without a face, replaced by default motion; {judgement.initial_frames} initial frames"
         )

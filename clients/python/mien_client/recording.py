@@ -1,4 +1,4 @@
-"""What a viewer saw, measured and written down."""
+"""Figures and recordings of the video that a viewer received."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ from mien_shared.media.clock import VIDEO_CLOCK_HZ, elapsed_ms_u32
 from mien_shared.media.frame_trace import FrameTrace
 
 _TIME_BASE = Fraction(1, VIDEO_CLOCK_HZ)
-_QUALITY = {"crf": "18", "preset": "veryfast"}  # what was received, hardly touched
+_QUALITY = {"crf": "18", "preset": "veryfast"}  # no visible loss against the received video
 
 
 @dataclass
 class ViewReport:
-    """Figures of one viewing. Latency is from the sender's capture to the decoded picture, on one machine's clock."""
+    """Figures of one viewer. Latency runs from the sender's capture to the decoded picture.
+
+    Sender and viewer must read the same clock.
+    """
 
     arrivals_s: list[float] = field(default_factory=list)
     latencies_ms: list[float] = field(default_factory=list)
@@ -33,7 +36,7 @@ class ViewReport:
     height: int = 0
 
     def add(self, frame: ReceivedFrame) -> FrameTrace | None:
-        """Count one frame; its trace, if it carries one."""
+        """Count one frame. Returns its trace, or None if it carries none."""
         self.arrivals_s.append(frame.received_unix_s)
         self.width, self.height = frame.picture.width, frame.picture.height
         trace = trace_of(frame.picture)
@@ -51,7 +54,7 @@ class ViewReport:
         return self.arrivals_s[-1] - self.arrivals_s[0] if len(self.arrivals_s) > 1 else 0.0
 
     def as_json(self) -> dict[str, float | int | None]:
-        """Frames, frames a second, and the latency's percentiles in milliseconds."""
+        """Frames, frames per second, and percentiles of the latency in milliseconds."""
         enough = len(self.latencies_ms) > 1
         cuts = statistics.quantiles(self.latencies_ms, n=100) if enough else []
         return {
@@ -67,8 +70,8 @@ class ViewReport:
 
 
 def trace_of(picture: av.VideoFrame) -> FrameTrace | None:
-    """The frame trace that a decoded picture carries as SEI, None where there is none."""
-    entries: Iterable[object] = picture.side_data  # a mapping by its type, which iterates over its values
+    """The frame trace that a decoded picture carries as SEI, or None if it carries none."""
+    entries: Iterable[object] = picture.side_data  # its type says mapping, but iteration yields the values
     for entry in entries:
         assert isinstance(entry, SideData)
         if entry.type == SideDataType.SEI_UNREGISTERED and (trace := FrameTrace.unpack(bytes(entry))):
@@ -77,7 +80,7 @@ def trace_of(picture: av.VideoFrame) -> FrameTrace | None:
 
 
 class Recorder:
-    """Writes received pictures to an MP4 at the times at which they were meant to be shown."""
+    """Writes received pictures to an MP4, each at its presentation time."""
 
     def __init__(self, path: Path) -> None:
         self._container = av.open(str(path), "w")
@@ -86,7 +89,7 @@ class Recorder:
         self._last_pts = -1
 
     def write(self, frame: ReceivedFrame) -> None:
-        """Add one picture; one that is not later than the one before is left out."""
+        """Add one picture. A picture that is not later than the last one is dropped."""
         picture = frame.picture
         if self._stream is None:
             self._stream = self._container.add_stream("libx264", rate=30, options=_QUALITY)

@@ -1,4 +1,4 @@
-"""Feeding a session from a recorded track."""
+"""Plays a recorded motion track into a session."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mien_client.uplink import Uplink
 from mien_shared.wire.track import MotionTrack
 
 ASSETS = Path(__file__).parent / "assets"
-#: The demo's speaker; where it comes from stands beside it.
+#: The demo's speaker. README.md in the same folder names its source.
 DEMO_TRACK = ASSETS / "speaker.motion"
 
 
 def capture_clock_ms() -> int:
-    """The sender's clock as the packet carries it: Unix milliseconds, 32 bits."""
+    """The sender's clock as packets carry it: Unix milliseconds modulo 2^32."""
     return time.time_ns() // 1_000_000 & 0xFFFF_FFFF
 
 
 async def play(track: MotionTrack, uplink: Uplink, clock_s: Callable[[], float] = time.monotonic) -> None:
-    """Send a track in a loop at its own pace, each packet captured when it is sent. Runs until cancelled."""
+    """Send a track in a loop at its own pace. Each packet's capture time is its sending time. Runs until cancelled."""
     start_s = clock_s()
     for at_s, packet in track.looped():
         await asyncio.sleep(max(0.0, start_s + at_s - clock_s()))

@@ -1,4 +1,4 @@
-"""The uplink: motion packets over a WebSocket, newest first, reconnecting by itself."""
+"""The uplink: sends motion packets over a WebSocket and reconnects by itself. The newest packet wins."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from mien_shared.wire.newest import NewestWins
 logger = logging.getLogger(__name__)
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 2.0
-#: Close codes that no reconnect will mend: policy violation, replaced by another uplink, session ended.
+#: Close codes after which reconnecting is useless: policy violation, replaced by another uplink, session ended.
 _FINAL_CODES = {1008, 4409, 4410}
 
 
 class UplinkClosed(Exception):
-    """The service closed this uplink for good; the text says why."""
+    """The service refused or closed this uplink for good. The text gives the reason."""
 
 
 class Uplink:
-    """Sends motion packets of one session. `push` never waits: while one packet is being sent the newest one wins.
+    """Sends the motion packets of one session. `push` never waits: of the packets that wait, the newest wins.
 
-    Counts what it did: `sent` and `superseded` packets, `sent_bytes` of payload, `reconnects`.
+    Counters: `sent` and `superseded` packets, `sent_bytes` of payload, `reconnects`.
     """
 
     def __init__(self, url: str, token: str) -> None:
@@ -47,14 +47,14 @@ class Uplink:
         self.reconnects = 0
 
     def push(self, packet: MotionPacket) -> None:
-        """Send this packet as soon as the socket takes it; raises UplinkClosed once the service has closed for good."""
+        """Send this packet as soon as the socket is free. Raises UplinkClosed if the service has closed the uplink."""
         if self._task is not None and self._task.done():
             self._task.result()
         self.superseded += self._waiting.push(packet)
         self._changed.set()
 
     async def __aenter__(self) -> Self:
-        """Connect; raises UplinkClosed if the service refuses."""
+        """Connect. Raises UplinkClosed if the service refuses."""
         self._task = asyncio.create_task(self._run(), name="uplink")
         connected = asyncio.create_task(self._connected.wait())
         await asyncio.wait({self._task, connected}, return_when=asyncio.FIRST_COMPLETED)
@@ -82,14 +82,17 @@ class Uplink:
                     await self._send_all(socket)
             except InvalidStatus as error:
                 if error.response.status_code < 500 and error.response.status_code != HTTPStatus.TOO_MANY_REQUESTS:
-                    raise UplinkClosed(f"the uplink was refused with {error.response.status_code}") from error
+                    raise UplinkClosed(
+                        f"the service refused the uplink with HTTP status {error.response.status_code}"
+                    ) from error
             except ConnectionClosed as error:
                 if error.rcvd is not None and error.rcvd.code in _FINAL_CODES:
-                    raise UplinkClosed(f"the uplink was closed: {error.rcvd.reason or error.rcvd.code}") from error
+                    reason = error.rcvd.reason or error.rcvd.code
+                    raise UplinkClosed(f"the service closed the uplink: {reason}") from error
             except (OSError, TimeoutError):
                 pass
             self.reconnects += 1
-            logger.info("uplink lost, connecting again", extra={"wait_s": wait_s})
+            logger.info("uplink not connected, trying again", extra={"wait_s": wait_s})
             await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 

@@ -1,4 +1,4 @@
-"""A WHEP viewer on aiortc (draft-ietf-wish-whep): what a browser does, for programs and tests."""
+"""A WHEP viewer on aiortc (draft-ietf-wish-whep). It does what a browser does, for programs and tests."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ _TIMEOUT_S = 10.0
 
 
 class WhepError(Exception):
-    """The viewer could not be connected, or lost its connection."""
+    """The viewer could not connect."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedFrame:
-    """One decoded picture and when it was handed to us, Unix seconds."""
+    """One decoded picture. received_unix_s: when aiortc returned it, Unix seconds."""
 
     picture: av.VideoFrame
     received_unix_s: float
 
 
 class Viewer:
-    """Watches one session. An async context manager; iterate `frames()` while it lasts."""
+    """Watches one session. An async context manager: iterate over `frames()` inside it."""
 
     def __init__(self, whep_url: str, token: str | None = None, ice_servers: Sequence[IceServer] = ()) -> None:
         self._whep_url = whep_url
         self._token = token
-        # An explicit list, since aiortc asks a public STUN server when it is given none.
+        # An explicit list, because without one aiortc uses a public STUN server.
         servers = [RTCIceServer(one.urls, one.username, one.credential) for one in ice_servers]
         self._peer = RTCPeerConnection(RTCConfiguration(iceServers=servers))
         self._http = httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False)
@@ -49,7 +49,11 @@ class Viewer:
         self._lost = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        """Connect; raises MienError when refused, Unreachable, and WhepError when no connection comes about."""
+        """Connect.
+
+        Raises MienError if the service refuses, Unreachable if it does not answer, WhepError if the peer connection
+        fails.
+        """
         try:
             await self._connect()
         except BaseException:
@@ -94,13 +98,13 @@ class Viewer:
             async with asyncio.timeout(_TIMEOUT_S):
                 await connected.wait()
         except TimeoutError as error:
-            raise WhepError(f"no connection within {_TIMEOUT_S:g} s") from error
+            raise WhepError(f"the peer connection was not established within {_TIMEOUT_S:g} s") from error
         if self._lost.is_set():
             raise WhepError("the peer connection failed")
 
     async def frames(self) -> AsyncIterator[ReceivedFrame]:
-        """Decoded pictures as they come, until the connection ends."""
-        assert self._track is not None, "frames() is for a connected viewer"
+        """Decoded pictures as they arrive, until the connection ends."""
+        assert self._track is not None, "frames() needs a connected viewer"
         while True:
             try:
                 picture = await self._track.recv()
@@ -110,17 +114,17 @@ class Viewer:
             yield ReceivedFrame(picture, time.time())
 
     async def received_bytes(self) -> int:
-        """Bytes received on this viewer's transport so far, headers of RTP and RTCP among them."""
+        """Bytes received on this viewer's transport so far, including RTP and RTCP headers."""
         stats = await self._peer.getStats()
         return sum(entry.bytesReceived for entry in stats.values() if entry.type == "transport")
 
     async def aclose(self) -> None:
-        """Leave: tell the service, then close the connection."""
+        """Tell the service that this viewer leaves, then close the connection."""
         if self._resource is not None:
             try:
                 await self._http.delete(self._resource, headers=authorization(self._token))
             except httpx.HTTPError:
-                pass  # it will see the connection close
+                pass  # the service notices that the connection closes
         self._resource = None
         await self._peer.close()
         await self._http.aclose()

@@ -1,4 +1,4 @@
-"""Watching a session and measuring what arrives."""
+"""`mien watch`: watch a session and measure the video that arrives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from mien_client.viewer import Viewer
 async def watch(
     url: str, token: str | None, record: Path | None, seconds: float | None, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Watch the session at a WHEP address, or at a watch page's with #session=; the figures of what was received."""
+    """Watch a session and return the figures of what was received.
+
+    url: the session's WHEP address, or the address of its watch page, with #session=.
+    """
     whep_url, token = await whep_url_of(url, token)
     async with Viewer(whep_url, token) as viewer:
         say("Connected. Ctrl-C ends it." if seconds is None else f"Connected, for {seconds:g} s.")
@@ -25,7 +28,10 @@ async def watch(
 
 
 async def whep_url_of(url: str, token: str | None) -> tuple[str, str | None]:
-    """A watch page's address names session and token in its fragment; anything else is taken as WHEP."""
+    """The WHEP address and the token that a URL leads to.
+
+    A watch page's address names the session and the token in its fragment. Any other address is taken as WHEP.
+    """
     parts = urlsplit(url)
     fragment = {name: values[0] for name, values in parse_qs(parts.fragment).items()}
     if "session" not in fragment:
@@ -36,7 +42,10 @@ async def whep_url_of(url: str, token: str | None) -> tuple[str, str | None]:
 
 
 async def receive(viewer: Viewer, record: Path | None, seconds: float | None) -> dict[str, Any]:
-    """Count, and perhaps record, what a viewer receives for `seconds` from its first picture, or until it ends."""
+    """Measure what a viewer receives, and record it if a path is given.
+
+    Returns `seconds` after the first picture, or when the connection ends.
+    """
     report = ViewReport()
     with contextlib.ExitStack() as stack:
         recorder = stack.enter_context(Recorder(record)) if record else None
@@ -52,5 +61,5 @@ async def receive(viewer: Viewer, record: Path | None, seconds: float | None) ->
 
 
 def kbit_s(count_bytes: int, seconds: float) -> float | None:
-    """A rate for people to read."""
+    """A bit rate in kbit/s, rounded for display. None if no time has passed."""
     return round(count_bytes * 8 / seconds / 1000, 1) if seconds else None

@@ -1,6 +1,6 @@
-"""The browser client: static files, served by whoever is told where they lie."""
+"""The browser client: static files. The gateway serves them from the folder in MIEN_WEB_ROOT."""
 
 from pathlib import Path
 
-#: The folder of index.html.
+#: The folder with index.html.
 ROOT = Path(__file__).parent

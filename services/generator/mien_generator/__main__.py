@@ -1,4 +1,4 @@
-"""`python -m mien_generator`"""
+"""`python -m mien_generator` runs the generator."""
 
 from mien_generator.app import create_app
 from mien_generator.face.build import make_ladders

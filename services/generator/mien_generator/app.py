@@ -1,4 +1,4 @@
-"""The generator put together: what this machine can run, the engine, its loops, and the order in which they stop."""
+"""Assembles the generator: probes the machine, builds the engine, starts its loops, and stops them in order."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from mien_shared.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 
-#: How often sessions may step between tiers.
+#: Time between two decisions about tiers.
 _BALANCE_INTERVAL_S = 0.25
-#: How often memory of ended sessions is returned to the system.
+#: Time between two returns of ended sessions' memory to the operating system.
 _TRIM_INTERVAL_S = 10.0
 
 MakeLadders = Callable[[GeneratorSettings, int], tuple[Ladders, Fallback | None]]
@@ -44,19 +44,19 @@ def create_app(
     settings: GeneratorSettings,
     make_ladders: MakeLadders,
 ) -> FastAPI:
-    """The generator's application. Its HTTP side has only /livez, /readyz and /metrics."""
+    """The generator's application. Over HTTP it serves only /livez, /readyz and /metrics."""
     metrics, clock = GeneratorMetrics(), SystemClock()
 
     @asynccontextmanager
     async def run(_: FastAPI, supervisor: Supervisor) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
-        cv2.setNumThreads(1)  # sessions share the cores already
+        cv2.setNumThreads(1)  # the pool's threads already use all cores
         cores = settings.cores or usable_cores()
         try:
             ladders, h264_name, speed = await asyncio.to_thread(_probe_machine, settings, make_ladders, cores, metrics)
         except (BackendUnavailable, NoH264Encoder, ValueError, OSError) as error:
-            # Another start would find the same machine: stay up, say why, and take no session.
-            logger.error("nothing can be generated here", extra={"error": str(error)})
+            # A restart would fail in the same way. So stay up, report the reason as unready, and take no session.
+            logger.error("this generator cannot generate faces", extra={"error": str(error)})
             flaw = str(error)
             supervisor.check("generator", lambda: flaw)
             yield
@@ -136,10 +136,10 @@ async def _trim_memory(engine: Engine, clock: Clock) -> None:
 def _probe_machine(
     settings: GeneratorSettings, make_ladders: MakeLadders, cores: float, metrics: GeneratorMetrics
 ) -> tuple[Ladders, str, Speed]:
-    """Which tiers and which H.264 encoder run on this machine, and how fast."""
+    """Find out which tiers and which H.264 encoder this machine can run, and how fast they are."""
     ladders, fallback = make_ladders(settings, max(1, round(cores)))
     if fallback is not None:
-        logger.warning("no network runs here, faces are warped", extra={"reason": fallback.text})
+        logger.warning("the network cannot run, warp makes the faces", extra={"reason": fallback.text})
         metrics.fell_back(fallback.reason)
     ladder: Ladder = ladders[AvatarKind.PORTRAIT]
     h264_name = choose_h264_encoder()

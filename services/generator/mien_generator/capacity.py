@@ -1,7 +1,7 @@
-"""How many sessions a machine holds, from what it was measured to do. Pure.
+"""Computes how many sessions a machine can hold from its measured speed. Pure.
 
-Admission counts on the last resort: every session may be stepped down, to the last tier if need be, before anyone is
-refused. So a generator is full when one more session would cost all of them their frame rate whatever was done.
+Before the generator refuses a session, it can move all sessions down, even to the last tier. So it is full only when
+one more session would lower the frame rate of all sessions, on whichever tiers they are.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from dataclasses import dataclass
 
 from mien_generator.cost import BatchCost
 
-#: Of the cores' time. The rest is for the event loop and Redis, and is lost where threads wait for the interpreter: on
-#: two cores seven warped sessions hold (docs/latency.md), which is what this share says of them.
+#: Usable share of the cores' time. The event loop and Redis take part of the rest, and threads that wait for the Python
+#: interpreter lose part of it. With this share two cores hold seven warped sessions, as measured (docs/latency.md).
 _CORES_SHARE = 0.55
-#: Of the device's time.
+#: Usable share of the device's time.
 _DEVICE_SHARE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """What was measured, with nothing else running.
+    """The measured speed of a machine without other load.
 
     device: cost of a batch on each of the device's tiers, the best first; empty without a device. warp_s: seconds of
-    one core for a face of the last tier. finish_s: seconds of one core for composing and encoding one frame.
+    one core for a face of the last tier. finish_s: seconds of one core to compose and encode one frame.
     """
 
     device: tuple[BatchCost, ...]
@@ -31,10 +31,10 @@ class Speed:
 
 
 def capacity(speed: Speed, cores: float, shares_cores: bool, fps: int, floor_fps: float, batch: int) -> int:
-    """Sessions that hold: `fps` frames a second on the last tier, `floor_fps` at least on the device's.
+    """The number of sessions for which the machine keeps `fps` on the last tier and `floor_fps` on the device's tiers.
 
-    shares_cores: the device is the CPU itself, and a face on it costs all cores. batch: faces in one run of the device.
-    At least 1: a machine that is too slow for even one shows what it can.
+    shares_cores: the device is the CPU itself, and a face on it uses all cores. batch: faces in one run of the device.
+    The result is at least 1, also for a machine that is too slow for one session.
     """
     budget = cores * _CORES_SHARE
     warped = (speed.warp_s + speed.finish_s) * fps

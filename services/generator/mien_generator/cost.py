@@ -1,4 +1,4 @@
-"""What faces cost: seconds of a device for a batch, as measured, and by how much it is more under load. Pure."""
+"""The cost of faces: the measured device time of a batch, and a factor for the present load. Pure."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-#: How much of a new observation enters the running figure; ten batches forget a third of what was before.
+#: Weight of a new observation in the moving average. After ten batches the older value has a weight of 0.35.
 _SMOOTHING = 0.1
-#: One batch that the operating system kept waiting says nothing: observations count for at most so many predictions.
+#: An observation counts for at most this many times the factor: the operating system may have delayed the batch.
 _OUTLIER = 4.0
-#: No machine is this much faster than it was when it had nothing else to do.
+#: Lowest observation that counts. A machine under load is not faster than this, compared with the idle measurement.
 _LEAST_LOAD = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class BatchCost:
-    """Seconds of one run of the device by the number of faces in it.
+    """Seconds of one run of the device as a function of the number of faces in it.
 
-    points: (faces, seconds), rising in both; at least one. Between two points it is linear; beyond the last, and
-    before the first, the faces cost what they cost there.
+    points: (faces, seconds), rising in both; at least one. Between two points the cost is linear. Below the first point
+    a batch costs as much as that point. Beyond the last point a face costs as much as in the largest batch.
     """
 
     points: tuple[tuple[int, float], ...]
@@ -34,11 +34,11 @@ class BatchCost:
             or sorted(set(faces)) != faces
             or sorted(seconds) != seconds
         ):
-            raise ValueError(f"batch costs rise with the number of faces from above 0, not {self.points}")
+            raise ValueError(f"batch costs must be above 0 and rise with the number of faces, not {self.points}")
 
     @classmethod
     def measured(cls, seconds_of: Mapping[int, float]) -> BatchCost:
-        """From measurements: a larger batch that came out cheaper than a smaller one costs what that one does."""
+        """From measurements. A larger batch that was measured as cheaper than a smaller one gets the smaller's cost."""
         points, most_s = [], 0.0
         for faces in sorted(seconds_of):
             most_s = max(most_s, seconds_of[faces])
@@ -47,14 +47,14 @@ class BatchCost:
 
     @classmethod
     def linear(cls, face_s: float) -> BatchCost:
-        """A device that gains nothing from batches."""
+        """The cost on a device that gains nothing from batches: `face_s` for every face."""
         return cls(((1, face_s),))
 
     def of(self, faces: int) -> float:
-        """Seconds that a batch of so many takes."""
+        """Seconds that a batch of this many faces takes."""
         counts = [count for count, _ in self.points]
         at = bisect_left(counts, faces)
-        if at == len(counts):  # several of the largest, one after another
+        if at == len(counts):  # as several of the largest batches, one after another
             count, cost_s = self.points[-1]
             return cost_s * faces / count
         if counts[at] == faces or at == 0:
@@ -63,7 +63,7 @@ class BatchCost:
         return below_s + (above_s - below_s) * (faces - below) / (above - below)
 
     def most_within(self, limit_s: float, most: int) -> int:
-        """The largest batch, of at most `most`, that takes no longer than `limit_s`; 1 where even that takes longer."""
+        """The largest batch, at most `most`, that takes at most `limit_s`. 1 if even one face takes longer."""
         faces = 1
         while faces < most and self.of(faces + 1) <= limit_s:
             faces += 1
@@ -71,12 +71,12 @@ class BatchCost:
 
 
 class Load:
-    """By how much a device's runs take longer than when it was measured, smoothed. 1 until something is seen."""
+    """The load of a device: how many times longer its runs take than when it was measured. Smoothed; 1 at first."""
 
     def __init__(self) -> None:
         self.factor = 1.0
 
     def observe(self, expected_s: float, taken_s: float) -> None:
-        """One run, and what it was expected to take at a factor of 1."""
+        """Take one run into account. expected_s: its cost at a factor of 1. taken_s: its real duration."""
         seen = min(max(taken_s / expected_s, _LEAST_LOAD), _OUTLIER * self.factor)
         self.factor += _SMOOTHING * (seen - self.factor)

@@ -1,12 +1,13 @@
-"""Who works when: the device's owner thread makes faces in batches, the pool's threads make frames of them.
+"""The engine's threads. The device thread makes faces in batches; the pool's threads compose and encode frames.
 
-Each of them, the moment it is free, takes what is most urgent (`scheduler.py`): the device the sessions that are due on
-its tiers; a thread of the pool a face that waits to be composed and encoded, or a session of the last tier, whose face
-it makes as well. A session has at most one face under way and one frame at the encoder, in this order: no queue can
-form, frames keep their order, and what is drawn next is always the newest motion.
+A thread that becomes free takes the most urgent work (`scheduler.py`). The device thread takes the sessions that are
+due on the device's tiers. A pool thread takes a face that waits to be composed and encoded, or a session of the last
+tier, for which it makes the face too. A session has at most one face in progress and one frame at its H.264 encoder. So
+no queue can form, frames keep their order, and the next face always shows the newest motion.
 
-Avatars are prepared between two batches, at most one at a time; the tiers below a session's own while the device has
-nothing else to do, so that a step down finds its face ready.
+The thread that makes a tier's faces also prepares its avatars. The device thread does so between two batches, at most
+one at a time. It prepares the tiers below a session's current tier while it has nothing else to do, so that a step down
+finds the face ready.
 """
 
 from __future__ import annotations
@@ -37,22 +38,22 @@ from mien_shared.clock import Clock
 
 logger = logging.getLogger(__name__)
 
-#: Of a frame's interval: a batch that takes longer would keep those who come meanwhile from their beat.
+#: Longest batch as a share of a frame's interval: a longer batch would delay sessions that become due meanwhile.
 _BATCH_SHARE = 0.5
-#: A session younger than this has no frame rate to judge yet.
+#: A session younger than this has no meaningful frame rate yet.
 _YOUNG_S = 2.0
-#: Whoever has nothing to do looks again after so long at the latest.
+#: An idle thread looks for work at least this often.
 _LONGEST_WAIT_S = 1.0
-#: A session that gets less than this share of the frames it has motion for is not held.
+#: A session misses frames if it gets less than this share of the frames that it has motion for.
 _HELD = 0.8
 
 
 class EngineStopped(RuntimeError):
-    """The engine takes nothing in: it was closed, or its device has failed."""
+    """The engine accepts no sessions, because it was closed or one of its threads has failed."""
 
 
 class Engine:
-    """Sessions in, frames out. Called from the event loop; what it does, it does on its own threads."""
+    """Makes the frames of all sessions on its own threads. Its public methods are called from the event loop."""
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class Engine:
         max_batch: int,
         threads: int,
     ) -> None:
-        """costs: of each tier on the device, measured while nothing else ran. threads: of the pool, one a core."""
+        """costs: batch costs of each device tier, measured without other load. threads: pool threads, one per core."""
         self._ladder = ladder
         self._costs = dict(costs)
         self._most = {tier: cost.most_within(_BATCH_SHARE / fps, max_batch) for tier, cost in costs.items()}
@@ -95,7 +96,7 @@ class Engine:
         if ladder.last > 0:
             self._threads.append(threading.Thread(target=self._run_device, name="device", daemon=True))
         self.failure: str | None = None
-        #: Sessions that were let go of, whatever the reason.
+        #: Number of sessions that were removed, for any reason.
         self.ended = 0
 
     def start(self) -> None:
@@ -103,7 +104,7 @@ class Engine:
             thread.start()
 
     def close(self) -> None:
-        """End the threads after what they have in hand, and give the device's memory back."""
+        """End the threads after their current work, and free the device's memory."""
         self._stop()
         for thread in self._threads:
             thread.join()
@@ -112,11 +113,11 @@ class Engine:
     # Called from the event loop
 
     def records(self) -> list[SessionRecord]:
-        """The sessions being generated."""
+        """The records of all sessions of this engine."""
         return [session.record for session in list(self._sessions.values())]
 
     def stats(self) -> dict[str, SessionStats]:
-        """Every session's figures."""
+        """The figures of every session."""
         now_s, found = self._clock.monotonic_s(), {}
         for session in list(self._sessions.values()):
             rung = self._ladder.rungs[session.tier]
@@ -125,20 +126,20 @@ class Engine:
 
     @property
     def is_overloaded(self) -> bool:
-        """Whether sessions of the last tier, below which there is nothing, miss frames that they have motion for."""
+        """Whether sessions on the last tier miss frames that they have motion for. They cannot step down further."""
         last = [load for load in self._loads() if load.tier == self._ladder.last]
         return any(load.drawn_fps < _HELD * load.wanted_fps for load in last)
 
     async def add(
         self, record: SessionRecord, avatar: SessionAvatar, compositor: Compositor, encoder: H264Encoder
     ) -> None:
-        """Take a session in, on the best tier there is room for; raises what `prepare` raises, and EngineStopped."""
+        """Add a session on the best tier that has room. Raises the errors of `prepare`, and EngineStopped."""
         tier = self._policy.first_tier(self._loads(), self._face_s(), self._fps)
         while True:
             try:
                 await asyncio.wrap_future(self._prepare(avatar, tier))
                 break
-            except FaceRefused:  # the device's memory is full, and the next tier may still have room
+            except FaceRefused:  # the device's memory may be full for this tier but not for the next one
                 if tier == self._ladder.last:
                     raise
                 tier += 1
@@ -154,7 +155,7 @@ class Engine:
             self._prepare(avatar, lower, ahead=True)
 
     def remove(self, session_id: str, reason: str) -> None:
-        """Let go of a session, which counts under this reason; harmless if there is none of that id."""
+        """Remove a session and count it under this reason. Does nothing if the session is unknown."""
         with self._lock:
             session = self._sessions.pop(session_id, None)
             if session is None:
@@ -166,7 +167,7 @@ class Engine:
         self._metrics.session_ended(reason)
 
     def offer(self, session_id: str, arrival: Arrival) -> None:
-        """The newest motion of a session."""
+        """Pass the newest motion of a session to the engine."""
         session = self._sessions.get(session_id)
         if session is None:
             self._metrics.skipped("unknown_session")
@@ -187,7 +188,7 @@ class Engine:
             session.request_bitrate(bitrate_bps)
 
     def balance(self) -> None:
-        """Step sessions up or down as the device's load asks for; to be called a few times a second."""
+        """Step sessions up or down according to the device's load. Call it a few times per second."""
         for step in self._policy.decide(self._clock.monotonic_s(), self._loads(), self._face_s()):
             if session := self._sessions.get(step.session_id):
                 self._step(session, step.tier)
@@ -207,33 +208,34 @@ class Engine:
         return SessionLoad(session.session_id, session.target_tier, wanted_fps, wanted_fps if is_young else drawn_fps)
 
     def _face_s(self) -> list[float]:
-        """What a face takes of the device now, tier by tier, in batches as large as they may be."""
+        """Seconds of device time per face on each tier under the present load, in the largest allowed batches."""
         costs = [self._costs[tier].of(most) / most for tier, most in self._most.items() if tier != self._ladder.last]
         return [*(cost_s * self._load.factor for cost_s in costs), 0.0]
 
     def _step(self, session: GeneratorSession, tier: int) -> None:
         session.target_tier = tier
-        self._prepare(session.avatar, tier).add_done_callback(lambda prepared: self._arrive(session, tier, prepared))
+        preparation = self._prepare(session.avatar, tier)
+        preparation.add_done_callback(lambda prepared: self._enter_tier(session, tier, prepared))
 
-    def _arrive(self, session: GeneratorSession, tier: int, prepared: Future[None]) -> None:
-        """The tier's face is ready: the next frame is drawn on it, by the same encoder."""
+    def _enter_tier(self, session: GeneratorSession, tier: int, prepared: Future[None]) -> None:
+        """The tier's face is ready: draw the session's next frame on this tier, with the same H.264 encoder."""
         name = self._ladder.rungs[tier].name
         with self._lock:
             if session.gone or session.target_tier != tier:
                 return
             if error := prepared.exception():
                 session.target_tier = session.tier
-                logger.warning("session not stepped", extra={"tier": name, "error": str(error)})
+                logger.warning("tier not changed", extra={"tier": name, "error": str(error)})
                 return
             is_down = tier > session.tier
             session.tier = tier
             self._count_sessions()
             self._wake(session)
         self._metrics.stepped("down" if is_down else "up")
-        logger.info("session stepped", extra={"tier": name})
+        logger.info("tier changed", extra={"tier": name})
 
     def _prepare(self, avatar: SessionAvatar, tier: int, ahead: bool = False) -> Future[None]:
-        """Have a tier's face made by whoever owns that tier; ahead: when there is nothing else to do."""
+        """Queue the preparation of an avatar for a tier. ahead: do it only while there is nothing else to do."""
         preparation = _Preparation(avatar, tier, ahead)
         if tier in avatar.prepared:
             preparation.done.set_result(None)
@@ -245,7 +247,7 @@ class Engine:
         return preparation.done
 
     def _next_preparation(self, on_device: bool, is_idle: bool) -> _Preparation | None:
-        """Asked for first, then ahead of need if idle."""
+        """The next preparation: requested ones first, then those ahead of need if the thread is idle."""
         mine = [one for one in self._preparations if self._is_on_device(one.tier) == on_device]
         for preparation in sorted(mine, key=lambda one: one.ahead):
             if is_idle or not preparation.ahead:
@@ -255,14 +257,14 @@ class Engine:
 
     def _carry_out(self, preparation: _Preparation) -> None:
         if not preparation.done.set_running_or_notify_cancel():
-            return  # whoever asked for it has gone
+            return  # the caller has cancelled it
         try:
             prepared = preparation.avatar.prepared
             if preparation.tier not in prepared:
                 prepared[preparation.tier] = self._ladder.rungs[preparation.tier].generator.prepare(
                     preparation.avatar.face
                 )
-        except Exception as error:  # noqa: BLE001 - handed to whoever asked for the face
+        except Exception as error:  # noqa: BLE001 - passed to the caller through the future
             preparation.done.set_exception(error)
         else:
             preparation.done.set_result(None)
@@ -288,7 +290,7 @@ class Engine:
         if self._closing:
             raise EngineStopped(self.failure or "the engine is closed")
 
-    # On the device's thread
+    # On the device thread
 
     def _run_device(self) -> None:
         try:
@@ -298,9 +300,9 @@ class Engine:
                 rung.generator.close()
 
     def _device_step(self) -> bool:
-        """Take the most urgent batch, or prepare an avatar, or wait for either; of many of both, in turn.
+        """Make the most urgent batch, or prepare an avatar, or wait for work. If both are pending, they alternate.
 
-        Where batches overlap, one is under way while the next is gathered and given to the device.
+        If batches overlap, one is in progress while the next is gathered and given to the device.
         """
         with self._lock:
             if self._closing:
@@ -312,7 +314,7 @@ class Engine:
                 preparation = self._next_preparation(on_device=True, is_idle=not batch.due and not self._under_way)
             self._prepared_last = preparation is not None
             if preparation is None and not batch.due and self._under_way is None:
-                self._device_work.wait(_until(batch.next_due_s, now_s))
+                self._device_work.wait(_wait_s(batch.next_due_s, now_s))
                 return True
             turns = []
             if preparation is None:
@@ -320,10 +322,10 @@ class Engine:
         with self._working("device"):
             before, self._under_way = self._under_way, self._begin_batch(batch.tier, turns) if turns else None
             if before is not None:
-                self._hand_on(before)
+                self._finish_batch(before)
             if self._under_way is not None and self._under_way.faces.is_done:
                 before, self._under_way = self._under_way, None
-                self._hand_on(before)
+                self._finish_batch(before)
             if preparation is not None:
                 self._carry_out(preparation)
         return True
@@ -338,10 +340,10 @@ class Engine:
                     session.drawing = False
         return _Batch(moved, self._pipeline.begin_faces(tier, moved)) if moved else None
 
-    def _hand_on(self, batch: _Batch) -> None:
-        """To the pool, as soon as the device has made them."""
+    def _finish_batch(self, batch: _Batch) -> None:
+        """Wait until the device has made the faces, and hand them to the pool."""
         faces = self._pipeline.faces(batch.faces)
-        # A batch that was begun while another ran has the device from when that one was there.
+        # A batch that was submitted while another one ran gets the device only when that one is done.
         busy_s = faces[0].drawn_s - max(batch.faces.started_s, self._drawn_s)
         self._drawn_s = faces[0].drawn_s
         self._load.observe(self._costs[batch.faces.tier].of(len(faces)), busy_s)
@@ -349,14 +351,14 @@ class Engine:
         with self._lock:
             for (session, _), face in zip(batch.moved, faces, strict=True):
                 session.drawing = False
-                if not session.gone:  # whoever left in mid-batch has had its last frame
+                if not session.gone:  # a session that was removed during the batch gets no more frames
                     session.drawn = face
                     self._pool_work.notify()
 
     # On the pool's threads
 
     def _pool_step(self) -> bool:
-        """Take the most urgent frame: a face that the device made, or a session of the last tier; or wait."""
+        """Make the most urgent frame, from a face of the device or for a session of the last tier; or wait for work."""
         with self._lock:
             if self._closing:
                 return False
@@ -367,21 +369,21 @@ class Engine:
                 drawn = [one for one in self._sessions.values() if one.drawn is not None and not one.encoding]
                 first = min(drawn, key=lambda one: one.deadline_s, default=None)
                 if first is None and not batch.due:
-                    self._pool_work.wait(_until(batch.next_due_s, now_s))
+                    self._pool_work.wait(_wait_s(batch.next_due_s, now_s))
                     return True
                 if first is not None and first.deadline_s <= batch.deadline_s:
                     session, cue, face = first, None, first.drawn
                     session.drawn = None
-                    self._device_work.notify()  # its next face may be made while this one is encoded
+                    self._device_work.notify()  # the session's next face may be made while this one is encoded
                 else:
                     ((session, due_s),) = batch.due
                     cue, face = session.begin(now_s, due_s, self._fps), None
                 session.encoding = True
-                self._pool_work.notify()  # whoever waited for what this thread now does looks for what is next
+                self._pool_work.notify()  # let another waiting thread look for the next work
         if preparation is not None:
             self._carry_out(preparation)
             return True
-        with self._working("pool"), self._guarding(session):
+        with self._working("pool"), self._isolating(session):
             if cue is not None:
                 face = self._draw_alone(session, cue)
             if face is not None:
@@ -405,13 +407,13 @@ class Engine:
         self._metrics.worked(thread, self._clock.monotonic_s() - begun_s)
 
     @contextmanager
-    def _guarding(self, session: GeneratorSession) -> Iterator[None]:
-        """A session's boundary: what fails in it costs it its place here, and no other a frame."""
+    def _isolating(self, session: GeneratorSession) -> Iterator[None]:
+        """An error in a session's frame removes that session and does not affect the others."""
         try:
             yield
         except Exception:
             logger.exception("a session's frame failed")
-            self.remove(session.session_id, "failed")  # its lease lapses, and whoever claims it begins anew
+            self.remove(session.session_id, "failed")  # its lease lapses, and the next holder starts it again
 
     # On every thread
 
@@ -421,11 +423,11 @@ class Engine:
                 pass
         except Exception as error:
             name = threading.current_thread().name
-            logger.exception("a thread of the engine has failed", extra={"failed": name})
+            logger.exception("an engine thread has failed", extra={"failed": name})
             self._stop(f"the {name} thread has failed: {error}")
 
     def _stop(self, failure: str | None = None) -> None:
-        """Begin nothing more; without a device or a pool no session can be held."""
+        """Start no more work, and remove all sessions: they need both the device and the pool."""
         with self._lock:
             self._closing = True
             self.failure = self.failure or failure
@@ -443,7 +445,7 @@ class Engine:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Preparation:
-    """An avatar's face to be prepared for a tier. ahead: of need."""
+    """A pending preparation of an avatar for a tier. ahead: it is not needed yet."""
 
     avatar: SessionAvatar
     tier: int
@@ -453,11 +455,11 @@ class _Preparation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Batch:
-    """Faces that the device was given, and whose they are."""
+    """A batch of faces that the device was given, with their sessions."""
 
     moved: list[Driven]
     faces: FacesUnderWay
 
 
-def _until(due_s: float, now_s: float) -> float:
+def _wait_s(due_s: float, now_s: float) -> float:
     return min(_LONGEST_WAIT_S, max(0.0, due_s - now_s))

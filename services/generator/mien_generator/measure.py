@@ -1,7 +1,7 @@
-"""What this machine can do, measured when a generator starts: a second or two, once for each machine and model.
+"""Measures the speed of this machine when a generator starts. It takes a second or two, once per machine and model.
 
-Other processes may be starting at the same moment. They can only make things slower, so the fastest of several runs
-is what counts; and figures whose runs disagree are used but not remembered, so that the next start measures again.
+Other processes may start at the same moment. They can only slow the measurement down, so the fastest of several runs
+counts. If the runs differ much, the figures are used but not stored, so that the next start measures again.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from mien_shared.media.clock import VIDEO_CLOCK_HZ
 logger = logging.getLogger(__name__)
 
 _RUNS = 4
-#: A tier is given so long, warming up aside, and larger batches are left out when it is over.
+#: Time for the measurement of one tier, without warm-up. When it is used up, larger batches are not measured.
 _TIER_BUDGET_S = 0.6
-#: A batch that saves less than this of its faces' time one by one is not worth waiting for, nor are larger ones.
+#: If a doubled batch saves less than this share of time per face, larger batches are not measured.
 _WORTH = 0.1
 _FINISH_FRAMES = 12
-#: Runs that differ by more than this say that the machine was busy with something else.
+#: Runs that differ by more than this factor show that the machine was busy with other work.
 _NOISY = 1.5
 
 
 class Measurement(BaseModel):
-    """A Speed as it is remembered.
+    """A Speed as it is stored.
 
-    tiers: of each tier on the device, the best first, (faces, seconds). noisy: the runs disagreed.
+    tiers: for each tier on the device, the best first: (faces, seconds). noisy: the runs differed too much.
     """
 
     tiers: list[list[tuple[int, float]]]
@@ -53,40 +53,40 @@ class Measurement(BaseModel):
     noisy: bool
 
     def speed(self) -> Speed:
-        """Raises ValueError for costs that no device has."""
+        """The Speed that was stored. Raises ValueError if a cost is impossible."""
         device = tuple(BatchCost(tuple(points)) for points in self.tiers)
         if min(self.warp_s, self.finish_s) <= 0:
-            raise ValueError("frames cost no time")
+            raise ValueError("the time of a frame must be above 0")
         return Speed(device, self.warp_s, self.finish_s)
 
 
 def measured_speed(ladder: Ladder, encoder: str, max_batch: int, cores: float, folder: Path) -> Speed:
-    """From the folder if this machine has measured this model before, else measured now and written there.
+    """The speed of this machine with this model: read from the folder, or else measured and stored there.
 
-    A folder that cannot be read or written only costs time.
+    If the folder cannot be read or written, every start measures again.
     """
     path = folder / speed_file(ladder, encoder, max_batch, cores)
-    if (speed := _remembered(path)) is not None:
+    if (speed := _load_stored(path)) is not None:
         return speed
     measurement = measure(ladder, encoder, max_batch)
     if not measurement.noisy:
-        _remember(path, measurement)
+        _store(path, measurement)
     return measurement.speed()
 
 
 def measure(ladder: Ladder, encoder: str, max_batch: int) -> Measurement:
-    """Run every tier, the compositor and the encoder on a speaker made of arithmetic."""
+    """Measure every tier, the compositor and the H.264 encoder with a computed picture of a speaker."""
     noise = _Noise()
     tiers = [_batches(rung, max_batch, noise) for rung in ladder.rungs[:-1]]
     ((_, warp_s),) = _batches(ladder.rungs[-1], 1, noise)
     finish_s = _finish_s(encoder, ladder.rungs[-1], noise)
-    return Measurement(tiers=tiers, warp_s=warp_s, finish_s=finish_s, noisy=noise.is_heard)
+    return Measurement(tiers=tiers, warp_s=warp_s, finish_s=finish_s, noisy=noise.is_noisy)
 
 
 class _Noise:
-    """Whether any runs of one thing disagreed."""
+    """Times runs and notes whether those of any measurement differed too much."""
 
-    is_heard = False
+    is_noisy = False
 
     def fastest(self, run: Callable[[], object], budget_s: float = float("inf")) -> float:
         times_s: list[float] = []
@@ -94,12 +94,12 @@ class _Noise:
             begun_s = perf_counter()
             run()
             times_s.append(perf_counter() - begun_s)
-        self.is_heard |= sorted(times_s)[len(times_s) // 2] > _NOISY * min(times_s)
+        self.is_noisy |= sorted(times_s)[len(times_s) // 2] > _NOISY * min(times_s)
         return min(times_s)
 
 
 def _batches(rung: Rung, max_batch: int, noise: _Noise) -> list[tuple[int, float]]:
-    """(faces, seconds) of batches that are worth it, each twice as large as the one before."""
+    """(faces, seconds) of the useful batch sizes: 1, 2, 4 and so on."""
     still = draw_speaker()
     avatar = replace(face_of(still), region=Compositor(still, CROP).region if rung.on_device else None)
     prepared = rung.generator.prepare(avatar)
@@ -108,7 +108,7 @@ def _batches(rung: Rung, max_batch: int, noise: _Noise) -> list[tuple[int, float
     faces, spent_s = 1, 0.0
     while faces <= max_batch:
         requests = [FaceRequest(prepared, next(motion)) for _ in range(faces)]
-        rung.generator.animate(requests)  # its first run also allocates, and may compile
+        rung.generator.animate(requests)  # warm-up: the first run also allocates, and may compile
         costs[faces] = noise.fastest(partial(rung.generator.animate, requests), _TIER_BUDGET_S)
         spent_s += _RUNS * costs[faces]
         if (faces > 1 and costs[faces] > (1 - _WORTH) * 2 * costs[faces // 2]) or spent_s > _TIER_BUDGET_S:
@@ -118,7 +118,7 @@ def _batches(rung: Rung, max_batch: int, noise: _Noise) -> list[tuple[int, float
 
 
 def _finish_s(h264_name: str, last: Rung, noise: _Noise) -> float:
-    """Composing and encoding a frame of a talking face, on average over some frames."""
+    """Seconds to compose and encode one frame of a talking face, on average."""
     still = draw_speaker()
     avatar = face_of(still)
     prepared, compositor, encoder = last.generator.prepare(avatar), Compositor(still, CROP), H264Encoder(h264_name)
@@ -132,12 +132,12 @@ def _finish_s(h264_name: str, last: Rung, noise: _Noise) -> float:
             encoder.encode(compositor.compose(face), frames * VIDEO_CLOCK_HZ // FRAME_RATE)
             frames += 1
 
-    run()  # begins on an IDR
+    run()  # the first frame is an IDR, which must not count
     return noise.fastest(run) / _FINISH_FRAMES
 
 
 def usable_cores() -> float:
-    """The cores that this process may use: its affinity, and its control group's quota where that is less."""
+    """The number of cores that this process may use: those of its affinity, or its control group's quota if lower."""
     cores = float(len(os.sched_getaffinity(0)))
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -147,13 +147,13 @@ def usable_cores() -> float:
 
 
 def default_cache_folder() -> Path:
-    """Where the XDG base directory specification puts what can be made again."""
+    """Mien's cache folder by the XDG base directory specification."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "mien"
 
 
 def speed_file(ladder: Ladder, encoder: str, max_batch: int, cores: float) -> str:
-    """The name under which a speed is remembered: of all that it depends on."""
+    """The file name under which a speed is stored. It depends on everything that the speed depends on."""
     facts: Sequence[object] = (
         version("mien-generator"), _cpu(), cores, ladder.device, ladder.model, ladder.names, encoder, max_batch,
     )  # fmt: skip
@@ -168,22 +168,22 @@ def _cpu() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _remembered(path: Path) -> Speed | None:
+def _load_stored(path: Path) -> Speed | None:
     try:
         return Measurement.model_validate_json(path.read_bytes()).speed()
     except FileNotFoundError:
         return None
     except (OSError, ValidationError, ValueError) as error:
-        logger.warning("remembered speed not usable", extra={"path": str(path), "error": str(error)})
+        logger.warning("stored speed not usable, measuring again", extra={"path": str(path), "error": str(error)})
         return None
 
 
-def _remember(path: Path, measurement: Measurement) -> None:
-    """Whole or not at all: several generators may start at once."""
+def _store(path: Path, measurement: Measurement) -> None:
+    """Store the measurement atomically, because several generators may start at once."""
     part = path.with_suffix(f".{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(measurement.model_dump_json())
         part.replace(path)
     except OSError as error:
-        logger.info("speed not remembered", extra={"error": str(error)})
+        logger.info("speed not stored", extra={"error": str(error)})

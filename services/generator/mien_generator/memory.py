@@ -1,7 +1,8 @@
-"""Memory that ended sessions leave behind in the allocator goes back to the machine.
+"""Returns the memory of ended sessions to the operating system.
 
-An encoder takes some 20 MB in many pieces, from the arena of whichever thread opened it. Freed, they stay with glibc:
-eight sessions that had ended still held 110 MB. `malloc_trim` hands whole pages back; elsewhere there is nothing to do.
+An H.264 encoder takes about 20 MB in many pieces, from the malloc arena of the thread that opened it. glibc keeps freed
+pieces: after eight sessions had ended, the process still held 110 MB. `malloc_trim` returns whole pages. Other C
+libraries have no such function, and nothing happens there.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import ctypes
 
 
 def trim_heap() -> None:
-    """Return free pages of all arenas; a few milliseconds in which allocations may wait, so not for every session."""
+    """Return the free pages of all arenas. Allocations may wait a few milliseconds, so do not call it per session."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -1,4 +1,4 @@
-"""What the generator measures; one function a fact."""
+"""The generator's metrics. One method per fact."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from prometheus_client import Counter, Gauge, Histogram
 from mien_shared.bus.messages import KeyframeReason
 from mien_shared.metrics import LATENCY_BUCKETS_S, ServiceMetrics
 
-#: From the order to start a session to its first frame being due.
+#: Buckets for the time from the order to start a session until its first frame is due.
 _START_BUCKETS_S = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0)
 _STAGE_BUCKETS_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.033, 0.066, 0.1, 0.2, 0.5)
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
-# A counter's first increase is invisible to rate() unless it was there at zero before.
+# Each of these label values is created at zero: rate() misses a counter's first increase if the series was not there.
 _MOTIONS = ("speaker", "default")
 _SKIP_REASONS = ("superseded", "unusable", "unknown_session")
 _STAGES = ("wait", "face", "pool", "compose", "encode")
@@ -27,90 +27,116 @@ _END_REASONS = ("stopped", "taken_over", "expired", "shutdown")
 
 
 class GeneratorMetrics(ServiceMetrics):
-    """The generator's facts, beside what every service has."""
+    """The metrics that only the generator has, in addition to those of every service."""
 
     def __init__(self) -> None:
         super().__init__("generator")
         registry = self.registry
-        self._sessions = Gauge("mien_generator_sessions", "Sessions being generated", registry=registry)
+        self._sessions = Gauge(
+            "mien_generator_sessions", "Number of sessions that this generator generates", registry=registry
+        )
         self._tiers = Gauge(
-            "mien_tier_sessions", "Sessions by tier: engine and face size in pixels", ["tier"], registry=registry
+            "mien_tier_sessions",
+            "Number of sessions on each tier. A tier's name has the face backend and the face size in pixels",
+            ["tier"],
+            registry=registry,
         )
         self._tier_names: tuple[str, ...] = ()
         self._steps = Counter(
-            "mien_tier_steps_total", "Sessions stepped to another tier: down or up", ["direction"], registry=registry
+            "mien_tier_steps_total",
+            "Steps of sessions to another tier, by direction: down or up",
+            ["direction"],
+            registry=registry,
         )
         self._busy = Counter(
             "mien_busy_seconds_total",
-            "Time spent at work: the device's thread on faces, the pool's threads on frames",
+            "Time for which threads were busy: the device thread with faces, the pool threads with frames",
             ["thread"],
             registry=registry,
         )
-        self._pool = Gauge("mien_pool_threads", "Threads of the pool that makes frames", registry=registry)
+        self._pool = Gauge(
+            "mien_pool_threads", "Number of threads in the pool that composes and encodes frames", registry=registry
+        )
         self._device_load = Gauge(
             "mien_device_load_ratio",
-            "By how much faces take longer on the device than they did when it was measured",
+            "Time that faces take on the device now, divided by the time that was measured at the start",
             registry=registry,
         )
         self._info = Gauge(
             "mien_generator_info",
-            "Always 1; the labels name the face backend and the H.264 encoder",
+            "Always 1. The labels name the best tier and the H.264 encoder",
             ["backend", "h264_encoder"],
             registry=registry,
         )
         self._fallback = Gauge(
             "mien_backend_fallback_info",
-            "1 for the reason why MIEN_FACE_BACKEND=auto runs no network",
+            "1 for the reason why MIEN_FACE_BACKEND=auto does not run the network",
             ["reason"],
             registry=registry,
         )
-        self._capacity = Gauge("mien_generator_capacity_sessions", "Sessions this generator takes", registry=registry)
+        self._capacity = Gauge(
+            "mien_generator_capacity_sessions", "Number of sessions that this generator accepts", registry=registry
+        )
         self._frames = Counter(
-            "mien_generated_frames_total", "Frames encoded, by what moved them", ["motion"], registry=registry
+            "mien_generated_frames_total",
+            "Encoded frames, by the motion that they show: speaker or default",
+            ["motion"],
+            registry=registry,
         )
         self._skipped = Counter(
             "mien_skipped_motion_total",
-            "Motion packets without a frame of their own",
+            "Motion packets for which no frame was made, by reason",
             ["reason"],
             registry=registry,
         )
         self._batch = Histogram(
-            "mien_batch_size_sessions", "Faces made in one run of the device", buckets=_BATCH_BUCKETS, registry=registry
+            "mien_batch_size_sessions",
+            "Number of faces in one run of the device",
+            buckets=_BATCH_BUCKETS,
+            registry=registry,
         )
         self._stage = Histogram(
             "mien_stage_seconds",
-            "A frame's way: wait (gateway's receipt to face), face (of its whole batch), pool (face to a free thread),"
-            " compose, encode",
+            "Time of each stage of a frame: wait (from the gateway's receipt of the motion to the start of the batch),"
+            " face (the whole batch), pool (from the face to a free pool thread), compose, encode",
             ["stage"],
             buckets=_STAGE_BUCKETS_S,
             registry=registry,
         )
         self._motion_to_packet = Histogram(
             "mien_motion_to_packet_seconds",
-            "From the gateway's receipt of a motion packet to the encoded frame",
+            "Time from the gateway's receipt of a motion packet to the encoded frame",
             buckets=LATENCY_BUCKETS_S,
             registry=registry,
         )
-        self._encoded = Counter("mien_encoded_bytes_total", "H.264 made", registry=registry)
-        self._idrs = Counter("mien_idr_frames_total", "IDR frames made", registry=registry)
+        self._encoded = Counter("mien_encoded_bytes_total", "Bytes of H.264 that were encoded", registry=registry)
+        self._idrs = Counter("mien_idr_frames_total", "IDR frames that were encoded", registry=registry)
         self._idr_requests = Counter(
-            "mien_idr_requests_total", "Requests for an IDR, by who asked", ["reason"], registry=registry
+            "mien_idr_requests_total", "Requests for an IDR frame, by reason", ["reason"], registry=registry
         )
-        self._lost = Counter("mien_lost_frames_total", "Encoded frames that Redis did not take", registry=registry)
+        self._lost = Counter(
+            "mien_lost_frames_total",
+            "Encoded frames that were dropped because Redis failed or was too slow",
+            registry=registry,
+        )
         self._starts = Counter(
             "mien_generator_sessions_started_total",
-            "Sessions placed here by a gateway or claimed from another generator, and those that could not be started",
+            "Sessions that a gateway placed here (placed), that this generator took over (claimed), or that failed to"
+            " start (failed)",
             ["result"],
             registry=registry,
         )
         self._start = Histogram(
             "mien_session_start_seconds",
-            "From the order to start a session to its first frame being due",
+            "Time from the order to start a session until its first frame is due",
             buckets=_START_BUCKETS_S,
             registry=registry,
         )
         self._ended = Counter(
-            "mien_generator_sessions_ended_total", "Sessions this generator let go of", ["reason"], registry=registry
+            "mien_generator_sessions_ended_total",
+            "Sessions that this generator stopped generating, by reason",
+            ["reason"],
+            registry=registry,
         )
         for family, labels in (
             (self._frames, _MOTIONS),
@@ -127,17 +153,17 @@ class GeneratorMetrics(ServiceMetrics):
                 family.labels(label)
 
     def generates_with(self, tiers: Sequence[str], h264_encoder: str) -> None:
-        """The ladder's tiers, the best first."""
+        """tiers: the names of the ladder's tiers, the best first."""
         self._info.labels(tiers[0], h264_encoder).set(1)
         self._tier_names = tuple(tiers)
         self.sessions([])
 
     def fell_back(self, reason: str) -> None:
-        """No network runs though one might: `reason` of face.build.Fallback."""
+        """`auto` does not run the network. reason: see face.build.Fallback."""
         self._fallback.labels(reason).set(1)
 
     def sessions(self, tiers: Sequence[str]) -> None:
-        """All sessions being generated, each by its tier."""
+        """tiers: for each session of this generator, the name of its tier."""
         self._sessions.set(len(tiers))
         for name in self._tier_names:
             self._tiers.labels(name).set(tiers.count(name))
@@ -164,7 +190,7 @@ class GeneratorMetrics(ServiceMetrics):
         self._encoded.inc(size_bytes)
 
     def skipped(self, reason: str, count: int = 1) -> None:
-        """`reason`: superseded, unusable, unknown_session, or what MotionPacketError calls it."""
+        """reason: superseded, unusable, unknown_session, or the reason of a MotionPacketError."""
         self._skipped.labels(reason).inc(count)
 
     def batch(self, size: int) -> None:
@@ -183,7 +209,7 @@ class GeneratorMetrics(ServiceMetrics):
         self._lost.inc(frames)
 
     def session_started(self, claimed: bool, seconds: float) -> None:
-        """`claimed`: nobody held it, so we took it over."""
+        """claimed: no generator held the session, so this one took it over. Otherwise a gateway placed it here."""
         self._starts.labels("claimed" if claimed else "placed").inc()
         self._start.observe(seconds)
 
@@ -191,5 +217,5 @@ class GeneratorMetrics(ServiceMetrics):
         self._starts.labels("failed").inc()
 
     def session_ended(self, reason: str) -> None:
-        """`reason`: stopped, taken_over, drained, expired, failed or shutdown."""
+        """reason: stopped, taken_over, drained, expired, failed or shutdown."""
         self._ended.labels(reason).inc()

@@ -1,10 +1,11 @@
-"""The map of the system: five stages, in this order, for every session that is due.
+"""The five stages that make a frame, in this order, for every session that is due.
 
     motion -> face -> frame -> H.264 -> publish
 
-A network makes the faces of many sessions in one run of its device, on that device's owner thread; everything else is
-done session by session on a thread of the pool. Who runs what when is the engine's business (`engine.py`): nothing
-waits in here, and nothing is kept between two calls but what belongs to a session.
+If a network makes the faces, the device thread runs the first two stages, for many sessions in one run of the device. A
+pool thread runs the other stages, and all stages for the last tier, one session at a time. The engine (`engine.py`)
+decides which thread does what and when. The pipeline never waits for work, and it keeps no state between two calls,
+except in the sessions.
 """
 
 from __future__ import annotations
@@ -23,25 +24,26 @@ from mien_shared.clock import Clock
 from mien_shared.media.clock import to_90k
 from mien_shared.media.frame_trace import FrameTrace, insert_trace
 
-#: Takes (session id, frame); must not wait.
+#: Called with (session id, frame). Must not wait.
 Publish = Callable[[str, EncodedFrame], None]
-#: A session in its turn, and what it is about to show.
+#: A session that is being drawn, and the motion that its face will show.
 Driven = tuple[GeneratorSession, DrivenFace]
 
 
 class Pipeline:
-    """Makes frames; any thread may call it, for a session that no other thread has in hand."""
+    """Makes frames. Any thread may call it, but no two threads at once for the same session."""
 
     def __init__(self, ladder: Ladder, clock: Clock, metrics: GeneratorMetrics, publish: Publish) -> None:
         self._ladder = ladder
         self._clock = clock
         self._metrics = metrics
         self._publish = publish
-        # Media time is Unix time, so that it goes on at another generator, but a clock that is set must not bend it.
+        # Media time starts as Unix time, so that another generator can continue it. From then on it follows the
+        # monotonic clock, so that a change of the system clock does not disturb it.
         self._media_origin_s = clock.unix_s() - clock.monotonic_s()
 
     def motion(self, session: GeneratorSession, cue: Cue) -> DrivenFace | None:
-        """Stage one: what the session's face shows now; None for motion that cannot be used."""
+        """Stage one: the motion that the session's face shows now. None if the motion cannot be used."""
         try:
             return session.move(cue)
         except UnusableMotion:
@@ -49,7 +51,10 @@ class Pipeline:
             return None
 
     def begin_faces(self, tier: int, driven: Sequence[Driven]) -> FacesUnderWay:
-        """Stage two: the faces of all these sessions in one run of the tier's generator; done at once on most."""
+        """Stage two: start the faces of all these sessions in one run of the tier's face generator.
+
+        Only a generator that overlaps batches returns before the faces are done.
+        """
         started_s, started_unix_s = self._clock.monotonic_s(), self._clock.unix_s()
         requests = [FaceRequest(session.avatar.prepared[tier], motion.driving) for session, motion in driven]
         rung = self._ladder.rungs[tier]
@@ -63,7 +68,7 @@ class Pipeline:
         return FacesUnderWay(tier, driven, started_s, started_unix_s, pictures, is_done=device is None)
 
     def faces(self, under_way: FacesUnderWay) -> list[DrawnFace]:
-        """The faces that were begun, once they are there."""
+        """Wait for the faces of a batch that was begun, and return them."""
         pictures, drawn_s = under_way.pictures(), self._clock.monotonic_s()
         face_s = drawn_s - under_way.started_s
         return [
@@ -102,7 +107,7 @@ class Pipeline:
 
 @dataclass(frozen=True, slots=True)
 class FacesUnderWay:
-    """A batch that a generator was given. pictures: waits for them. is_done: they are there."""
+    """A batch that a face generator was given. pictures(): waits for the faces. is_done: no wait is needed."""
 
     tier: int
     driven: Sequence[Driven]
@@ -114,9 +119,10 @@ class FacesUnderWay:
 
 @dataclass(frozen=True, slots=True)
 class StageTimes:
-    """Where one frame's time went.
+    """How long each stage of one frame took.
 
-    wait_s: from the gateway's receipt of the motion to the start of its batch. pool_s: from the face to a free thread.
+    wait_s: from the gateway's receipt of the motion to the start of its batch. pool_s: from the finished face to a free
+    pool thread.
     """
 
     wait_s: float
@@ -127,7 +133,10 @@ class StageTimes:
 
 
 def _trace(motion: DrivenFace, times: StageTimes) -> FrameTrace:
-    """What a receiver may want to know of a frame's life; nothing of it needs trust. Both waits are one there."""
+    """The frame's trace, for receivers that measure latency. No decision depends on it.
+
+    `uplink_wait_us` is the sum of both waits, `wait_s` and `pool_s`.
+    """
     return FrameTrace(
         capture_ms=motion.packet.capture_ms if motion.packet else 0,
         sequence=motion.packet.sequence if motion.packet else 0,

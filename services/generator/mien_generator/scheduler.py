@@ -1,11 +1,11 @@
-"""Who is drawn next. Pure: it knows times, not sessions' insides.
+"""Decides which sessions are drawn next. Pure: it knows the times of sessions, nothing else about them.
 
-A live session is due the moment a new motion has arrived; a session whose uplink has stalled is due at the frame rate.
-Frames are never queued: a motion that arrives before the one before it was drawn replaces it.
+A live session is due as soon as new motion has arrived. A session whose uplink has stalled is due at the frame rate.
+Frames are never queued: new motion replaces older motion that was not drawn yet.
 
-Work-conserving: whoever is free, the device or a thread of the pool, asks here and gets what is most urgent now. The
-earliest deadline goes first, and a session's deadline depends on its last frame alone: who has waited longest cannot be
-overtaken for ever, whatever tier it is on.
+The scheduler is work-conserving: each thread of the device and the pool asks for work when it is free, and gets the
+most urgent work of that moment. The earliest deadline goes first. A session's deadline depends only on its last frame,
+so the session that has waited longest always gets its turn, on every tier.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Generic, Protocol, TypeVar
 
-#: Of a frame's interval: packets that come closer together than this are a burst, and only its last is drawn.
+#: Share of a frame's interval. Packets that arrive closer together are a burst, and only the last of them is drawn.
 _BURST = 0.6
-#: A tick later than this has lost its beat and starts a new one.
+#: A frame drawn later than this after it was due has missed its slot: the session's schedule restarts from now.
 _LATE_S = 1 / 60
-#: A frame this many intervals after the one before it leaves a gap that is seen.
+#: A frame this many intervals after the previous one leaves a visible gap.
 _DEADLINE_INTERVALS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class FrameTiming:
-    """When a session last got a frame and what has happened to it since.
+    """The times of one session that decide when it is drawn.
 
-    fresh_since_s: since when motion waits to be drawn, None where none waits; newer motion does not lose the place.
-    stalls_at_s: when the uplink counts as stalled unless motion comes. last_due_s: when the last frame was due.
-    frames: how many it has got; of two that waited equally long, who got fewer goes first.
+    fresh_since_s: since when motion waits to be drawn, None if none waits; newer motion keeps this time.
+    stalls_at_s: when the uplink counts as stalled unless motion arrives. last_due_s: when the last frame was due.
+    frames: number of frames so far; of two sessions with the same deadline, the one with fewer frames goes first.
     """
 
     fresh_since_s: float | None
@@ -39,18 +39,18 @@ class FrameTiming:
     frames: int
 
     def due_at_s(self, fps: int) -> float:
-        """When the next frame is to be drawn."""
+        """When the next frame is due."""
         if self.fresh_since_s is not None:
             return max(self.fresh_since_s, self.last_due_s + _BURST / fps)
         return max(self.stalls_at_s, self.last_due_s + 1 / fps)
 
     def deadline_s(self, fps: int) -> float:
-        """By when it ought to be there, lest its viewers see a gap."""
+        """The deadline of the next frame. After it, viewers see a gap."""
         return self.last_due_s + _DEADLINE_INTERVALS / fps
 
 
 class Timed(Protocol):
-    """Whatever has a timing and a tier: a session, or a test's stand-in for one."""
+    """What the scheduler needs of a session: its timing and its tier."""
 
     @property
     def timing(self) -> FrameTiming: ...
@@ -62,17 +62,18 @@ class Timed(Protocol):
 S = TypeVar("S", bound=Timed)
 
 
-def beat_s(due_s: float, now_s: float) -> float:
-    """The time from which a session drawn now counts on: its beat, or now where it came too late to keep it."""
+def schedule_s(due_s: float, now_s: float) -> float:
+    """The time from which the next frame's due time is counted: the due time of this one, or now if it is too late."""
     return due_s if now_s - due_s < _LATE_S else now_s
 
 
 @dataclass(frozen=True, slots=True)
 class Batch(Generic[S]):
-    """One run of the device, or nothing to do.
+    """The sessions for one run of the device, or an empty batch.
 
-    tier: all faces of a batch are of one. due: (session, when its frame was due), the earliest deadline first.
-    deadline_s: that of the first; infinite where nobody is due. next_due_s: when somebody who is not in it is due.
+    tier: the tier of all its faces. due: (session, when its frame was due), the earliest deadline first.
+    deadline_s: the deadline of the first session; infinite if no session is due. next_due_s: when the next session
+    outside this batch is due.
     """
 
     tier: int
@@ -82,9 +83,9 @@ class Batch(Generic[S]):
 
 
 def gather(sessions: Iterable[S], now_s: float, fps: int, most: Mapping[int, int]) -> Batch[S]:
-    """What to draw now: the session with the earliest deadline, and with it those of its tier that are due, too.
+    """The batch to draw now: the session with the earliest deadline, and other sessions of its tier that are due.
 
-    most: the faces that a batch of a tier may hold. So under overload the sessions take turns, and none starves.
+    most: the largest batch of each tier. Under overload the sessions take turns, so that none starves.
     """
     due: list[tuple[float, int, int, S, float]] = []
     next_due_s = float("inf")

@@ -1,4 +1,4 @@
-"""One generator's side of Redis: its inbox, leases, heartbeat and drain, and the sessions that it starts and ends."""
+"""The generator's work on Redis: inbox, leases, heartbeat and drain. It starts and ends this generator's sessions."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ from mien_shared.wire.motion import MotionPacket, MotionPacketError
 
 logger = logging.getLogger(__name__)
 
-#: A session expires when its record has been missing for this long while Redis answers. Its users write the record
-#: every five seconds, so a Redis that comes back empty does not end the session.
+#: A session expires when its record has been missing for this long while Redis answers. The gateway and signaling write
+#: the record again every five seconds, so a Redis that restarts empty does not end the session.
 _EXPIRED_AFTER_S = 15.0
-#: A session that was handed over goes on here for this long: the other generator prepares it meanwhile.
+#: This generator continues a handed-over session for this long, while the other generator prepares it.
 _OVERLAP_S = 1.0
 _DRAIN_POLL_S = 0.1
-#: A session that could not be started is not claimed again for this long.
+#: A session that failed to start is not claimed again for this long.
 _REFUSED_S = 30.0
 
 
-#: When sessions have missed frames for this long, the generator offers no more places.
+#: After sessions have missed frames for this long, the generator offers no free place.
 _OVERLOADED_S = 3.0
 
 
 class AvatarKindUnsupported(RuntimeError):
-    """No tier of this generator draws avatars of this kind."""
+    """This generator has no tier for avatars of this kind."""
 
 
-#: Why a session may fail to start.
+#: The errors with which a session may fail to start.
 _NOT_STARTED = (
     AvatarKindUnsupported,
     AvatarNotFound,
@@ -69,7 +69,7 @@ _NOT_STARTED = (
 
 
 class Generator:
-    """Takes orders and motion from Redis and gives them to the Engine, where frames are made."""
+    """Reads orders and motion from Redis and passes them to the Engine, which makes the frames."""
 
     def __init__(
         self,
@@ -90,11 +90,11 @@ class Generator:
         self._engine = engine
         self._ladders = ladders
         self._places = places
-        self._encoder_name = h264_name
+        self._h264_name = h264_name
         self._clock = clock
         self._metrics = metrics
         self._inbox = GeneratorInbox(registry.redis, self.generator_id)
-        # Sessions of one avatar share what was computed from it; it is freed with the last of them.
+        # Sessions of the same avatar share its prepared faces. These are freed with the last of those sessions.
         self._prepared_avatars: WeakValueDictionary[str, SessionAvatar] = WeakValueDictionary()
         self._starting: set[str] = set()
         self._missing_since_s: dict[str, float] = {}
@@ -107,7 +107,7 @@ class Generator:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def receive(self) -> None:
-        """Read the inbox once: motion goes to the engine, orders are carried out."""
+        """Read the inbox once. Motion goes to the engine; orders are carried out."""
         for message in await self._inbox.read():
             match message:
                 case InboundMotion(session_id, data, received_unix_us):
@@ -129,13 +129,13 @@ class Generator:
                     self._engine.set_bitrate(session_id, bitrate_bps)
 
     async def beat(self) -> None:
-        """One heartbeat: report our status, renew leases, end sessions that we lost, claim those without a holder."""
+        """One heartbeat: report the status, renew leases, end lost sessions, and claim sessions without a holder."""
         async with self._beating:
             if not self._has_left:
                 await self._beat()
 
     async def _beat(self) -> None:
-        if self._engine.failure:  # without the device no session can be held: other generators claim them
+        if self._engine.failure:  # let the leases lapse, so that other generators claim the sessions
             return
         sessions = self._engine.records()
         await self._registry.heartbeat(
@@ -158,7 +158,7 @@ class Generator:
                 await self._claim(session)
 
     def _capacity(self, sessions: int) -> int:
-        """How many sessions to offer: what was measured, but no free place while present sessions miss frames.
+        """The number of sessions to offer: the measured capacity, but no free place while sessions miss frames.
 
         A capacity that the operator has set is never reduced.
         """
@@ -173,9 +173,9 @@ class Generator:
         return places
 
     async def drain(self, deadline_s: float) -> None:
-        """Take no more sessions and hand ours to other generators. Returns when all are gone, or at the deadline.
+        """Take no new sessions and hand over all others. Returns when no session is left, or at the deadline.
 
-        A session that was handed over goes on here for a fixed second; signaling drops our frames as soon as the other
+        This generator continues a handed-over session for one second. Signaling drops its frames as soon as the other
         generator's first frame arrives.
         """
         self._draining = True
@@ -202,9 +202,9 @@ class Generator:
         self._end(session_id, "drained")
 
     async def close(self) -> None:
-        """Release all leases and leave the registry, so that others need not wait for our leases to lapse.
+        """Release all leases and leave the registry, so that other generators can claim the sessions at once.
 
-        No heartbeat runs at the same time or follows.
+        No heartbeat runs during this call or after it.
         """
         for task in self._tasks:
             task.cancel()
@@ -217,14 +217,14 @@ class Generator:
                 await self._registry.remove_generator(self.generator_id)
                 await self._inbox.remove()
         except (*BUS_ERRORS, TimeoutError):
-            logger.warning("leases not released: redis does not answer")
+            logger.warning("leases not released, Redis does not answer")
 
     def _apply_renewal(self, session_id: str, renewal: Renewal) -> None:
         now_s = self._clock.monotonic_s()
         match renewal:
             case Renewal.HELD:
                 self._missing_since_s.pop(session_id, None)
-            case Renewal.TAKEN_OVER if session_id not in self._handed_over:  # or handed over meanwhile
+            case Renewal.TAKEN_OVER if session_id not in self._handed_over:  # a drain may have handed it over meanwhile
                 self._end(session_id, "taken_over")
             case Renewal.ENDED:
                 self._end(session_id, "stopped")
@@ -260,22 +260,14 @@ class Generator:
                 with span("load avatar"):
                     record = await self._avatars.record(session.avatar_id)
                     if record.kind not in self._ladders:
-                        raise AvatarKindUnsupported(f"this generator draws no avatars of kind {record.kind}")
+                        raise AvatarKindUnsupported(f"this generator has no tier for avatars of kind {record.kind}")
                     still = await asyncio.to_thread(decode_png, await self._avatars.picture(session.avatar_id))
                 with span("prepare face and encoder"):
                     avatar, compositor, encoder = await asyncio.to_thread(self._make, record, still)
                     await self._engine.add(session, avatar, compositor, encoder)
             self._metrics.session_started(claimed, self._clock.monotonic_s() - ordered_s)
             logger.info("session started", extra={"avatar": session.avatar_id})
-        except (
-            AvatarKindUnsupported,
-            AvatarNotFound,
-            AvatarStoreError,
-            EngineStopped,
-            FaceRefused,
-            NoH264Encoder,
-            ValueError,
-        ) as error:
+        except _NOT_STARTED as error:
             self._metrics.session_not_started()
             logger.warning("session not started", extra={"error": str(error)})
             self._refused_until_s[session.session_id] = self._clock.monotonic_s() + _REFUSED_S
@@ -284,10 +276,10 @@ class Generator:
             self._starting.discard(session.session_id)
 
     def _make(self, record: AvatarRecord, still: RgbArray) -> tuple[SessionAvatar, Compositor, H264Encoder]:
-        """A session's compositor and encoder, and its avatar, which sessions of the same avatar share."""
+        """A session's compositor and H.264 encoder, and its avatar, shared by all sessions of this avatar."""
         box = record.face_box
         compositor = Compositor(still, box)
-        encoder = H264Encoder(self._encoder_name, self._settings.bitrate_bps)
+        encoder = H264Encoder(self._h264_name, self._settings.bitrate_bps)
         avatar = self._prepared_avatars.get(record.avatar_id)
         if avatar is None:
             crop = np.ascontiguousarray(still[box.y : box.y + box.size, box.x : box.x + box.size])
@@ -301,8 +293,8 @@ class Generator:
 
 
 def decode_png(data: bytes) -> RgbArray:
-    """A stored still picture as (H, W, 3) RGB. Raises ValueError if the bytes are not a picture."""
+    """A stored still picture as (H, W, 3) RGB. Raises ValueError if the bytes are not an image."""
     bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if bgr is None:
-        raise ValueError("the stored picture is not an image")
+        raise ValueError("the avatar's stored picture cannot be decoded")
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)

@@ -1,4 +1,4 @@
-"""One session inside the generator: what its avatar gave once, and what changes from frame to frame."""
+"""One session inside the generator: its shared avatar, and the state that changes with every frame."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from mien_generator.h264.encoder import EncodedPicture, H264Encoder
 from mien_generator.h264.keyframes import KeyframePolicy
 from mien_generator.motion.shoulders import hold_shoulders
 from mien_generator.motion.speaker import SpeakerMotion, UnusableMotion
-from mien_generator.scheduler import FrameTiming, beat_s
+from mien_generator.scheduler import FrameTiming, schedule_s
 from mien_shared.bus.messages import EncodedFrame, KeyframeReason, SessionRecord, SessionStats
 from mien_shared.keypoints import Keypoints
 from mien_shared.wire.motion import MotionPacket
 from mien_shared.wire.newest import NewestWins
 
 _METER_WINDOW_S = 3.0
-#: Frame rates that steps between tiers go by: short enough to act on, long enough for a dozen frames.
+#: Window of the frame rates that decide about tiers: short enough to react, long enough for a dozen frames.
 _RATE_WINDOW_S = 1.0
-#: Two tiers' faces of one avatar differ in sharpness and a little in colour: over so many frames the one becomes the
-#: other, which nobody sees, where a cut between two frames would show as a jolt.
+#: Faces of two tiers differ in sharpness and slightly in colour. A cross-fade over this many frames hides the change; a
+#: cut would be visible.
 _FADE_FRAMES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A motion packet as it reached this generator.
+    """A motion packet that arrived at this generator.
 
-    size_bytes: on the wire. received_unix_us: when the gateway received it. arrived_s: when this generator did,
-    monotonic.
+    size_bytes: its size on the wire. received_unix_us: when the gateway received it. arrived_s: when this generator
+    received it, monotonic.
     """
 
     packet: MotionPacket
@@ -48,7 +48,10 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """A session's turn: when it was given, since when it was due, and the motion that waited, the newest last."""
+    """A session's turn to be drawn.
+
+    arrivals: the motion that waited, the newest last. taken_s: when the turn began. due_s: when the frame was due.
+    """
 
     arrivals: Sequence[Arrival]
     taken_s: float
@@ -57,9 +60,10 @@ class Cue:
 
 @dataclass(frozen=True, slots=True)
 class DrivenFace:
-    """What stage one decided for one frame.
+    """The result of stage one for one frame.
 
-    driving: keypoints in the avatar's crop. arrival: what moves the face, None while the default motion does.
+    driving: keypoints in the avatar's crop. arrival: the packet that moves the face, None if the default motion does.
+    packet: the newest packet, None before the first.
     """
 
     driving: Keypoints
@@ -67,16 +71,17 @@ class DrivenFace:
     packet: MotionPacket | None
 
     def waited_s(self, unix_s: float) -> float:
-        """How long ago the gateway took in the motion shown, between two machines' clocks; 0 for default motion."""
+        """Seconds since the gateway received the motion shown, by two machines' clocks. 0 for default motion."""
         return max(0.0, unix_s - self.arrival.received_unix_us / 1e6) if self.arrival else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class DrawnFace:
-    """A face between stages two and three.
+    """The result of stage two for one frame.
 
-    tier: that made it; the session may have stepped since. wait_s: from the gateway's receipt of its motion to the
-    start of its batch. face_s: what the batch took. drawn_s: when it was there, monotonic.
+    tier: the tier that made the face; the session may have changed its tier since. wait_s: from the gateway's receipt
+    of the motion to the start of the batch. face_s: time of the whole batch. drawn_s: when the face was done,
+    monotonic.
     """
 
     motion: DrivenFace
@@ -88,7 +93,7 @@ class DrawnFace:
 
 
 class SessionAvatar:
-    """An avatar as the sessions of this generator share it: its face, and what each tier made of it so far."""
+    """An avatar that sessions of this generator share: its face, and the prepared face of each tier so far."""
 
     def __init__(self, face: AvatarFace) -> None:
         self.face = face
@@ -98,9 +103,10 @@ class SessionAvatar:
 class GeneratorSession:
     """State of one session.
 
-    The engine's lock guards `tier` and what says whose turn it is: `offer`, `begin`, `drawing`, `drawn`, `encoding`. Of
-    the rest, motion belongs to whoever draws the session, compositor and encoder to whoever encodes it; the engine
-    never lets two do so at once. An IDR or another bitrate may be asked for from any thread.
+    The engine's lock guards `tier` and the state of scheduling: `offer`, `begin`, `drawing`, `drawn`, `encoding`. Of
+    the rest, the thread that draws the session owns its motion, and the thread that encodes it owns its compositor and
+    its H.264 encoder. The engine never lets two threads draw, or two threads encode, the same session at once. Any
+    thread may request an IDR or another bitrate.
     """
 
     def __init__(
@@ -116,7 +122,7 @@ class GeneratorSession:
         self.record = record
         self.avatar = avatar
         self.tier = tier
-        #: Where it is on its way to; another than `tier` while that tier's face is being prepared.
+        #: The tier to change to. It differs from `tier` while its face is being prepared.
         self.target_tier = tier
         self.compositor = compositor
         self.h264 = h264
@@ -125,7 +131,7 @@ class GeneratorSession:
         self.drawn: DrawnFace | None = None
         self.encoding = False
         self.gone = False
-        #: When the frame that is under way ought to be there, for whoever chooses what to encode next.
+        #: Deadline of the frame in progress. It decides which session is encoded next.
         self.deadline_s = now_s
         self._keyframes = keyframes
         self._motion = SpeakerMotion(avatar.face.keypoints, now_s)
@@ -136,7 +142,7 @@ class GeneratorSession:
         self._shown_tier: int | None = None
         self._fading_frames = 0
         self._last_due_s = now_s
-        # Another run of an encoder starts on an IDR; viewers know one run from the next by this.
+        # Identifies one run of an H.264 encoder. Every run starts with an IDR; signaling tells runs apart by this id.
         self._run = secrets.token_hex(4)
         self._index = 0
 
@@ -155,25 +161,25 @@ class GeneratorSession:
 
     @property
     def may_be_drawn(self) -> bool:
-        """One face at a time: none while another is made, or waits to be encoded and would only grow old."""
+        """Whether a face may be made now: not while another one is being made or waits to be encoded."""
         return not self.drawing and self.drawn is None
 
     def offer(self, arrival: Arrival) -> int:
-        """Put the newest motion up to be drawn; returns how many packets it replaced that were never drawn."""
-        if not self._waiting:  # newer motion keeps the place in the queue of the motion that it replaces
+        """Queue the newest motion to be drawn. Returns the number of undrawn packets that it replaced."""
+        if not self._waiting:  # newer motion keeps the waiting time of the motion that it replaces
             self._waiting_since_s = arrival.arrived_s
         self.meter.arrived(arrival.arrived_s, arrival.size_bytes)
         return self._waiting.push(arrival)
 
     def begin(self, now_s: float, due_s: float, fps: int) -> Cue:
-        """Its turn to be drawn."""
+        """Begin this session's turn to be drawn."""
         self.drawing, self.deadline_s = True, self.timing.deadline_s(fps)
-        self._last_due_s = beat_s(due_s, now_s)
+        self._last_due_s = schedule_s(due_s, now_s)
         self._waiting_since_s = None
         return Cue(self._waiting.take(), now_s, due_s)
 
     def move(self, cue: Cue) -> DrivenFace:
-        """Stage one for this session: the motion to show now. Raises UnusableMotion, having kept the one before."""
+        """Stage one for this session: the motion to show now. Raises UnusableMotion and then keeps the last motion."""
         unusable = None
         for arrival in cue.arrivals:
             try:
@@ -189,19 +195,19 @@ class GeneratorSession:
         return DrivenFace(driving, None if shown.idle else self._moving, shown.packet)
 
     def compose(self, face: DrawnFace) -> av.VideoFrame:
-        """Stage three for this session; the first faces of another tier are faded in."""
+        """Stage three for this session. The first faces of another tier are faded in."""
         if face.tier != self._shown_tier:
             self._fading_frames = 0 if self._shown_tier is None else _FADE_FRAMES - 1
             self._shown_tier = face.tier
-        share = 1 / (self._fading_frames + 1)  # a quarter, a third of what is left, a half, all: a straight line
+        share = 1 / (self._fading_frames + 1)  # 1/4, 1/3, 1/2, 1 of the remaining difference: a linear cross-fade
         self._fading_frames = max(0, self._fading_frames - 1)
         return self.compositor.compose(face.picture, share)
 
     def encode(self, picture: av.VideoFrame, pts_90k: int, now_s: float) -> EncodedPicture:
-        """Stage four for this session: an IDR when one is due."""
+        """Stage four for this session. Makes an IDR if one is due."""
         if self.h264.bitrate_bps != self._bitrate_bps:
             self.h264.set_bitrate(self._bitrate_bps)
-            self._bitrate_bps = self.h264.bitrate_bps  # within its limits
+            self._bitrate_bps = self.h264.bitrate_bps  # the encoder clamps the target to its limits
         encoded = self.h264.encode(picture, pts_90k, self._keyframes.is_due(now_s))
         if encoded.is_idr:
             self._keyframes.was_sent(now_s)
@@ -211,18 +217,18 @@ class GeneratorSession:
         self._keyframes.request(reason)
 
     def request_bitrate(self, bitrate_bps: int) -> None:
-        """Aim at another rate from the next frame on: the encoder belongs to whoever encodes."""
+        """Set another bitrate target for the next frame. The thread that encodes the frame applies it."""
         self._bitrate_bps = bitrate_bps
 
     def number(self, data: bytes, is_idr: bool, pts_90k: int) -> EncodedFrame:
-        """An access unit as the next frame of this session's run."""
+        """Number an access unit as the next frame of this session's run."""
         frame = EncodedFrame(self._run, self._index, pts_90k, is_idr, data)
         self._index += 1
         return frame
 
 
 class Meter:
-    """A session's figures over the last seconds. Deques are safe to append to and to copy from different threads."""
+    """A session's figures over the last seconds. Threads may append to and copy a deque at the same time."""
 
     def __init__(self, now_s: float) -> None:
         self.since_s = now_s
@@ -236,15 +242,15 @@ class Meter:
         self._frames.append((now_s, size_bytes, motion_to_packet_s))
 
     def rates_fps(self, now_s: float) -> tuple[float, float]:
-        """(motion that arrived, frames that were made) a second, over the last one."""
+        """(motion packets that arrived, frames that were made) in the last second."""
         since_s, arrivals, frames = now_s - _RATE_WINDOW_S, list(self._arrivals), list(self._frames)
         arrived = len(arrivals) - bisect_left(arrivals, since_s, key=itemgetter(0))
         made = len(frames) - bisect_left(frames, since_s, key=itemgetter(0))
         return arrived / _RATE_WINDOW_S, made / _RATE_WINDOW_S
 
     def stats(self, now_s: float, backend: str, tier: str) -> SessionStats:
-        """The figures now."""
-        window_s = max(min(_METER_WINDOW_S, now_s - self.since_s), 0.1)  # a young session's is shorter
+        """The figures over the last seconds."""
+        window_s = max(min(_METER_WINDOW_S, now_s - self.since_s), 0.1)  # shorter for a session that has just begun
         since_s = now_s - window_s
         frames = [entry for entry in list(self._frames) if entry[0] >= since_s]
         arrived_bytes = sum(size for at_s, size in list(self._arrivals) if at_s >= since_s)

@@ -1,4 +1,4 @@
-"""A speaker made of arithmetic, for whoever measures or tests without a picture at hand: an avatar, and its motion."""
+"""A computed avatar and its motion, for measurements and tests that need no photograph."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mien_shared.keypoints import NUM_KEYPOINTS, FaceKeypoint, Keypoints
 
 CROP = FaceBox(x=(FRAME_WIDTH - MAX_FACE_SIZE) // 2, y=120, size=MAX_FACE_SIZE)
 
-#: Where a face's keypoints lie in a crop framed as avatars are; a picture's own are not looked for: only time counts.
+#: Typical positions of a face's keypoints in an avatar's crop. Measurements of time need no exact keypoints.
 _TYPICAL_POINTS = np.array(
     [
         (-0.26, -0.36), (0.26, -0.36), (-0.22, -0.24), (0.22, -0.24), (0.0, 0.0),
@@ -27,18 +27,18 @@ _TYPICAL_POINTS = np.array(
 
 
 def source_keypoints() -> Keypoints:
-    """The keypoints of any face framed as avatars are."""
+    """Typical keypoints of a face in an avatar's crop."""
     return Keypoints(_TYPICAL_POINTS, np.tile(np.eye(2, dtype=np.float32), (NUM_KEYPOINTS, 1, 1)))
 
 
 def face_of(still: RgbArray) -> AvatarFace:
-    """What a generator is given of a still picture framed as `draw_speaker` does."""
+    """The avatar face in a still picture with the framing of `draw_speaker`."""
     crop = still[CROP.y : CROP.y + CROP.size, CROP.x : CROP.x + CROP.size]
     return AvatarFace(np.ascontiguousarray(crop), source_keypoints())
 
 
 def talking(source: Keypoints) -> Iterator[Keypoints]:
-    """Without end: a head that sways and nods, lips that move, eyes that blink every three seconds."""
+    """Endless motion: the head sways and nods, the lips move, the eyes blink every three seconds."""
     frame = 0
     while True:
         t = frame / FRAME_RATE
@@ -55,7 +55,7 @@ def talking(source: Keypoints) -> Iterator[Keypoints]:
 
 
 def draw_speaker() -> RgbArray:
-    """A plain head and shoulders with the texture of a photograph, framed as `CROP` and `source_keypoints` have it."""
+    """A simple head and shoulders with the grain of a photograph. The face matches `CROP` and `source_keypoints`."""
     rng = np.random.default_rng(1)
     picture = np.full((FRAME_HEIGHT, FRAME_WIDTH, 3), (118, 128, 140), np.uint8)
     half = CROP.size / 2

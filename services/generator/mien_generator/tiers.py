@@ -1,12 +1,13 @@
-"""Which tier each session is drawn on: under overload a session is stepped down before anyone is refused. Pure.
+"""Decides the tier of each session. Under overload sessions step down before a new session is refused. Pure.
 
-Tiers are numbered from the best, 0, to the last, which needs nothing of the device. A tier is worth having while it
-holds the floor's frame rate. The assignment is max-min fair: nobody is raised a second step while somebody else could
-be raised a first one, and the oldest session comes first.
+Tiers are numbered from 0, the best, to the last, which needs no device time. A tier of the device is useful only while
+it gives its sessions the floor's frame rate. The assignment is max-min fair: no session gets a second step up while
+another could get its first, and older sessions come first.
 
-Down at once, up slowly: a session goes down when the device has no time for the floor's frame rate of all, and up when
-it would still have time to spare afterwards, has had it for the hold-off, and one at a time. A step up that was soon
-followed by a step down was a mistake: it doubles the hold-off.
+Steps down are immediate: sessions step down when the device has no time for the floor's frame rate of all of them.
+Steps up are slow: one session at a time steps up, after the device has had spare time for the hold-off, and only if
+spare time remains afterwards. A step down soon after a step up shows that the step up was a mistake: it doubles the
+hold-off.
 """
 
 from __future__ import annotations
@@ -14,28 +15,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: Shares of the device's time: above FULL sessions go down; a step up must leave it at or below ROOMY.
+#: Shares of the device's time. Above FULL sessions step down. A step up must leave the share at or below ROOMY.
 FULL = 1.0
 ROOMY = 0.8
-#: Frame rates this far below the floor, for so long, say that the device is full whatever its measured costs say.
+#: A frame rate below this share of the floor, for this long, shows that the device is full in spite of measured costs.
 _STARVED = 0.8
 _STARVED_AFTER_S = 1.0
-#: How long there must have been room before a step up: at first, and at most.
+#: How long there must have been room before a step up: first value and upper limit.
 _HOLD_OFF_S = 4.0
 _MOST_HOLD_OFF_S = 256.0
-#: From one step up to the next: long enough to see what it did to the frame rates.
+#: Time between two steps up: long enough to see the effect on the frame rates.
 _BETWEEN_RAISES_S = 1.0
-#: A step down within so many hold-offs of a step up undoes a mistake.
+#: If a step down follows a step up within this many hold-offs, the step up was a mistake.
 _MISTAKE = 2
-#: After so long without a step the hold-off is what it was at first.
+#: After this long without a step the hold-off returns to its first value.
 _FORGIVEN_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class SessionLoad:
-    """One session as the policy sees it.
+    """What the policy knows about one session.
 
-    tier: the one it is on. wanted_fps: the frames a second that its motion asks for. drawn_fps: what it gets.
+    tier: its present tier. wanted_fps: the frame rate that its motion needs. drawn_fps: the frame rate that it gets.
     """
 
     session_id: str
@@ -46,21 +47,25 @@ class SessionLoad:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A session is to go to this tier."""
+    """A decision: the session changes to this tier."""
 
     session_id: str
     tier: int
 
 
 def needed_share(face_s: float, wanted_fps: float, floor_fps: float) -> float:
-    """The share of the device's time that a session must have: for the floor's frame rate, or less if it wants less."""
+    """The share of the device's time that a session needs for the floor's frame rate, or for less if it wants less.
+
+    face_s: seconds of device time per face.
+    """
     return face_s * min(wanted_fps, floor_fps)
 
 
 def plan(wanted_fps: Sequence[float], face_s: Sequence[float], floor_fps: float, budget: float) -> list[int]:
-    """The tier of each session, the oldest first, that shares out `budget` of the device's time.
+    """The tier of each session, such that all sessions together need at most `budget` of the device's time.
 
-    face_s: what a face of each tier takes of the device, 0 for the last.
+    wanted_fps: one entry per session, the oldest first. face_s: seconds of device time per face of each tier, 0 for the
+    last.
     """
     last = len(face_s) - 1
     tiers, used = [last] * len(wanted_fps), 0.0
@@ -73,10 +78,13 @@ def plan(wanted_fps: Sequence[float], face_s: Sequence[float], floor_fps: float,
 
 
 class TierPolicy:
-    """Decides steps; told the time, the sessions' loads (oldest first) and what a face costs on each tier now."""
+    """Decides the steps between tiers.
+
+    Its inputs are the time, the sessions' loads (oldest first), and the present cost of a face on each tier.
+    """
 
     def __init__(self, floor_fps: float, shares_cores: bool = False) -> None:
-        """shares_cores: the device is the CPU, so that it may be what keeps the last tier's sessions from frames."""
+        """shares_cores: the device is the CPU, so its faces can take time from the sessions of the last tier."""
         self._floor_fps = floor_fps
         self._shares_cores = shares_cores
         self._starved_since_s: float | None = None
@@ -86,19 +94,20 @@ class TierPolicy:
         self.hold_off_s = _HOLD_OFF_S
 
     def first_tier(self, sessions: Sequence[SessionLoad], face_s: Sequence[float], wanted_fps: float) -> int:
-        """Where a new session begins; the others make room for it at the next decision."""
+        """The tier on which a new session begins. The other sessions make room for it at the next decision."""
         wanted = [*(session.wanted_fps for session in sessions), wanted_fps]
         return plan(wanted, face_s, self._floor_fps, FULL)[-1]
 
     def decide(self, now_s: float, sessions: Sequence[SessionLoad], face_s: Sequence[float]) -> list[Step]:
-        """The steps to take now; the caller's next loads show them taken."""
+        """The steps to take now. The loads of the next call must show the new tiers."""
         wanted = [session.wanted_fps for session in sessions]
         used = sum(needed_share(face_s[one.tier], one.wanted_fps, self._floor_fps) for one in sessions)
         if used > FULL:
             return self._lower(now_s, sessions, plan(wanted, face_s, self._floor_fps, FULL))
         on_device = [one for one in sessions if one.tier < len(face_s) - 1]
         if on_device and self._is_starved(now_s, sessions, on_device):
-            # The costs say that there is room and the frames say that there is none: believe the frames, one session.
+            # The costs say that there is room, but the frame rates say that there is none. Trust the frame rates, and
+            # step one session down.
             newest_of_the_best = min(reversed(on_device), key=lambda one: one.tier)
             self._starved_since_s = None
             return self._lower(now_s, [newest_of_the_best], [newest_of_the_best.tier + 1])

@@ -113,7 +113,7 @@ def test_auto_without_weights_or_runtime_says_which(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("backend", ["onnx", "torch"])
 def test_a_network_that_was_asked_for_by_name_is_never_replaced(backend: str, tmp_path: Path) -> None:
-    with pytest.raises(BackendUnavailable, match=r"needs weights and there is no file none\.safetensors"):
+    with pytest.raises(BackendUnavailable, match=r"needs weights, but there is no file none\.safetensors"):
         aside(portrait_ladder, settings(face_backend=backend, weights=tmp_path / "none.safetensors"), 1)
 
 
@@ -128,8 +128,8 @@ def test_tampered_weights_are_an_error_of_their_own_under_auto_too(exported: Pat
 @pytest.mark.parametrize(
     ("backend", "precision", "message"),
     [
-        ("torch", "int8", "the torch backend computes in float32, float16 or bfloat16, not in int8"),
-        ("onnx", "float16", "the onnx backend computes in float32 or int8, not in float16"),
+        ("torch", "int8", "the torch backend supports float32, float16 and bfloat16, not int8"),
+        ("onnx", "float16", "the onnx backend supports float32 and int8, not float16"),
     ],
 )
 def test_a_precision_that_a_backend_lacks_is_named(backend: str, precision: str, message: str, tmp_path: Path) -> None:

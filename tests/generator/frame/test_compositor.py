@@ -121,12 +121,12 @@ def test_the_still_picture_is_not_written_to() -> None:
 @pytest.mark.parametrize(
     ("still", "box", "message"),
     [
-        (np.zeros((720, 1279, 3), np.uint8), face_box(0, 0, 384), r"the still picture is \(720, 1280, 3\) uint8, not"),
+        (np.zeros((720, 1279, 3), np.uint8), face_box(0, 0, 384), r"still picture must be \(720, 1280, 3\) uint8, not"),
         (np.zeros((720, 1280, 3), np.float32), face_box(0, 0, 384), "uint8, not .* float32"),
-        (STILL, face_box(-1, 0, 384), r"crop box 384 at \(-1, 0\) leaves the picture"),
-        (STILL, face_box(900, 0, 384), r"crop box 384 at \(900, 0\) leaves the picture"),
-        (STILL, face_box(0, 400, 384), r"crop box 384 at \(0, 400\) leaves the picture"),
-        (STILL, face_box(0, 0, 0), "a crop box of 0 pixels is too small, the least is 16"),
+        (STILL, face_box(-1, 0, 384), r"crop box of 384 pixels at \(-1, 0\) extends beyond the picture"),
+        (STILL, face_box(900, 0, 384), r"crop box of 384 pixels at \(900, 0\) extends beyond the picture"),
+        (STILL, face_box(0, 400, 384), r"crop box of 384 pixels at \(0, 400\) extends beyond the picture"),
+        (STILL, face_box(0, 0, 0), "a crop box of 0 pixels is too small; the minimum is 16 pixels"),
     ],
 )
 def test_what_cannot_be_placed_is_refused(still: RgbArray, box: FaceBox, message: str) -> None:
@@ -136,7 +136,7 @@ def test_what_cannot_be_placed_is_refused(still: RgbArray, box: FaceBox, message
 
 @pytest.mark.parametrize("face", [np.zeros((384, 383, 3), np.uint8), np.zeros((384, 384), np.uint8)])
 def test_a_face_that_is_none_is_refused(face: RgbArray) -> None:
-    with pytest.raises(FrameShapeError, match=r"a face is \(S, S, 3\) uint8, not"):
+    with pytest.raises(FrameShapeError, match=r"a face must be \(S, S, 3\) uint8, not"):
         Compositor(STILL, face_box(0, 0, 384)).compose(face)
 
 
@@ -175,7 +175,8 @@ def test_a_patch_of_another_picture_is_refused_and_changes_nothing() -> None:
     box = face_box(448, 60, 384)
     compositor = Compositor(STILL, box)
     other = Compositor(STILL, face_box(449, 60, 384)).region
-    with pytest.raises(FrameShapeError, match=r"^a patch of this picture has planes of \(384, 384\) and \(192, 192\)"):
+    planes = r"^a patch of this picture must have planes of \(384, 384\) and \(192, 192\)"
+    with pytest.raises(FrameShapeError, match=planes):
         compositor.compose(patch_of(other, a_face(384)))
     np.testing.assert_array_equal(yuv_of(compositor.compose(crop_of(box))), STILL_YUV)
 

@@ -1,6 +1,6 @@
-"""Which tiers draw which kind of avatar on this machine, by the settings.
+"""Builds the tiers for each kind of avatar on this machine, from the settings.
 
-Portraits are drawn by the network at 384 and at 256 pixels, where it can run, and by `warp` below it.
+The tiers for portraits are the network at 384 and at 256 pixels, if it can run, and then `warp`.
 """
 
 from __future__ import annotations
@@ -17,38 +17,38 @@ from mien_generator.face.warp import WarpGenerator
 from mien_generator.settings import GeneratorSettings
 from mien_shared.avatars import AvatarKind
 
-#: The weights that the wheel carries.
+#: The weights that are bundled with the package.
 SHIPPED_WEIGHTS = Path(__file__).parents[1] / "weights" / "fomm-half.safetensors"
 _SMALL_FACE_SIZE = 256
 
 
 class BackendUnavailable(RuntimeError):
-    """The backend that was asked for cannot run on this machine."""
+    """The configured backend cannot run on this machine."""
 
 
-#: Which tiers draw which kind of avatar.
+#: The tiers for each kind of avatar.
 Ladders = Mapping[AvatarKind, Ladder]
 
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """Why `auto` runs no network. reason: the metric's label. text: for people."""
+    """The reason why `auto` does not run the network. reason: label of the metric. text: for the log."""
 
     reason: Literal["weights", "runtime"]
     text: str
 
 
 def make_ladders(settings: GeneratorSettings, threads: int) -> tuple[Ladders, Fallback | None]:
-    """The tiers of every kind of avatar that this generator draws; raises as portrait_ladder does."""
+    """The tiers for every kind of avatar that this generator supports. Raises the errors of portrait_ladder."""
     ladder, fallback = portrait_ladder(settings, threads)
     return {AvatarKind.PORTRAIT: ladder}, fallback
 
 
 def portrait_ladder(settings: GeneratorSettings, threads: int) -> tuple[Ladder, Fallback | None]:
-    """The tiers of portraits. Raises BackendUnavailable, or the weights' own named error.
+    """The tiers for portraits. Raises BackendUnavailable, or the error of the weights file.
 
-    threads: the number that a network on the CPU may use. `auto` falls back to warp only where weights or ONNX Runtime
-    are missing. Weights that are present but damaged are an error, never a reason to fall back.
+    threads: number of threads that a network on the CPU may use. `auto` falls back to warp only if the weights or ONNX
+    Runtime are missing. Damaged weights are an error, not a reason to fall back.
     """
     fallback = _why_no_network(settings) if settings.face_backend == "auto" else None
     if settings.face_backend == "warp" or fallback is not None:
@@ -56,8 +56,8 @@ def portrait_ladder(settings: GeneratorSettings, threads: int) -> tuple[Ladder, 
     weights = settings.weights or SHIPPED_WEIGHTS
     if not weights.is_file():
         raise BackendUnavailable(
-            f"the {settings.face_backend} backend needs weights and there is no file {weights.name}: "
-            "make one with `mien model import` and set MIEN_WEIGHTS"
+            f"the {settings.face_backend} backend needs weights, but there is no file {weights.name}: "
+            "make one with `mien model import` and set MIEN_WEIGHTS to it"
         )
     sizes = (MAX_FACE_SIZE, _SMALL_FACE_SIZE) if settings.face_size == MAX_FACE_SIZE else (_SMALL_FACE_SIZE,)
     make = _torch if settings.face_backend == "torch" else _onnx
@@ -77,7 +77,7 @@ def portrait_ladder(settings: GeneratorSettings, threads: int) -> tuple[Ladder, 
 
 def _why_no_network(settings: GeneratorSettings) -> Fallback | None:
     if settings.weights is None and not SHIPPED_WEIGHTS.is_file():
-        return Fallback("weights", "no weights are shipped with this build and MIEN_WEIGHTS names none")
+        return Fallback("weights", "this package has no bundled weights and MIEN_WEIGHTS is not set")
     if find_spec("onnxruntime") is None:
         return Fallback("runtime", "onnxruntime is not installed")
     return None
@@ -91,7 +91,7 @@ def _torch(
     settings: GeneratorSettings, weights: Path, sizes: Sequence[int], threads: int
 ) -> Sequence[FaceGenerator[Any]]:
     if settings.precision == "int8":
-        raise BackendUnavailable("the torch backend computes in float32, float16 or bfloat16, not in int8")
+        raise BackendUnavailable("the torch backend supports float32, float16 and bfloat16, not int8")
     try:
         from mien_generator.face.fomm.device.devices import DeviceError
         from mien_generator.face.fomm.generator import FommGenerator
@@ -115,7 +115,7 @@ def _onnx(
     settings: GeneratorSettings, weights: Path, sizes: Sequence[int], threads: int
 ) -> Sequence[FaceGenerator[Any]]:
     if settings.precision not in {"auto", "float32", "int8"}:
-        raise BackendUnavailable(f"the onnx backend computes in float32 or int8, not in {settings.precision}")
+        raise BackendUnavailable(f"the onnx backend supports float32 and int8, not {settings.precision}")
     try:
         from mien_generator.face.onnx.files import ModelFiles
         from mien_generator.face.onnx.generator import OnnxGenerator
@@ -126,6 +126,6 @@ def _onnx(
         network = Network.open(
             ModelFiles.read(weights), device=settings.device, precision=settings.precision, threads=threads
         )
-        return [OnnxGenerator(network, size=size) for size in sizes]  # its graphs take faces of any size
+        return [OnnxGenerator(network, size=size) for size in sizes]  # the graphs work with faces of any size
     except ProviderMissing as error:
         raise BackendUnavailable(str(error)) from error

@@ -1,4 +1,4 @@
-"""What a face generator is: avatar in once, keypoints in per frame, a face picture out."""
+"""The contract of face generators: they take an avatar once and keypoints per frame, and make face pictures."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mien_shared.keypoints import Keypoints
 
 RgbArray = NDArray[np.uint8]
 
-#: The widest face picture a generator makes (paper, section 3.4).
+#: Side in pixels of the largest face picture that a generator makes (paper, section 3.4).
 MAX_FACE_SIZE = 384
 
 
 class FaceRefused(RuntimeError):
-    """An avatar that the engine cannot take now, for want of memory or room; those it holds already go on."""
+    """The face generator cannot take another avatar now, because it has no memory or room. Other avatars continue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class AvatarFace:
 
     rgb: (S, S, 3) uint8, the square crop at the picture's own resolution.
     keypoints: where the avatar's ten keypoints lie in that crop, [-1, 1].
-    region: where the face goes on in the still picture, for engines that paste it there themselves; None where RGB
-    faces are wanted. It must be the compositor's own.
+    region: the part of the still picture that the face changes, for generators that paste the face there themselves.
+    It must be the compositor's own region. None asks for RGB faces.
     """
 
     rgb: RgbArray
@@ -39,9 +39,9 @@ class AvatarFace:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class YuvPatch:
-    """A face scaled, feathered and converted for its avatar's PasteRegion: YUV 4:2:0, BT.601 limited range.
+    """A face that is scaled, feathered and converted for its avatar's PasteRegion: YUV 4:2:0, BT.601 limited range.
 
-    luma: (H, W) uint8 of the region's even height and width. u, v: (H/2, W/2) uint8.
+    luma: (H, W) uint8, the region's even height and width. u, v: (H/2, W/2) uint8.
     """
 
     luma: NDArray[np.uint8]
@@ -49,12 +49,12 @@ class YuvPatch:
     v: NDArray[np.uint8]
 
 
-#: What a generator makes: (size, size, 3) uint8 RGB, or a patch of the picture where the device finished it.
+#: A generator's result: (size, size, 3) uint8 RGB, or a patch of the picture that the device has finished.
 FacePicture = RgbArray | YuvPatch
 
 
 class PreparedFace(Protocol):
-    """What a generator computed from the avatar alone; opaque to everyone but the generator that made it."""
+    """Data that a generator computed from the avatar alone. Only the generator that made it knows its content."""
 
     @property
     def size(self) -> int:
@@ -66,7 +66,7 @@ P = TypeVar("P", bound=PreparedFace)
 
 @dataclass(frozen=True, slots=True)
 class FaceRequest(Generic[P]):
-    """One face to make: an avatar, prepared, and the driving keypoints in that avatar's crop."""
+    """One face to make: a prepared avatar, and the driving keypoints in its crop."""
 
     prepared: P
     driving: Keypoints
@@ -75,20 +75,20 @@ class FaceRequest(Generic[P]):
 class FaceGenerator(Protocol[P]):
     """Makes face pictures. `warp` bends the avatar's own pixels; `onnx` and `torch` run the paper's network.
 
-    One thread calls `animate` at a time for a generator that runs on a device; a generator that needs none (`warp`) is
-    called by several threads at once.
+    Only one thread at a time calls `animate` of a generator that runs on a device. Several threads at once call that of
+    a generator without a device (`warp`).
     """
 
     name: str
 
     def prepare(self, avatar: AvatarFace) -> P:
-        """Compute once what depends on the avatar alone. Its memory is freed with the returned object.
+        """Compute the data that depends on the avatar alone. Its memory is freed with the returned object.
 
         Raises FaceRefused.
         """
 
     def animate(self, requests: Sequence[FaceRequest[P]]) -> Sequence[FacePicture]:
-        """One face for each request, in the order of the requests. RGB for an avatar that was given no region."""
+        """One face for each request, in the order of the requests. RGB if the avatar has no region."""
 
     def close(self) -> None:
         """Free the device's memory."""
@@ -96,17 +96,17 @@ class FaceGenerator(Protocol[P]):
 
 @runtime_checkable
 class Overlapping(Protocol):
-    """A generator whose device works on its own: the next batch may be submitted before the last one is collected."""
+    """A generator whose device works in the background: it takes the next batch before the last one is collected."""
 
     def submit(self, requests: Sequence[FaceRequest[Any]]) -> Any:
-        """Start to make faces and return at once, with a ticket for them."""
+        """Start to make faces. Returns at once, with a ticket for them."""
 
     def collect(self, ticket: Any) -> Sequence[FacePicture]:
-        """Wait for the faces of a ticket, in the order of its requests."""
+        """Wait for the faces of a ticket. Returns them in the order of its requests."""
 
 
 def as_rgb(face: FacePicture) -> RgbArray:
-    """The face of an avatar without a region, which every generator makes as RGB; raises TypeError for a patch."""
+    """The face as RGB. Generators make RGB faces for avatars without a region. Raises TypeError for a patch."""
     if isinstance(face, YuvPatch):
-        raise TypeError("a patch holds no RGB: prepare the avatar without a region")
+        raise TypeError("a YUV patch cannot be used as RGB: prepare the avatar without a region")
     return face

@@ -1,4 +1,4 @@
-"""The tiers of a generator, the best first: which face generator makes each, and on whose time."""
+"""The tiers of a generator, the best first: the face generator of each, and whether it runs on the device."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mien_generator.face.contract import FaceGenerator, Overlapping
 class Rung:
     """One tier.
 
-    name: as statistics and metrics show it, such as onnx-384. on_device: its faces are made in batches on the device's
-    owner thread; otherwise one by one on the pool's threads, several at once, and they need nothing of the device.
+    name: its name in statistics and metrics, such as onnx-384. on_device: True if the device thread makes its faces in
+    batches. Otherwise the pool's threads make them one by one, several at the same time, without the device.
     """
 
     name: str
@@ -23,10 +23,10 @@ class Rung:
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """rungs: the best first; the last needs no device, and no other does without.
+    """All tiers of one kind of avatar.
 
-    device, model: what runs and where, as what is remembered of their speed is filed. shares_cores: the device is the
-    CPU that also composes and encodes.
+    rungs: the tiers, the best first; only the last tier runs without a device. device, model: cache key for the
+    measured speed. shares_cores: the device is the CPU, which also composes and encodes.
     """
 
     rungs: tuple[Rung, ...]
@@ -36,15 +36,15 @@ class Ladder:
 
     def __post_init__(self) -> None:
         if not self.rungs or any(rung.on_device != (tier < self.last) for tier, rung in enumerate(self.rungs)):
-            raise ValueError("the last rung of a ladder, and no other, needs no device")
+            raise ValueError("the last rung of a ladder must run without a device, and all others on one")
 
     @property
     def last(self) -> int:
-        """The tier that anyone can be drawn on."""
+        """The number of the last tier, on which any session can be drawn."""
         return len(self.rungs) - 1
 
     def overlapping(self, tier: int) -> Overlapping | None:
-        """The tier's generator if its batches may overlap: on a device of its own, which needs nobody's cores."""
+        """The tier's generator if its batches may overlap: the device must not share cores with the pool."""
         generator = self.rungs[tier].generator
         return generator if not self.shares_cores and isinstance(generator, Overlapping) else None
 

@@ -1,4 +1,4 @@
-"""Where a face goes on in the still 1280x720 picture, and how softly. No codec here: device engines read it too."""
+"""The place of a face in the still 1280x720 picture, and its soft border. Free of codecs: device backends import it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from mien_shared.keypoints import FloatArray
 
-if TYPE_CHECKING:  # at run time the avatar store's packages are not needed here
+if TYPE_CHECKING:  # avoids an import of the avatar store's packages at run time
     from mien_shared.avatars import FaceBox
 
 FRAME_WIDTH = 1280
 FRAME_HEIGHT = 720
 
-#: Side of the smallest crop that has an inside within its soft border.
+#: Side of the smallest crop that has pixels inside its soft border.
 MIN_CROP = 16
 
 #: Width of the soft border, and radius of its corners, as shares of the crop's side.
@@ -25,15 +25,15 @@ CORNER = 0.12
 
 
 class FrameShapeError(ValueError):
-    """A picture, crop box or face whose shape the compositor cannot place."""
+    """The compositor cannot use a picture, crop box or face of this shape."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PasteRegion:
-    """The crop grown to even pixels, which chroma samples sit on: all of the picture that a new face changes.
+    """The part of the picture that a new face changes: the crop, enlarged to even pixels, where chroma samples lie.
 
-    still: (H, W, 3) uint8 RGB, H and W even, the avatar's own pixels. x, y: the crop's corner in it, 0 or 1 each.
-    size: the crop's side. left, top: the region's corner in the picture, both even.
+    still: (H, W, 3) uint8 RGB, H and W even, the avatar's own pixels. x, y: the crop's corner in the region, each 0 or
+    1. size: the crop's side. left, top: the region's corner in the picture, both even.
     """
 
     still: NDArray[np.uint8]
@@ -45,16 +45,18 @@ class PasteRegion:
 
     @classmethod
     def of(cls, still: NDArray[np.uint8], crop: FaceBox) -> PasteRegion:
-        """still: (720, 1280, 3) uint8 RGB. Raises FrameShapeError if it is not, or if the crop leaves it."""
+        """still: (720, 1280, 3) uint8 RGB. Raises FrameShapeError if the shape is wrong or the crop leaves it."""
         if still.shape != (FRAME_HEIGHT, FRAME_WIDTH, 3) or still.dtype != np.uint8:
             raise FrameShapeError(
-                f"the still picture is ({FRAME_HEIGHT}, {FRAME_WIDTH}, 3) uint8, not {still.shape} {still.dtype}"
+                f"the still picture must be ({FRAME_HEIGHT}, {FRAME_WIDTH}, 3) uint8, not {still.shape} {still.dtype}"
             )
         right, bottom = crop.x + crop.size, crop.y + crop.size
         if crop.size < MIN_CROP:
-            raise FrameShapeError(f"a crop box of {crop.size} pixels is too small, the least is {MIN_CROP}")
+            raise FrameShapeError(f"a crop box of {crop.size} pixels is too small; the minimum is {MIN_CROP} pixels")
         if crop.x < 0 or crop.y < 0 or right > FRAME_WIDTH or bottom > FRAME_HEIGHT:
-            raise FrameShapeError(f"crop box {crop.size} at ({crop.x}, {crop.y}) leaves the picture")
+            raise FrameShapeError(
+                f"the crop box of {crop.size} pixels at ({crop.x}, {crop.y}) extends beyond the picture"
+            )
         left, top = crop.x & ~1, crop.y & ~1
         region = still[top : bottom + 1 & ~1, left : right + 1 & ~1].copy()
         return cls(region, crop.x - left, crop.y - top, crop.size, left, top)
@@ -71,7 +73,7 @@ class PasteRegion:
 
 
 def border_mask(size: int) -> FloatArray:
-    """(size, size) weight of the face: 1 inside, smoothly down to exactly 0 on the outermost pixels, corners round."""
+    """(size, size) weights of the face: 1 inside, falling smoothly to exactly 0 at the edge pixels. Round corners."""
     half = (size - 1) / 2
     radius, feather = CORNER * size, max(FEATHER * size, 1.0)
     beyond = np.maximum(np.abs(np.arange(size) - half) - (half - radius), 0)

@@ -1,8 +1,8 @@
-"""Stage 3, frame: the made face into the still 1280x720 picture (paper, section 3.4).
+"""Stage 3, frame: pastes the face into the still 1280x720 picture (paper, section 3.4).
 
-The still picture is converted to YUV 4:2:0 once for each avatar; per frame only the face's rectangle is. cv2 makes
-the chroma of each 2x2 block from that block alone, so a rectangle on even pixels comes out exactly as it would in
-the whole picture, and what lies outside never changes by a bit: the encoder skips it.
+The still picture is converted to YUV 4:2:0 once per session; each frame converts only the face's rectangle. cv2
+computes the chroma of each 2x2 block from that block alone. So a rectangle on even pixels gives exactly the same result
+as the whole picture would, and not one bit outside it changes. The H.264 encoder skips those macroblocks.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from mien_shared.keypoints import FloatArray
 
 
 class Compositor:
-    """One session's picture: the avatar at rest, and in it the face of the moment.
+    """One session's picture: the avatar at rest with the current face in it.
 
-    region: what of the picture a face changes. The frame that `compose` returns is one buffer, written anew at each
-    call: encode it before composing the next. (libx264 copies its input during encode(), also without lookahead; a
-    test holds it to that.)
+    region: the part of the picture that a face changes. `compose` always returns the same buffer and overwrites it at
+    each call: encode the frame before composing the next. (libx264 copies its input during encode(), also without
+    lookahead; a test checks that.)
     """
 
     def __init__(self, still: RgbArray, crop: FaceBox) -> None:
-        """still: (720, 1280, 3) uint8 RGB. Raises FrameShapeError if it is not, or if the crop leaves it."""
+        """still: (720, 1280, 3) uint8 RGB. Raises FrameShapeError if the shape is wrong or the crop leaves it."""
         self.region = PasteRegion.of(still, crop)
         height, width = self.region.shape
         self._region = self.region.still.copy()
@@ -44,19 +44,19 @@ class Compositor:
         self._u, self._v = (c[top // 2 : (top + height) // 2, left // 2 : (left + width) // 2] for c in chroma)
 
     def compose(self, face: FacePicture, share: float = 1.0) -> av.VideoFrame:
-        """Put the face into the picture: yuv420p, BT.601 limited range.
+        """Paste the face into the picture: yuv420p, BT.601 limited range.
 
-        face: (S, S, 3) uint8 RGB of any S, whose outermost pixels stay the avatar's own; or a YuvPatch of the region,
-        finished on the device that made it. share: of it in what is shown, the rest being what the picture held before;
-        below 1 for fading from one engine's faces to another's. Raises FrameShapeError for a face of another shape.
+        face: (S, S, 3) uint8 RGB of any S, whose outermost pixels are replaced by the avatar's own; or a YuvPatch of
+        the region, which the device has finished. share: weight of the face; the rest is the previous content of the
+        picture. A share below 1 fades from one tier's faces to another's. Raises FrameShapeError for any other shape.
         """
         self._write(face if isinstance(face, YuvPatch) else self._finished(face), share)
         return self._frame
 
     def _finished(self, face: RgbArray) -> YuvPatch:
-        """Scale, feather, convert: what a device does for its own faces."""
+        """Scale, feather and convert a face. A device does the same for its own faces."""
         if face.ndim != 3 or face.shape[0] != face.shape[1] or face.shape[2] != 3 or face.dtype != np.uint8:
-            raise FrameShapeError(f"a face is (S, S, 3) uint8, not {face.shape} {face.dtype}")
+            raise FrameShapeError(f"a face must be (S, S, 3) uint8, not {face.shape} {face.dtype}")
         side, size, target = len(face), self.region.size, self._target
         if side == size:
             target[:] = face
@@ -74,7 +74,7 @@ class Compositor:
         for values, plane in planes:
             if values.shape != plane.shape or values.dtype != np.uint8:
                 raise FrameShapeError(
-                    f"a patch of this picture has planes of {self._luma.shape} and {self._u.shape} uint8, "
+                    f"a patch of this picture must have planes of {self._luma.shape} and {self._u.shape} uint8, "
                     f"not {values.shape} {values.dtype}"
                 )
         for values, plane in planes:
@@ -85,7 +85,7 @@ class Compositor:
 
 
 def _border_parts(weight: FloatArray) -> list[tuple[slice, slice]]:
-    """Four strips that hold every weight below 1: only they need blending."""
+    """The four strips with all weights below 1. Only they need blending."""
     size = len(weight)
     inset = next(i for i in range(size // 2 + 1) if (weight[i : size - i, i : size - i] == 1).all())
     inner, everything = slice(inset, size - inset), slice(0, size)

@@ -1,12 +1,13 @@
-"""Stage 4, H.264: constrained baseline 3.1, one Annex-B access unit out for each frame in (ITU-T H.264).
+"""Stage 4, H.264: constrained baseline 3.1, one Annex-B access unit for each frame (ITU-T H.264).
 
-What the options of libx264 are for, measured on a talking head at 1280x720:
-  - `zerolatency` and one thread: a frame leaves in the call that brought it, and many sessions share the cores.
-  - `ultrafast` with the deblocking filter and quarter-pixel motion (subme=1) put back: +2.5 dB for 0.4 ms a frame;
-    a macroblock of the still part costs a skip flag.
-  - `qpmin=20`: an easy picture stops at about 46 dB instead of spending the whole target on invisible detail.
-  - opened as CBR at MAX_BITRATE_BPS and turned down: x264 follows a changed bitrate only in a stream that began as
-    CBR (ratecontrol.c: "if the stream starts as CBR, keep it CBR"); with another maxrate, or none, it stays as it was.
+The purpose of the libx264 options, measured on a talking head at 1280x720:
+  - `zerolatency` and one thread: the call that takes a frame also returns it, and many sessions share the cores.
+  - `ultrafast`, but with the deblocking filter and quarter-pixel motion (subme=1): +2.5 dB for 0.4 ms per frame. A
+    macroblock of the still part costs one skip flag.
+  - `qpmin=20`: an easy picture stops at about 46 dB, instead of spending the whole bitrate on invisible detail.
+  - CBR at MAX_BITRATE_BPS when it is opened, lowered afterwards: x264 follows a changed bitrate only in a stream that
+    began as CBR (ratecontrol.c: "if the stream starts as CBR, keep it CBR"). With another maxrate, or with none, the
+    bitrate would not change.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ DEFAULT_BITRATE_BPS = 1_500_000
 MIN_BITRATE_BPS = 100_000
 MAX_BITRATE_BPS = 6_000_000
 
-#: The bits that a burst may run ahead of the target: an IDR's worth; a new target holds after about this much.
+#: Bits by which a burst may exceed the target: the size of an IDR. A new target is reached after about this many bits.
 _BUFFER_BITS = 750_000
-#: Frames after which the codec makes an IDR unasked. KeyframePolicy asks earlier; this is for a caller without one.
+#: Frames after which the codec makes an IDR without a request. KeyframePolicy requests earlier; other callers need it.
 _LONGEST_GOP = 20 * FRAME_RATE
 
-#: sRGB pictures carry BT.709 primaries and the sRGB curve; cv2 makes YUV of them by BT.601 (H.264 tables E-3 to E-5).
+#: sRGB pictures have BT.709 primaries and the sRGB curve. cv2 converts them to YUV by BT.601 (H.264 tables E-3 to E-5).
 _PRIMARIES_BT709 = 1
 _TRANSFER_SRGB = 13
 _MATRIX_BT601 = 6
@@ -67,34 +68,34 @@ _log = logging.getLogger(__name__)
 
 
 class H264Error(RuntimeError):
-    """The codec failed, or did not do what the stream's receivers rely on."""
+    """The codec failed, or its output is not what the stream's receivers need."""
 
 
 class NoH264Encoder(H264Error):
-    """None of the encoders asked for encodes a frame on this machine."""
+    """None of the requested H.264 encoders works on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedPicture:
-    """One access unit, Annex B; an IDR begins with its SPS and PPS."""
+    """One access unit in Annex B format. An IDR begins with SPS and PPS."""
 
     data: bytes
     is_idr: bool
 
 
 class H264Encoder:
-    """One session's encoder, 1280x720 at 30 frames a second; one thread owns it."""
+    """One session's H.264 encoder, 1280x720 at 30 frames per second. Only one thread at a time may use it."""
 
     def __init__(self, name: str = "libx264", bitrate_bps: int = DEFAULT_BITRATE_BPS) -> None:
-        """name: libx264 or h264_nvenc, see choose_h264_encoder(). Raises NoH264Encoder where it cannot be opened."""
+        """name: libx264 or h264_nvenc, see choose_h264_encoder(). Raises NoH264Encoder if it cannot be opened."""
         if name not in _OPTIONS:
-            raise NoH264Encoder(f"encoder {name!r} is not known, only {', '.join(_OPTIONS)}")
+            raise NoH264Encoder(f"unknown H.264 encoder {name!r}: choose one of {', '.join(_OPTIONS)}")
         self.name = name
         limits = {"maxrate": str(MAX_BITRATE_BPS), "bufsize": str(_BUFFER_BITS)}
         try:
             context = CodecContext.create(name, "w")
             if not isinstance(context, VideoCodecContext):
-                raise NoH264Encoder(f"{name} encodes no video")
+                raise NoH264Encoder(f"{name} is not a video encoder")
             context.width, context.height, context.pix_fmt = FRAME_WIDTH, FRAME_HEIGHT, "yuv420p"
             context.framerate, context.time_base = Fraction(FRAME_RATE), Fraction(1, VIDEO_CLOCK_HZ)
             context.bit_rate = MAX_BITRATE_BPS
@@ -104,25 +105,25 @@ class H264Encoder:
             context.options = _OPTIONS[name] | limits
             context.open()
         except (av.FFmpegError, ValueError) as error:
-            raise NoH264Encoder(f"encoder {name} does not open: {error}") from error
+            raise NoH264Encoder(f"the H.264 encoder {name} cannot be opened: {error}") from error
         self._context = context
         self._bitrate_bps = 0
         self.set_bitrate(bitrate_bps)
 
     @property
     def bitrate_bps(self) -> int:
-        """The target in force."""
+        """The present bitrate target."""
         return self._bitrate_bps
 
     def set_bitrate(self, bitrate_bps: int) -> None:
-        """Aim at another rate, clamped to MIN_BITRATE_BPS..MAX_BITRATE_BPS; a second later it holds."""
+        """Set the bitrate target, clamped to MIN_BITRATE_BPS..MAX_BITRATE_BPS. The stream follows within a second."""
         self._bitrate_bps = min(max(int(bitrate_bps), MIN_BITRATE_BPS), MAX_BITRATE_BPS)
         self._context.bit_rate = self._bitrate_bps
 
     def encode(self, frame: av.VideoFrame, pts_90k: int, force_idr: bool = False) -> EncodedPicture:
-        """One frame (yuv420p, 1280x720) in, its access unit out; the frame may be written again once this returns.
+        """Encode one frame (yuv420p, 1280x720). The caller may overwrite the frame as soon as this returns.
 
-        pts_90k: media time, rising. Raises H264Error if the codec fails or holds the frame back.
+        pts_90k: media time; must rise. Raises H264Error if the codec fails or holds the frame back.
         """
         frame.pts, frame.time_base = pts_90k, Fraction(1, VIDEO_CLOCK_HZ)
         frame.pict_type = PictureType.I if force_idr else PictureType.NONE
@@ -131,29 +132,30 @@ class H264Encoder:
         except (av.FFmpegError, ValueError) as error:
             raise H264Error(f"{self.name} failed on a frame: {error}") from error
         if len(packets) != 1:
-            raise H264Error(f"{self.name} gave {len(packets)} packets for one frame")
+            raise H264Error(f"{self.name} returned {len(packets)} packets for one frame, not 1")
         return EncodedPicture(bytes(packets[0]), packets[0].is_keyframe)
 
 
 @cache
 def choose_h264_encoder(candidates: tuple[str, ...] = ("h264_nvenc", "libx264")) -> str:
-    """The first of the candidates that really encodes on this machine, tried once per process.
+    """The first candidate that works on this machine. Each is tried once per process.
 
-    A GPU's presence says nothing: datacentre GPUs (A100, H100, H200) carry no NVENC. Raises NoH264Encoder if none does.
+    The presence of a GPU is not enough: datacentre GPUs (A100, H100, H200) have no NVENC. Raises NoH264Encoder if no
+    candidate works.
     """
     for name in candidates:
         try:
             probe(name)
         except H264Error as error:
-            _log.info("encoder not usable", extra={"encoder": name, "reason": str(error)})
+            _log.info("H.264 encoder not usable", extra={"encoder": name, "reason": str(error)})
         else:
-            _log.info("encoder chosen", extra={"encoder": name})
+            _log.info("H.264 encoder chosen", extra={"encoder": name})
             return name
-    raise NoH264Encoder(f"none of {', '.join(candidates)} encodes on this machine")
+    raise NoH264Encoder(f"no H.264 encoder works on this machine; tried {', '.join(candidates)}")
 
 
 def probe(name: str) -> None:
-    """Encode two frames and look at them; raises H264Error saying what is wrong."""
+    """Encode two frames and check them. Raises H264Error if the stream is wrong."""
     encoder = H264Encoder(name)
     frame = av.VideoFrame.from_ndarray(np.full((FRAME_HEIGHT * 3 // 2, FRAME_WIDTH), 128, np.uint8), format="yuv420p")
     first, second = (encoder.encode(frame, i * VIDEO_CLOCK_HZ // FRAME_RATE) for i in range(2))
@@ -161,9 +163,9 @@ def probe(name: str) -> None:
     if [nal_type(unit) for unit in units[:2]] != [NalType.SPS, NalType.PPS] or not first.is_idr or second.is_idr:
         raise H264Error(f"{name} does not begin its stream with SPS, PPS and an IDR")
     if not is_constrained_baseline(units[0]):
-        raise H264Error(f"{name} does not write constrained baseline")
+        raise H264Error(f"{name} does not write the constrained baseline profile")
 
 
 def is_constrained_baseline(sps: bytes) -> bool:
-    """Whether an SPS says profile_idc 66 with constraint_set1_flag (H.264 A.2.1.1)."""
+    """Whether an SPS declares profile_idc 66 with constraint_set1_flag (H.264 A.2.1.1)."""
     return sps[1] == 66 and bool(sps[2] & 0x40)

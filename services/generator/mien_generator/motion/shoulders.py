@@ -1,4 +1,4 @@
-"""The keypoints near the shoulders are held still: the face's edge meets a body at rest (paper, section 3.4)."""
+"""Holds the keypoints near the shoulders still, because the face is pasted onto a body at rest (paper, section 3.4)."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import numpy as np
 
 from mien_shared.keypoints import Keypoints
 
-#: Crop heights (y down, [-1, 1]) between which a keypoint goes from free to held: below the chin, above the shoulders.
+#: Heights in the crop (y down, [-1, 1]), below the chin and above the shoulders: from the first to the second a
+#: keypoint changes from free to held.
 FREE_ABOVE_Y = 0.60
 HELD_BELOW_Y = 0.75
 
 
 def hold_shoulders(source: Keypoints, driving: Keypoints, from_y: float = HELD_BELOW_Y) -> Keypoints:
-    """`driving` with every keypoint whose SOURCE lies low in the crop brought back to its source.
+    """`driving`, but every keypoint whose source position is low in the crop is moved back to that position.
 
-    from_y: where a keypoint is held altogether; from FREE_ABOVE_Y down to it the hold grows smoothly. A `from_y`
-    at or above FREE_ABOVE_Y makes it a step there.
+    from_y: height at which a keypoint is fully held. The hold grows smoothly from FREE_ABOVE_Y to there. With
+    `from_y` <= FREE_ABOVE_Y the hold is a step at `from_y`.
     """
     low = source.points[:, 1]
     span = max(from_y - FREE_ABOVE_Y, 1e-6)

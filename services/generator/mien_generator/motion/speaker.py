@@ -1,4 +1,4 @@
-"""Stage one, motion: from the packets that arrived to the motion that is shown. Pure; time comes with each call."""
+"""Stage one, motion: turns the packets that arrived into the motion to show. Pure: every call passes the time."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from mien_shared.default_motion import DefaultMotion, Ease
 from mien_shared.keypoints import Keypoints
 from mien_shared.wire.motion import MAX_JACOBIAN, MotionFlags, MotionPacket
 
-#: An uplink silent for so long has stalled.
+#: An uplink without packets for this long has stalled.
 STALL_S = 0.2
-_EASE_OUT_S = 0.4  # into the default motion
-_EASE_IN_S = 0.15  # back to the speaker, or over to another initial frame
+_EASE_OUT_S = 0.4  # transition to the default motion
+_EASE_IN_S = 0.15  # transition back to the speaker, or to another initial frame
 
 
 @dataclass(frozen=True, slots=True)
 class ShownMotion:
-    """What a frame shows.
+    """The motion of one frame.
 
-    relative: motion against the avatar's picture. packet: the newest packet, None before the first.
-    idle: True while the default motion plays because the uplink has stalled.
+    relative: motion relative to the avatar's picture. packet: the newest packet, None before the first.
+    idle: True while the default motion plays, because no packet has arrived yet or the uplink has stalled.
     """
 
     relative: Keypoints
@@ -30,11 +30,14 @@ class ShownMotion:
 
 
 class UnusableMotion(ValueError):
-    """Absolute keypoints that no relative motion can be taken from: the initial frame's Jacobian has no inverse."""
+    """Absolute keypoints that give no usable relative motion.
+
+    The initial frame's Jacobians have no inverse, or a relative Jacobian is out of range.
+    """
 
 
 class SpeakerMotion:
-    """One speaker's motion: the newest packet wins, a stall eases into the default motion, a jump is eased over."""
+    """One speaker's motion. The newest packet wins. Stalls and new initial frames lead to smooth transitions."""
 
     def __init__(self, source: Keypoints, now_s: float) -> None:
         self._idle_motion = DefaultMotion(source)
@@ -47,14 +50,14 @@ class SpeakerMotion:
 
     @property
     def stalls_at_s(self) -> float:
-        """When the uplink counts as stalled unless another packet comes."""
+        """When the uplink counts as stalled unless another packet arrives."""
         return self._arrived_s + STALL_S
 
     def is_idle(self, now_s: float) -> bool:
         return self._packet is None or now_s >= self.stalls_at_s
 
     def push(self, packet: MotionPacket, now_s: float) -> None:
-        """Take in the newest packet; raises UnusableMotion and keeps the one before if it carries no motion."""
+        """Use the newest packet. Raises UnusableMotion and keeps the previous packet if it gives no usable motion."""
         relative = self._relative_motion(packet)
         if self.is_idle(now_s) or packet.flags & MotionFlags.NEW_INITIAL_FRAME:
             self._ease.begin(now_s, _EASE_IN_S)
@@ -62,7 +65,7 @@ class SpeakerMotion:
         self._packet, self._relative, self._arrived_s = packet, relative, now_s
 
     def at(self, now_s: float) -> ShownMotion:
-        """What to show now."""
+        """The motion to show now."""
         idle = self.is_idle(now_s)
         if idle and self._idle_since_s is None:
             self._idle_since_s = now_s
