@@ -10,7 +10,8 @@
 #   make compose-up    run the whole system in containers with docker-compose; make compose-down stops it
 #   make trial         build that system, test it from outside, break parts of it and remove it (needs root and Docker)
 #   make load          add speakers and viewers until the video suffers, then run the stress test (docs/load.md)
-#   make audit         look for known vulnerabilities in constraints.txt, if a vulnerability database can be reached
+#   make audit         look for known vulnerabilities in what we install, if a vulnerability database can be reached
+#   make locks         write the locks with hashes again, and Redis' users, after a change of what they are made from
 #   make landmarks     install the landmark tool's environment: labels for training, `mien send --tracker landmarks`
 
 PYTHON ?= python3.11
@@ -21,9 +22,11 @@ EDITABLE := $(foreach package,$(PACKAGES),-e $(package))
 # If there is no python3.11, use python3; its version is checked below.
 INTERPRETER := $(shell command -v $(PYTHON) || command -v python3)
 COMPOSE := $(shell command -v docker-compose || echo docker compose)
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# The variables also constrain what builds a package: pip before 25.3 reads the first one for that, later ones the second.
+CONSTRAINED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
+PIP := $(CONSTRAINED) $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo up wheels test test-long failure check bench load secrets compose-up compose-down trial audit landmarks clean
+.PHONY: demo up wheels test test-long failure check bench load secrets compose-up compose-down trial audit locks landmarks clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.runtime
@@ -43,8 +46,10 @@ check: $(VENV)/.dev
 # First what may run side by side, on every core; then whole services and measured rates, one test at a time. A pass that
 # selects no test (ARGS="-k ...") ends with status 5, which is no failure.
 test: $(VENV)/.dev
-	@$(BIN)/pytest -n auto --dist worksteal -m "not alone and not long" $(ARGS) || [ $$? = 5 ]
-	@$(BIN)/pytest -m "alone and not long" $(ARGS) || [ $$? = 5 ]
+	@failed=0; \
+	$(BIN)/pytest -n auto --dist worksteal -m "not alone and not long" $(ARGS) || [ $$? = 5 ] || failed=1; \
+	$(BIN)/pytest -m "alone and not long" $(ARGS) || [ $$? = 5 ] || failed=1; \
+	exit $$failed
 
 # What takes minutes by its nature: what viewers see while parts fail, leaks over a thousand sessions, memory, wheels.
 test-long: $(VENV)/.dev
@@ -58,7 +63,7 @@ failure: $(VENV)/.dev
 # Every package as a wheel. With them `pip install --find-links dist -c constraints.txt mien` needs no checkout.
 wheels: $(VENV)/bin/python
 	rm -rf dist
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist $(addprefix ./,$(PACKAGES) clients/mien)
+	$(CONSTRAINED) $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist $(addprefix ./,$(PACKAGES) clients/mien)
 
 bench: $(VENV)/.runtime
 	$(BIN)/mien bench compose
@@ -89,6 +94,10 @@ trial: $(VENV)/.dev
 audit: .venv-audit/.installed
 	@.venv-audit/bin/python tools/audit.py
 
+locks: $(VENV)/.runtime
+	PYTHON=$(INTERPRETER) deploy/renew-locks
+	$(BIN)/python tools/redis_users.py
+
 landmarks: .venv-landmarks/.installed
 
 clean:
@@ -109,13 +118,13 @@ $(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt training/pyproject.toml
 	$(PIP) -c constraints.txt -r requirements-dev.txt -e training
 	@touch $@
 
-.venv-audit/.installed:
+.venv-audit/.installed: tools/audit.lock
 	$(INTERPRETER) -m venv .venv-audit
-	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tools/audit.lock
 	@touch $@
 
-.venv-landmarks/.installed: tools/landmarks/pyproject.toml
+.venv-landmarks/.installed: tools/landmarks/pyproject.toml tools/landmarks/landmarks.lock
 	$(INTERPRETER) -m venv .venv-landmarks
-	.venv-landmarks/bin/python -m pip install --quiet --disable-pip-version-check -e tools/landmarks
-	.venv-landmarks/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e shared -e encoder
+	.venv-landmarks/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tools/landmarks/landmarks.lock
+	$(CONSTRAINED) .venv-landmarks/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e tools/landmarks -e shared -e encoder
 	@touch $@
