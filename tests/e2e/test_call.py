@@ -34,8 +34,8 @@ async def test_a_viewer_sees_the_face_move_and_the_rest_stand_still(system: Syst
     face = [float(np.abs(later - pictures[0])[inside].mean()) for later in pictures[1:]]
     still = [float(np.abs(later - pictures[0])[~inside].mean()) for later in pictures[1:]]
     assert max(face) > 1.0
-    assert max(still) < 0.5
-    assert max(face) > 8 * max(still)
+    assert max(still) < 1.0
+    assert max(face) > 4 * max(still)
 
 
 async def test_three_viewers_cost_one_encode(system: System) -> None:
