@@ -23,14 +23,19 @@ from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSes
 from av.video.frame import PictureType
 
 from mien_shared.bus.messages import EncodedFrame
+from mien_shared.clock import SystemClock
 from mien_shared.media.clock import VIDEO_CLOCK_HZ
 from mien_signaling import passthrough
 from mien_signaling.broadcast import ViewerFeed
 from mien_signaling.fanout import Fanout
 from mien_signaling.feedback import BitrateLimits
+from mien_signaling.h264_format import H264Format
+from mien_signaling.retransmission import Ignored
 
 WIDTH, HEIGHT, FPS, BITRATE_BPS = 1280, 720, 30, 1_200_000
 _LIMITS = BitrateLimits(BITRATE_BPS, BITRATE_BPS, BITRATE_BPS)
+#: aiortc's payload types of constrained baseline and of its retransmission.
+_FORMAT = H264Format(101, "", (), 102)
 _INPUT_FRAMES = 3 * FPS
 _SETTLE_S = 1.0
 _LINE_BYTES = 1 << 24
@@ -53,6 +58,14 @@ class _NoFeedback:
     def on_keyframe_wanted(self) -> None: ...
 
     def on_nack(self, packets: int) -> None: ...
+
+    def on_nack_ignored(self, reason: Ignored, packets: int) -> None: ...
+
+    def on_sent_again(self) -> None: ...
+
+    @property
+    def stream_bps(self) -> float:
+        return BITRATE_BPS
 
     def on_report(self, loss: float, rtt_s: float | None) -> None: ...
 
@@ -166,7 +179,7 @@ async def measure_passthrough(frames: list[EncodedFrame], viewers: int, seconds:
         fanout.add(feed.queue)
         transceiver = peer.addTransceiver(passthrough.PassthroughTrack(), direction="sendonly")
         transceiver.setCodecPreferences(passthrough.h264_preferences())
-        passthrough.install(transceiver.sender, feed.next_frame, _NoFeedback())
+        passthrough.install(transceiver, _FORMAT, feed.next_frame, _NoFeedback(), SystemClock())
 
     async def pump() -> None:
         nonlocal sent

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 from aiortc.sdp import candidate_from_sdp
 from fuzz.harness import Target, main
 
@@ -32,6 +34,9 @@ def check(data: bytes) -> None:
     for candidate in fragment.candidates:
         read = candidate_from_sdp(candidate.sdp)
         assert read.ip == candidate.address and read.component == 1 and read.protocol.lower() == "udp"
+        assert 0 < read.port < 65_536
+        if candidate.has_address:
+            ip_address(candidate.address)
 
 
 _WORDS = """a=candidate: typ host srflx prflx relay raddr rport udp UDP tcp ssltcp 1 2 256 0 99999999999 -1 .local

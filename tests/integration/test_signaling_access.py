@@ -127,6 +127,7 @@ async def test_a_session_s_offers_are_limited_whoever_sends_them(start: Start) -
             "m=video 9 UDP/TLS/RTP/SAVPF 96",
             "c=IN IP4 0.0.0.0",
             "a=rtpmap:96 H264/90000",
+            "a=fmtp:96 packetization-mode=1",
             "a=ice-ufrag:abcd",
             "a=ice-pwd:abcdefghijklmnopqrstuvwx",
             "a=fingerprint:sha-256 00",

@@ -383,7 +383,7 @@ async def unready(world: World) -> bool:
 
 
 async def registered(world: World) -> bool:
-    return await world.publisher.registry.session(SESSION.session_id) == SESSION
+    return await world.publisher.registry.sessions() == [SESSION]
 
 
 async def eventually_async(condition: Callable[[], Awaitable[bool]]) -> None:

@@ -19,13 +19,20 @@ from mien_shared.bus.connection import open_redis
 from mien_shared.bus.embedded_redis import EmbeddedRedis
 from mien_shared.bus.messages import SessionRecord
 from mien_shared.bus.registry import Registry
+from mien_shared.clock import SystemClock
 from mien_shared.http.principal import Grant
-from mien_shared.http.tokens import TokenIssuer
+from mien_shared.http.problems import Code, Problem
+from mien_shared.http.tokens import LEEWAY_S, TokenIssuer
 from mien_shared.http.turn import turn_credentials
 from mien_shared.settings import IceServer
 from mien_signaling.app import create_app
+from mien_signaling.audience import Audience
+from mien_signaling.metrics import SignalingMetrics
+from mien_signaling.offer import parse_offer
 from mien_signaling.passthrough import end_consent_checks_with
+from mien_signaling.peer import ClosedWhileAnswering
 from mien_signaling.settings import SignalingSettings
+from mien_signaling.whep import joining_problems
 
 pytestmark = pytest.mark.integration
 
@@ -141,7 +148,7 @@ REFUSALS = {
     "not SDP": Refusal(400, "unreadable-offer", lambda _: "hello"),
     "JSON": Refusal(400, "unreadable-offer", lambda _: '{"sdp": "v=0"}'),
     "broken candidate": Refusal(400, "unreadable-offer", lambda sdp: sdp + "a=candidate:nonsense\r\n"),
-    "broken for aiortc": Refusal(400, "unreadable-offer", lambda sdp: sdp.replace("c=IN IP4", "c=IN")),
+    "broken media line": Refusal(400, "unreadable-offer", lambda sdp: sdp.replace("m=video ", "m=video x")),
     "no media": Refusal(422, "unacceptable-offer", lambda sdp: sdp[: sdp.index("m=")]),
     "no video": Refusal(422, "unacceptable-offer", lambda sdp: sdp[: sdp.index("m=video")]),
     "no H264": Refusal(422, "unacceptable-offer", lambda sdp: sdp.replace("H264/", "H265/")),
@@ -200,6 +207,51 @@ async def test_full_here_and_full_in_a_session(start: Start, offer: str) -> None
         answer = await client.post("/v1/whep/live", content=offer, headers=SDP)
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_full_for_a_token(start: Start, offer: str) -> None:
+    client = await start(max_viewers_per_token=1)
+    first = await client.post("/v1/whep/live", content=offer, headers=SDP)
+    assert first.status_code == 201
+    answer = await client.post("/v1/whep/live", content=offer, headers=SDP)
+    assert (answer.status_code, answer.json()["detail"]) == (503, "this token has as many viewers as allowed")
+    assert int(answer.headers["retry-after"]) > 0
+    other = {**SDP, **bearer("live", frozenset({Grant.WATCH, Grant.END}))}
+    assert (await client.post("/v1/whep/live", content=offer, headers=other)).status_code == 201
+    assert (await client.delete(first.headers["location"])).status_code == 200
+    assert (await client.post("/v1/whep/live", content=offer, headers=SDP)).status_code == 201
+
+
+async def test_a_viewer_is_closed_when_its_token_expires(
+    redis_server: EmbeddedRedis, registry: Registry, run_app: RunApp, peer: RTCPeerConnection, offer: str
+) -> None:
+    clock = ShiftedClock()
+    settings = SignalingSettings(redis_url=redis_server.url, token_secret=SECRET, linger_s=0.1)
+    url = await run_app(create_app(settings, clock))
+    async with httpx.AsyncClient(base_url=url, headers=bearer("live", lifetime_s=60), timeout=15) as client:
+        answer = await client.post("/v1/whep/live", content=offer, headers=SDP)
+        lasting = bearer("live", lifetime_s=3600)
+        assert (await client.post("/v1/whep/live", content=offer, headers={**SDP, **lasting})).status_code == 201
+        await peer.setRemoteDescription(RTCSessionDescription(answer.text, "answer"))
+        await until_metric(client, 'mien_viewers{state="connected"}', 1)
+        clock.ahead_s = 60 + LEEWAY_S - 10
+        await asyncio.sleep(1.5)  # longer than the check's interval
+        assert await metric(client, 'mien_viewers{state="connected"}') == 1
+        clock.ahead_s = 60 + LEEWAY_S + 10
+        await until_metric(client, 'mien_viewers_gone_total{reason="expired"}', 1)
+        assert await metric(client, 'mien_viewers{state="connecting"}') == 1  # the other token is good
+    async with asyncio.timeout(20):
+        while peer.connectionState != "closed":
+            await asyncio.sleep(0.05)
+
+
+class ShiftedClock(SystemClock):
+    """The machine's clock, set forward."""
+
+    ahead_s = 0.0
+
+    def unix_s(self) -> float:
+        return super().unix_s() + self.ahead_s
 
 
 async def test_redis_away(start: Start, redis_server: EmbeddedRedis, offer: str) -> None:
@@ -317,12 +369,19 @@ async def test_cors(start: Start, offer: str) -> None:
 
 
 class StunServer(asyncio.DatagramProtocol):
-    """Tells whoever asks where it comes from (RFC 8489)."""
+    """Tells a client which address it comes from (RFC 8489), once `may_answer` is set."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.may_answer = True
 
     def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
         self.transport = transport
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self.asked.set()
+        if not self.may_answer:
+            return
         asked = stun.parse_message(data)
         answer = stun.Message(asked.message_method, stun.Class.RESPONSE, asked.transaction_id)
         answer.attributes["XOR-MAPPED-ADDRESS"] = addr
@@ -343,7 +402,7 @@ async def test_turn_is_told_with_credentials_of_its_own(start: Start, offer: str
     answer = await client.post("/v1/whep/live", content=offer, headers=SDP)
     (link,) = answer.headers.get_list("link")
     told = re.fullmatch(
-        r'<turn:127\.0\.0\.1:9>; rel="ice-server"; username="(\d+):(\w+)"; credential="(.+?)"; .*', link
+        r'<turn:127\.0\.0\.1:9>; rel="ice-server"; username="(\d+):([\w-]+)"; credential="(.+?)"; .*', link
     )
     assert told is not None
     assert turn_credentials(SECRET, told[2], int(told[1])).credential == told[3]
@@ -365,6 +424,50 @@ async def test_a_viewer_that_never_connects_is_freed(start: Start, offer: str) -
     await until_metric(client, 'mien_viewers_gone_total{reason="timed_out"}', 1)
     await until_metric(client, "mien_watched_sessions", 0)
     assert await metric(client, 'mien_viewers{state="connecting"}') == 0
+
+
+async def test_the_time_to_connect_begins_with_the_answer(start: Start, peer: RTCPeerConnection, offer: str) -> None:
+    """On a slow machine an answer takes longer than the time to connect. It must not be cut off."""
+    transport, server = await asyncio.get_running_loop().create_datagram_endpoint(
+        StunServer, local_addr=("127.0.0.1", 0)
+    )
+    server.may_answer = False
+    url = f"stun:127.0.0.1:{transport.get_extra_info('sockname')[1]}"
+    client = await start(ice_servers=[IceServer(urls=[url])], connect_timeout_s=0.2)
+    joining = asyncio.create_task(client.post("/v1/whep/live", content=offer, headers=SDP))
+    await server.asked.wait()
+    await asyncio.sleep(0.5)  # longer than the time to connect; the STUN client asks again and again
+    assert not joining.done()
+    assert await metric(client, 'mien_viewers_gone_total{reason="timed_out"}') == 0
+    server.may_answer = True
+    assert (await joining).status_code == 201
+    await until_metric(client, 'mien_viewers_gone_total{reason="timed_out"}', 1)
+    transport.close()
+
+
+async def test_a_viewer_that_is_removed_while_it_is_answered(
+    redis_server: EmbeddedRedis, registry: Registry, offer: str
+) -> None:
+    transport, server = await asyncio.get_running_loop().create_datagram_endpoint(
+        StunServer, local_addr=("127.0.0.1", 0)
+    )
+    server.may_answer = False
+    url = f"stun:127.0.0.1:{transport.get_extra_info('sockname')[1]}"
+    settings = SignalingSettings(token_secret=SECRET, ice_servers=[IceServer(urls=[url])])
+    async with open_redis(redis_server.url) as redis:
+        audience = Audience(redis, settings, SystemClock(), SignalingMetrics())
+        joining = asyncio.create_task(audience.join("live", parse_offer(offer)))
+        await server.asked.wait()
+        closing = asyncio.create_task(audience.aclose())
+        server.may_answer = True
+        with pytest.raises(ClosedWhileAnswering):
+            await joining
+        await closing
+    transport.close()
+    with pytest.raises(Problem) as caught, joining_problems():
+        raise ClosedWhileAnswering
+    assert (caught.value.status, caught.value.code) == (503, Code.VIEWER_CLOSED)
+    assert int(caught.value.headers["Retry-After"]) > 0
 
 
 async def test_demo_open_needs_no_token(start: Start, offer: str) -> None:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
+import pytest
+
 from mien_signaling.metrics import SignalingMetrics
 from mien_signaling.peer import Gone
+from mien_signaling.retransmission import Ignored
 
 
-def test_every_reason_to_go_is_there_before_anybody_goes() -> None:
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("mien_viewers_gone_total", Gone), ("mien_viewer_nack_packets_ignored_total", Ignored)],
+)
+def test_every_reason_is_there_before_it_is_counted(name: str, expected: type[StrEnum]) -> None:
     metrics = SignalingMetrics()
     reasons = {
         sample.labels["reason"]
         for family in metrics.registry.collect()
         for sample in family.samples
-        if sample.name == "mien_viewers_gone_total"
+        if sample.name == name
     }
-    assert reasons == set(Gone)
+    assert reasons == set(expected)

@@ -9,9 +9,11 @@ from aiortc import RTCIceServer
 from aiortc.rtcicetransport import connection_kwargs
 from fastapi import FastAPI
 
+from mien_shared.bus import rights
 from mien_shared.bus.connection import open_redis, redis_url
 from mien_shared.clock import Clock, SystemClock
 from mien_shared.http.edge import BodyLimit, SecurityHeaders
+from mien_shared.http.loopback import LoopbackOnly
 from mien_shared.http.service import create_service
 from mien_shared.supervisor import Supervisor
 from mien_signaling import passthrough, whep
@@ -31,8 +33,9 @@ def create_app(settings: SignalingSettings, clock: Clock | None = None) -> FastA
     async def run(app: FastAPI, supervisor: Supervisor) -> AsyncIterator[None]:
         with redis_url(settings.redis_url) as url:
             async with open_redis(url) as redis:
-                supervisor.watch_redis(redis)
+                supervisor.watch_redis(redis, rights.SIGNALING)
                 audience = Audience(redis, settings, clock, metrics)
+                supervisor.run("token expiry", audience.remove_expired())
                 app.include_router(whep.routes(audience, settings, clock))
                 try:
                     yield
@@ -40,8 +43,10 @@ def create_app(settings: SignalingSettings, clock: Clock | None = None) -> FastA
                     await audience.aclose()
                     await supervisor.aclose()
 
-    app = create_service("signaling", metrics, run, clock)
+    app = create_service("signaling", metrics, run, clock, own_head=["/v1/whep/"])
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
     app.add_middleware(whep.CrossOrigin, origins=settings.cors_origins, metrics=metrics)
+    if settings.demo_open:
+        app.add_middleware(LoopbackOnly, origins=settings.cors_origins)
     app.add_middleware(SecurityHeaders)
     return app

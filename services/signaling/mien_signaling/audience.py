@@ -13,15 +13,18 @@ from redis.asyncio import Redis
 
 from mien_shared.bus.registry import Registry
 from mien_shared.clock import Clock
+from mien_shared.http.principal import Principal
+from mien_signaling.answer import Announcement, announced, answer_to
 from mien_signaling.broadcast import Broadcast
 from mien_signaling.metrics import SignalingMetrics
+from mien_signaling.offer import Offer
 from mien_signaling.peer import Gone, ViewerConnection
-from mien_signaling.sdp import Announcement, Offer, announced
 from mien_signaling.settings import SignalingSettings
 
 logger = logging.getLogger(__name__)
 
 _DISCARD_PORT = 9
+_EXPIRY_CHECK_S = 1.0
 
 
 class UnknownSession(LookupError):
@@ -33,7 +36,7 @@ class NoPublication(Exception):
 
 
 class Full(Exception):
-    """This process or this session has as many viewers as allowed."""
+    """This process, this session or this token has as many viewers as allowed; the text names which."""
 
 
 class Audience:
@@ -52,23 +55,23 @@ class Audience:
         self._announcement = announcement_of(settings)
         metrics.watch_audience(self._connecting, self._connected, lambda: len(self._broadcasts))
 
-    async def join(self, session_id: str, offer: Offer) -> tuple[str, str]:
-        """Add a viewer to a session; returns its unguessable id and our answer.
+    async def join(self, session_id: str, offer: Offer, bearer: Principal | None = None) -> tuple[str, str]:
+        """Add a viewer to a session; returns its unguessable id and our answer. bearer: None in an open demo.
 
         If this process already watches the session, Redis is not asked. Raises UnknownSession, NoPublication, Full,
-        UnreadableOffer, UnacceptableOffer or an error of Redis.
+        UnreadableOffer, ClosedWhileAnswering or an error of Redis.
         """
-        if not self._has_room(session_id):
-            raise Full
+        if limit := self._limit_reached(session_id, bearer):
+            raise Full(limit)
         broadcast = self._broadcasts.get(session_id) or await self._open(session_id)
-        if not self._has_room(session_id):
+        if limit := self._limit_reached(session_id, bearer):
             self._linger_unless_watched(session_id)
-            raise Full
+            raise Full(limit)
         viewer = ViewerConnection(
             secrets.token_urlsafe(24),
+            bearer,
             broadcast,
             self._settings.ice_servers,
-            self._settings.connect_timeout_s,
             self._clock,
             self._metrics,
             self._gone,
@@ -77,11 +80,14 @@ class Audience:
         if lingering := self._lingering.pop(session_id, None):
             lingering.cancel()
         try:
-            answer = await viewer.answer(offer)
-            return viewer.viewer_id, announced(answer, self._announcement) if self._announcement else answer
+            accepted = await viewer.answer(offer)
         except BaseException:
             await self.remove(viewer, Gone.REFUSED)
             raise
+        viewer.expect_connection(self._settings.connect_timeout_s)
+        if self._announcement is not None:
+            accepted = announced(accepted, self._announcement)
+        return viewer.viewer_id, answer_to(offer, accepted)
 
     def find(self, session_id: str, viewer_id: str) -> ViewerConnection | None:
         viewer = self._viewers.get(viewer_id)
@@ -94,6 +100,14 @@ class Audience:
         self._metrics.viewer_gone(reason)
         await viewer.close()
         self._linger_unless_watched(viewer.broadcast.session.session_id)
+
+    async def remove_expired(self) -> None:
+        """Remove viewers whose token has expired, once a second until cancelled."""
+        while True:
+            now_unix_s = self._clock.unix_s()
+            expired = [viewer for viewer in self._viewers.values() if viewer.has_expired(now_unix_s)]
+            await asyncio.gather(*(self.remove(viewer, Gone.EXPIRED) for viewer in expired))
+            await self._clock.sleep(_EXPIRY_CHECK_S)
 
     async def aclose(self) -> None:
         """Close every connection, so that viewers notice it at once, and end every task."""
@@ -123,11 +137,20 @@ class Audience:
             self._broadcasts[session_id] = broadcast
         return self._broadcasts[session_id]
 
-    def _has_room(self, session_id: str) -> bool:
-        return (
-            len(self._viewers) < self._settings.max_viewers
-            and len(self._of_session(session_id)) < self._settings.max_viewers_per_session
-        )
+    def _limit_reached(self, session_id: str, bearer: Principal | None) -> str | None:
+        """Which limit leaves no room for another viewer, None if there is room."""
+        settings = self._settings
+        if len(self._viewers) >= settings.max_viewers:
+            return "this service"
+        if len(self._of_session(session_id)) >= settings.max_viewers_per_session:
+            return "this session"
+        if bearer is not None:
+            of_token = sum(
+                viewer.bearer is not None and viewer.bearer.name == bearer.name for viewer in self._viewers.values()
+            )
+            if of_token >= settings.max_viewers_per_token:
+                return "this token"
+        return None
 
     def _connected(self) -> int:
         return sum(viewer.is_connected for viewer in self._viewers.values())

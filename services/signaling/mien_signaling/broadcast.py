@@ -188,7 +188,9 @@ class Broadcast:
             await self._clock.sleep(BITRATE_INTERVAL_S)
 
     async def _keep_alive(self) -> None:
-        if not await self._registry.keep_alive(self.session):
+        if kept := await self._registry.keep_alive(self.session):
+            self.session = kept
+        else:
             self._on_ended(self)
         names = [feed.name for feed in self._feeds]
         await self._registry.put_viewers(self.session.session_id, names, self._clock.unix_s())

@@ -9,6 +9,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from mien_shared.bus.messages import KeyframeReason
 from mien_shared.metrics import LATENCY_BUCKETS_S, ServiceMetrics
 from mien_signaling.fanout import FanoutReport
+from mien_signaling.retransmission import Ignored
 
 _JOIN_BUCKETS_S = (*LATENCY_BUCKETS_S, 5.0, 10.0)
 _LOSS_BUCKETS = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -16,7 +17,7 @@ _BITRATE_BUCKETS_BPS = (150e3, 300e3, 500e3, 800e3, 1.2e6, 1.6e6, 2.0e6, 2.5e6)
 
 # rate() does not see a counter's first increase unless the counter was exported at zero before.
 _FRAME_RESULTS = ("sent", "dropped_overflow", "dropped_waiting")
-_GONE_REASONS = ("left", "closed", "failed", "timed_out", "refused", "session_ended", "shutdown")
+_GONE_REASONS = ("left", "closed", "failed", "timed_out", "refused", "session_ended", "expired", "shutdown")
 
 
 class SignalingMetrics(ServiceMetrics):
@@ -79,6 +80,15 @@ class SignalingMetrics(ServiceMetrics):
         self._nack = Counter(
             "mien_viewer_nack_packets_total", "Packets that viewers requested again by NACK", registry=self.registry
         )
+        self._sent_again = Counter(
+            "mien_viewer_packets_sent_again_total", "Packets sent again to viewers after a NACK", registry=self.registry
+        )
+        self._nack_ignored = Counter(
+            "mien_viewer_nack_packets_ignored_total",
+            "Packets that viewers requested by NACK and that were not sent again, by reason",
+            ["reason"],
+            registry=self.registry,
+        )
         self._loss = Histogram(
             "mien_viewer_loss_ratio",
             "Share of packets lost, 0 to 1, from viewers' receiver reports",
@@ -100,6 +110,7 @@ class SignalingMetrics(ServiceMetrics):
         for family, labels in (
             (self._frames, _FRAME_RESULTS),
             (self._viewers_gone, _GONE_REASONS),
+            (self._nack_ignored, tuple(Ignored)),
             (self._keyframes, tuple(KeyframeReason)),
         ):
             for label in labels:
@@ -149,6 +160,12 @@ class SignalingMetrics(ServiceMetrics):
 
     def viewer_nacked(self, packets: int) -> None:
         self._nack.inc(packets)
+
+    def nack_ignored(self, reason: Ignored, packets: int) -> None:
+        self._nack_ignored.labels(reason.value).inc(packets)
+
+    def packet_sent_again(self) -> None:
+        self._sent_again.inc()
 
     def viewer_reported(self, loss: float, rtt_s: float | None) -> None:
         self._loss.observe(loss)

@@ -3,9 +3,9 @@
 aiortc 1.16 sends video in `RTCRtpSender._run_rtp`. It reads a picture from the track, encodes it for one viewer and
 builds an object for each packet. This module replaces the method on the instance: a frame that was packetised once is
 sent to each viewer, and each packet costs only a header and SRTP (a third less CPU than through `_next_encoded_frame`,
-see `mien bench fanout`). `_retransmit` is replaced because sent packets are stored in another form. `_send_keyframe`
-and `_handle_rtcp_packet` are replaced to receive PLI, FIR, REMB, NACK and receiver reports, which aiortc would only
-use for its own encoder. The version is pinned below 1.17 (pyproject.toml).
+see `mien bench fanout`). `_send_keyframe` and `_handle_rtcp_packet` are replaced to receive PLI, FIR, REMB, NACK and
+receiver reports. aiortc would use the first ones only for its own encoder, and would answer every NACK at once.
+`receive` is replaced so that no offer can start a decoder. The version is pinned below 1.17 (pyproject.toml).
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from struct import Struct
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from aioice import Connection
-from aiortc import MediaStreamTrack, RTCPeerConnection, RTCRtpSender, clock
+from aiortc import MediaStreamTrack, RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, RTCRtpTransceiver, clock
 from aiortc.mediastreams import MediaStreamError
-from aiortc.rtcrtpparameters import RTCRtpCodecCapability, RTCRtpCodecParameters
+from aiortc.rtcrtpparameters import RTCRtpCodecCapability, RTCRtpCodecParameters, RTCRtpReceiveParameters
 from aiortc.rtcrtpsender import random_sequence_number
 from aiortc.rtp import (
     RTCP_PSFB_APP,
     RTCP_RTPFB_NACK,
-    RTP_HISTORY_SIZE,
     AnyRtcpPacket,
     HeaderExtensions,
     RtcpPsfbPacket,
@@ -34,12 +34,14 @@ from aiortc.rtp import (
     RtcpRrPacket,
     RtcpRtpfbPacket,
     RtcpSrPacket,
-    RtpPacket,
     unpack_remb_fci,
 )
 from aiortc.utils import random32
 
+from mien_shared.clock import Clock
 from mien_signaling.fanout import PacketisedFrame
+from mien_signaling.h264_format import H264Format
+from mien_signaling.retransmission import HISTORY_PACKETS, Ignored, Retransmissions, first_of, pause_s, wire_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -48,24 +50,23 @@ _H264_PROFILES = ("42e01f", "42001f")
 
 _HOOKS = {
     "_run_rtp": ["self", "codec"],
-    "_retransmit": ["self", "sequence_number"],
     "_send_keyframe": ["self"],
     "_handle_rtcp_packet": ["self", "packet"],
 }
+_RECEIVER_HOOKS = {"receive": ["self", "parameters"]}
 _CONSENT_HOOKS = ("connect", "query_consent")
 _STARTED, _EXITED = "_RTCRtpSender__rtp_started", "_RTCRtpSender__rtp_exited"
 _EXTENSIONS, _MID = "_RTCRtpSender__rtp_header_extensions_map", "_RTCRtpSender__mid"
 _NTP, _TIMESTAMP = "_RTCRtpSender__ntp_timestamp", "_RTCRtpSender__rtp_timestamp"
 _PACKETS, _BYTES = "_RTCRtpSender__packet_count", "_RTCRtpSender__octet_count"
-_HISTORY = "_RTCRtpSender__rtp_history"
 _LSR, _LSR_TIME = "_RTCRtpSender__lsr", "_RTCRtpSender__lsr_time"
-_FIELDS = (_STARTED, _EXITED, _EXTENSIONS, _MID, _NTP, _TIMESTAMP, _PACKETS, _BYTES, _HISTORY, _LSR, _LSR_TIME)
+_FIELDS = (_STARTED, _EXITED, _EXTENSIONS, _MID, _NTP, _TIMESTAMP, _PACKETS, _BYTES, _LSR, _LSR_TIME)
 
 #: A longer round trip is not real: the clock was set between a sender report and the answer to it.
 _LONGEST_RTT_S = 10.0
 
-# RTP's fixed header (RFC 3550, section 5.1) and the header of its extension.
-_HEADER, _EXTENSION_HEADER = Struct("!BBHLL"), Struct("!HH")
+# RTP's fixed header (RFC 3550, section 5.1), the header of its extension, and that of RTX (RFC 4588, section 4).
+_HEADER, _EXTENSION_HEADER, _RTX_HEADER = Struct("!BBHLL"), Struct("!HH"), Struct("!H")
 _VERSION, _HAS_EXTENSION, _MARKER = 0x80, 0x10, 0x80
 
 
@@ -73,12 +74,13 @@ class HookPointMissing(RuntimeError):
     """The installed aiortc lacks a part that passthrough needs; the text names the part."""
 
 
-def check_hook_points(sender: type = RTCRtpSender) -> None:
+def check_hook_points(sender: type = RTCRtpSender, receiver: type = RTCRtpReceiver) -> None:
     """Raise HookPointMissing unless aiortc and aioice have every private part that this module uses."""
-    for name, expected in _HOOKS.items():
-        method = getattr(sender, name, None)
-        if method is None or list(inspect.signature(method).parameters) != expected:
-            raise HookPointMissing(f"aiortc's RTCRtpSender has no {name}({', '.join(expected)})")
+    for kind, owner, hooks in (("Sender", sender, _HOOKS), ("Receiver", receiver, _RECEIVER_HOOKS)):
+        for name, expected in hooks.items():
+            method = getattr(owner, name, None)
+            if method is None or list(inspect.signature(method).parameters) != expected:
+                raise HookPointMissing(f"aiortc's RTCRtp{kind} has no {name}({', '.join(expected)})")
     for name in _FIELDS:
         if name not in RTCRtpSender.__init__.__code__.co_names:
             raise HookPointMissing(f"aiortc's RTCRtpSender has no field {name}")
@@ -87,8 +89,9 @@ def check_hook_points(sender: type = RTCRtpSender) -> None:
             raise HookPointMissing(f"aioice's Connection has no {name}()")
     if "_closing" not in Connection.__init__.__code__.co_names:
         raise HookPointMissing("aioice's Connection has no field _closing")
-    if "__slots__" in vars(sender):
-        raise HookPointMissing("aiortc's RTCRtpSender does not let an instance replace its methods")
+    for kind, owner in (("Sender", sender), ("Receiver", receiver)):
+        if "__slots__" in vars(owner):
+            raise HookPointMissing(f"aiortc's RTCRtp{kind} does not let an instance replace its methods")
 
 
 class ReceiverFeedback(Protocol):
@@ -98,7 +101,17 @@ class ReceiverFeedback(Protocol):
         """The receiver sent PLI or FIR."""
 
     def on_nack(self, packets: int) -> None:
-        """The receiver asked for this many packets again. aiortc sends them."""
+        """The receiver asked for this many packets again."""
+
+    def on_nack_ignored(self, reason: Ignored, packets: int) -> None:
+        """This many of them are not sent again."""
+
+    def on_sent_again(self) -> None:
+        """One of these packets was sent again."""
+
+    @property
+    def stream_bps(self) -> float:
+        """The rate of the stream that the receiver gets, bits per second; 0 while it is not known."""
 
     def on_report(self, loss: float, rtt_s: float | None) -> None:
         """The receiver sent a report: the share lost since the last one, 0 to 1, and the round trip if it is known."""
@@ -128,36 +141,55 @@ def h264_preferences() -> list[RTCRtpCodecCapability]:
     return h264 + [codec for codec in capabilities if codec.mimeType == "video/rtx"]
 
 
-class _PacketSender:
-    """Sends one viewer's packets and keeps the last ones for retransmission."""
+class _SentPacket(NamedTuple):  # made for every packet of every viewer: a dataclass takes twice as long
+    sequence: int
+    timestamp: int
+    marker: int  # the bit in its place
+    payload: bytes
 
-    def __init__(self, sender: RTCRtpSender, next_frame: Callable[[], Awaitable[PacketisedFrame]]) -> None:
+
+class _PacketSender:
+    """Sends one viewer's packets, and those again that it has lost."""
+
+    def __init__(
+        self,
+        sender: RTCRtpSender,
+        video_format: H264Format,
+        next_frame: Callable[[], Awaitable[PacketisedFrame]],
+        feedback: ReceiverFeedback,
+        clock: Clock,
+    ) -> None:
         self._sender = sender
+        self._format = video_format
         self._next_frame = next_frame
-        self._aiortc_retransmit = sender._retransmit
-        self._payload_type = 0
-        # sequence number, timestamp, marker and payload; the index is the sequence number modulo the length
-        self._recent: list[tuple[int, int, int, bytes] | None] = [None] * RTP_HISTORY_SIZE
+        self._feedback = feedback
+        self._clock = clock
+        # The index is the sequence number modulo the length.
+        self._recent: list[_SentPacket | None] = [None] * HISTORY_PACKETS
+        self._again = Retransmissions()
+        self._again_wanted = asyncio.Event()
+        self._rtx_sequence = random_sequence_number()
 
     async def run(self, codec: RTCRtpCodecParameters) -> None:
         """Replaces `_run_rtp`: aiortc starts it when DTLS is ready, and cancels it."""
         sender = self._sender
-        self._payload_type = codec.payloadType
         getattr(sender, _STARTED).set()
         try:
-            await self._send_frames()
-        except (asyncio.CancelledError, ConnectionError):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._send_frames())
+                group.create_task(self._send_again())
+        except* (asyncio.CancelledError, ConnectionError):
             pass
-        except Exception:  # a task's boundary; RTCRtpSender.stop() waits for the lines below
+        except* Exception:  # a task's boundary; RTCRtpSender.stop() waits for the lines below
             logger.exception("a viewer's sender failed")
-        sender.track.stop()
-        sender.replaceTrack(None)
-        getattr(sender, _EXITED).set()
+        finally:
+            sender.track.stop()
+            sender.replaceTrack(None)
+            getattr(sender, _EXITED).set()
 
     async def _send_frames(self) -> None:
         sender, recent = self._sender, self._recent
-        extensions_map, mid = getattr(sender, _EXTENSIONS), getattr(sender, _MID)
-        send, ssrc = sender.transport._send_rtp, sender._ssrc
+        send, ssrc, payload_type = sender.transport._send_rtp, sender._ssrc, self._format.payload_type
         sequence, origin = random_sequence_number(), random32()
         packets = octets = 0
         while True:
@@ -165,15 +197,12 @@ class _PacketSender:
             timestamp = (origin + frame.pts_90k) & 0xFFFFFFFF
             # All packets of a frame are sent together, so they share one send time.
             ntp = clock.current_ntp_time()
-            profile, values = extensions_map.set(HeaderExtensions(abs_send_time=(ntp >> 14) & 0x00FFFFFF, mid=mid))
-            extension = _EXTENSION_HEADER.pack(profile, len(values) >> 2) + values if values else b""
-            first = _VERSION | _HAS_EXTENSION if values else _VERSION
+            first, extension = self._extension(ntp)
             last = len(frame.payloads) - 1
             for index, payload in enumerate(frame.payloads):
-                marker = index == last
-                second = self._payload_type | (_MARKER if marker else 0)
-                recent[sequence % RTP_HISTORY_SIZE] = (sequence, timestamp, int(marker), payload)
-                await send(_HEADER.pack(first, second, sequence, timestamp, ssrc) + extension + payload)
+                marker = _MARKER if index == last else 0
+                recent[sequence % HISTORY_PACKETS] = _SentPacket(sequence, timestamp, marker, payload)
+                await send(_HEADER.pack(first, payload_type | marker, sequence, timestamp, ssrc) + extension + payload)
                 sequence = (sequence + 1) & 0xFFFF
                 octets += len(payload)
             packets += len(frame.payloads)
@@ -181,34 +210,95 @@ class _PacketSender:
             for name, value in ((_NTP, ntp), (_TIMESTAMP, timestamp), (_PACKETS, packets), (_BYTES, octets)):
                 setattr(sender, name, value)
 
-    async def retransmit(self, sequence_number: int) -> None:
-        """Answer a NACK through aiortc, RTX included, with a packet object built only now."""
-        found = self._recent[sequence_number % RTP_HISTORY_SIZE]
-        if found is None or found[0] != sequence_number:
-            return
-        _, timestamp, marker, payload = found
-        packet = RtpPacket(self._payload_type, marker, sequence_number, timestamp, self._sender._ssrc, payload)
-        packet.extensions.abs_send_time = (clock.current_ntp_time() >> 14) & 0x00FFFFFF
-        packet.extensions.mid = getattr(self._sender, _MID)
-        getattr(self._sender, _HISTORY)[sequence_number % RTP_HISTORY_SIZE] = packet
-        await self._aiortc_retransmit(sequence_number)
+    def _extension(self, ntp: int) -> tuple[int, bytes]:
+        """The first byte of the RTP header, and the header's extension."""
+        sender = self._sender
+        values = HeaderExtensions(abs_send_time=(ntp >> 14) & 0x00FFFFFF, mid=getattr(sender, _MID))
+        profile, packed = getattr(sender, _EXTENSIONS).set(values)
+        if not packed:
+            return _VERSION, b""
+        return _VERSION | _HAS_EXTENSION, _EXTENSION_HEADER.pack(profile, len(packed) >> 2) + packed
+
+    def nacked(self, lost: Sequence[int]) -> None:
+        """Queue the packets that the viewer asks for, within its limits."""
+        now_s, stream_bps = self._clock.monotonic_s(), self._feedback.stream_bps
+        considered = first_of(lost)
+        ignored = Counter({Ignored.UNKNOWN: len(lost) - len(considered)})
+        for sequence in considered:
+            packet = self._sent(sequence)
+            reason = (
+                Ignored.UNKNOWN
+                if packet is None
+                else self._again.request(sequence, wire_bytes(packet.payload), stream_bps, now_s)
+            )
+            if reason is not None:
+                ignored[reason] += 1
+        for reason, packets in ignored.items():
+            if packets:
+                self._feedback.on_nack_ignored(reason, packets)
+        self._again_wanted.set()
+
+    def on_rtt(self, rtt_s: float) -> None:
+        self._again.on_rtt(rtt_s)
+
+    async def _send_again(self) -> None:
+        while True:
+            sequence = self._again.next(self._clock.monotonic_s())
+            if sequence is None:
+                self._again_wanted.clear()
+                await self._again_wanted.wait()
+            elif (packet := self._sent(sequence)) is not None:
+                await self._sender.transport._send_rtp(self._repeated(packet))
+                self._feedback.on_sent_again()
+                await self._clock.sleep(pause_s(wire_bytes(packet.payload), self._feedback.stream_bps))
+            else:
+                self._feedback.on_nack_ignored(Ignored.UNKNOWN, 1)  # newer packets have replaced it meanwhile
+
+    def _sent(self, sequence: int) -> _SentPacket | None:
+        packet = self._recent[sequence % HISTORY_PACKETS]
+        return packet if packet is not None and packet.sequence == sequence else None
+
+    def _repeated(self, packet: _SentPacket) -> bytes:
+        """The packet as RTX (RFC 4588) where the viewer takes it, otherwise as it was."""
+        first, extension = self._extension(clock.current_ntp_time())
+        if self._format.rtx_payload_type is None:
+            second = self._format.payload_type | packet.marker
+            header = _HEADER.pack(first, second, packet.sequence, packet.timestamp, self._sender._ssrc)
+            return header + extension + packet.payload
+        second = self._format.rtx_payload_type | packet.marker
+        header = _HEADER.pack(first, second, self._rtx_sequence, packet.timestamp, self._sender._rtx_ssrc)
+        self._rtx_sequence = (self._rtx_sequence + 1) & 0xFFFF
+        return header + extension + _RTX_HEADER.pack(packet.sequence) + packet.payload
 
 
 def install(
-    sender: RTCRtpSender, next_frame: Callable[[], Awaitable[PacketisedFrame]], feedback: ReceiverFeedback
+    transceiver: RTCRtpTransceiver,
+    video_format: H264Format,
+    next_frame: Callable[[], Awaitable[PacketisedFrame]],
+    feedback: ReceiverFeedback,
+    clock: Clock,
 ) -> None:
-    """Make `sender` send the frames of `next_frame` and report to `feedback`. Call it before the sender starts."""
+    """Make a transceiver send the frames of `next_frame`, report to `feedback`, and receive nothing.
+
+    video_format: what was negotiated; aiortc's own payload types are not used. Call it before the connection starts.
+    """
+    sender = transceiver.sender
     handle_rtcp_packet = sender._handle_rtcp_packet
-    packets = _PacketSender(sender, next_frame)
+    packets = _PacketSender(sender, video_format, next_frame, feedback, clock)
 
     async def handle_rtcp(packet: AnyRtcpPacket) -> None:
+        if isinstance(packet, RtcpRtpfbPacket) and packet.fmt == RTCP_RTPFB_NACK:
+            feedback.on_nack(len(packet.lost))
+            packets.nacked(packet.lost)
+            return
         await handle_rtcp_packet(packet)
         if isinstance(packet, RtcpRrPacket | RtcpSrPacket):
             for report in packet.reports:
                 if report.ssrc == sender._ssrc:
-                    feedback.on_report(report.fraction_lost / 256, _round_trip_s(sender, report))
-        elif isinstance(packet, RtcpRtpfbPacket) and packet.fmt == RTCP_RTPFB_NACK:
-            feedback.on_nack(len(packet.lost))
+                    rtt_s = _round_trip_s(sender, report)
+                    feedback.on_report(report.fraction_lost / 256, rtt_s)
+                    if rtt_s is not None:
+                        packets.on_rtt(rtt_s)
         elif isinstance(packet, RtcpPsfbPacket) and packet.fmt == RTCP_PSFB_APP:
             try:
                 bitrate_bps, ssrcs = unpack_remb_fci(packet.fci)
@@ -218,9 +308,13 @@ def install(
                 feedback.on_remb(bitrate_bps)
 
     sender._run_rtp = packets.run
-    sender._retransmit = packets.retransmit
     sender._send_keyframe = feedback.on_keyframe_wanted
     sender._handle_rtcp_packet = handle_rtcp
+    transceiver.receiver.receive = _receive_nothing
+
+
+async def _receive_nothing(parameters: RTCRtpReceiveParameters) -> None:
+    """Replaces `receive`, which starts a decoder's thread. The reduced offer never asks for it; this makes sure."""
 
 
 def _round_trip_s(sender: RTCRtpSender, report: RtcpReceiverInfo) -> float | None:

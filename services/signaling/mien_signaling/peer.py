@@ -8,23 +8,30 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
-from aiortc.exceptions import OperationError
+from aiortc.exceptions import InvalidStateError
 from aiortc.sdp import candidate_from_sdp
 
 from mien_shared.bus.messages import KeyframeReason
 from mien_shared.clock import Clock
+from mien_shared.http.principal import Principal
 from mien_shared.settings import IceServer
 from mien_signaling import passthrough
 from mien_signaling.broadcast import Broadcast, ViewerFeed
 from mien_signaling.fanout import PacketisedFrame
 from mien_signaling.metrics import SignalingMetrics
-from mien_signaling.sdp import MAX_CANDIDATES, Offer, TrickleFragment, UnacceptableOffer, UnreadableOffer
+from mien_signaling.offer import Offer, UnreadableOffer
+from mien_signaling.retransmission import Ignored
+from mien_signaling.sdp import MAX_CANDIDATES, TrickleFragment
 
 logger = logging.getLogger(__name__)
 
 _CLOSE_TIMEOUT_S = 5.0
 #: The errors that aiortc raises for a wrong offer, depending on the operation that fails.
 AIORTC_RAISES = (ValueError, IndexError, KeyError, AssertionError, AttributeError, TypeError)
+
+
+class ClosedWhileAnswering(Exception):
+    """The viewer was removed before its answer was complete: the service stops, or the session has ended."""
 
 
 class Gone(StrEnum):
@@ -36,26 +43,32 @@ class Gone(StrEnum):
     TIMED_OUT = "timed_out"
     REFUSED = "refused"
     SESSION_ENDED = "session_ended"
+    EXPIRED = "expired"  # its token
     SHUTDOWN = "shutdown"
 
 
 class ViewerConnection:
-    """A WHEP session. on_gone: called at most once, when the connection ends or fails to connect."""
+    """A WHEP session.
+
+    bearer: who watches, None in an open demo. on_gone: called at most once, when the connection ends or does not come
+    up.
+    """
 
     def __init__(
         self,
         viewer_id: str,
+        bearer: Principal | None,
         broadcast: Broadcast,
         ice_servers: list[IceServer],
-        connect_timeout_s: float,
         clock: Clock,
         metrics: SignalingMetrics,
         on_gone: Callable[[ViewerConnection, Gone], None],
     ) -> None:
         self.viewer_id = viewer_id
+        self.bearer = bearer
         self.broadcast = broadcast
         self.is_connected = False
-        self.ufrag = ""
+        self._offer: Offer | None = None
         self._clock = clock
         self._metrics = metrics
         self._on_gone = on_gone
@@ -68,47 +81,59 @@ class ViewerConnection:
         servers = [RTCIceServer(server.urls, server.username, server.credential) for server in ice_servers]
         self._peer = RTCPeerConnection(RTCConfiguration(iceServers=servers))
         self._peer.on("connectionstatechange", self._connection_changed)
-        self._deadline = asyncio.create_task(self._expire(connect_timeout_s), name="viewer deadline")
+        self._deadline: asyncio.Task[None] | None = None
 
     async def answer(self, offer: Offer) -> str:
-        """The SDP answer with all our candidates. Raises UnreadableOffer or UnacceptableOffer."""
-        self.ufrag = offer.ufrag
-        transceiver = self._peer.addTransceiver(passthrough.PassthroughTrack(), direction="sendonly")
-        transceiver.setCodecPreferences(passthrough.h264_preferences())
-        passthrough.install(transceiver.sender, self._next_frame, self)
+        """aiortc's answer to the reduced offer, with our candidates. Raises UnreadableOffer or ClosedWhileAnswering."""
+        self._offer = offer
         try:
-            await self._peer.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
-            passthrough.end_consent_checks_with(self._peer)
-            await self._peer.setLocalDescription()
-        except OperationError as error:
-            raise UnacceptableOffer(
-                "the offer has no codec in common with us: H264, packetization-mode 1, baseline"
-            ) from error
-        except AIORTC_RAISES as error:
+            answer = await self._negotiate(offer)
+        except (InvalidStateError, *AIORTC_RAISES) as error:
+            if self._closing or isinstance(error, InvalidStateError):
+                raise ClosedWhileAnswering from error
             raise UnreadableOffer("the offer cannot be read") from error
-        except RuntimeError as error:
-            if isinstance(error.__cause__, StopIteration):  # raised by its parser inside a coroutine (PEP 479)
-                raise UnreadableOffer("the offer cannot be read") from error
-            raise
-        return str(self._peer.localDescription.sdp)
+        if self._closing:
+            raise ClosedWhileAnswering
+        return answer
+
+    def expect_connection(self, timeout_s: float) -> None:
+        """Begin the time in which the viewer must connect: call it when the answer is complete.
+
+        A deadline that runs while a slow machine is still answering would close the connection under the answer.
+        """
+        if not self._closing and not self.is_connected:
+            self._deadline = asyncio.create_task(self._expire(timeout_s), name="viewer deadline")
+
+    def has_expired(self, now_unix_s: float) -> bool:
+        """Whether the viewer's token has expired since it joined."""
+        expires_unix_s = None if self.bearer is None else self.bearer.expires_unix_s
+        return expires_unix_s is not None and now_unix_s > expires_unix_s
+
+    def is_restart(self, fragment: TrickleFragment) -> bool:
+        """Whether a fragment has credentials of another ICE session than the offer's."""
+        return fragment.ufrag is not None and self._offer is not None and fragment.ufrag not in self._offer.ufrags
 
     async def add(self, fragment: TrickleFragment) -> None:
-        """Add trickled candidates. Candidates beyond the limit and mDNS names are ignored."""
+        """Add trickled candidates for our connection. Candidates beyond the limit and names (mDNS) are ignored.
+
+        The end of candidates is ignored too: aiortc would fail as soon as its own checks have failed, but the viewer's
+        checks may still arrive (RFC 8863).
+        """
         for candidate in fragment.candidates:
-            if candidate.is_mdns or self._candidates_left == 0:
+            if self._offer is None or not self._offer.owns(candidate) or not candidate.has_address:
                 continue
+            if self._candidates_left == 0:
+                return
             self._candidates_left -= 1
             remote = candidate_from_sdp(candidate.sdp)
-            remote.sdpMid, remote.sdpMLineIndex = candidate.mid, candidate.mline_index
+            remote.sdpMLineIndex = 0  # aiortc has one section
             await self._peer.addIceCandidate(remote)
-        if fragment.end_of_candidates:
-            await self._peer.addIceCandidate(None)
 
     async def close(self) -> None:
         """Free all resources. May be called more than once."""
         self._closing = True
         self.is_connected = False
-        self._deadline.cancel()
+        self._cancel_deadline()
         self.broadcast.detach(self._feed)
         try:
             async with asyncio.timeout(_CLOSE_TIMEOUT_S):
@@ -128,12 +153,31 @@ class ViewerConnection:
     def on_nack(self, packets: int) -> None:
         self._metrics.viewer_nacked(packets)
 
+    def on_nack_ignored(self, reason: Ignored, packets: int) -> None:
+        self._metrics.nack_ignored(reason, packets)
+
+    def on_sent_again(self) -> None:
+        self._metrics.packet_sent_again()
+
+    @property
+    def stream_bps(self) -> float:
+        return self.broadcast.sent_bps
+
     def on_report(self, loss: float, rtt_s: float | None) -> None:
         self._metrics.viewer_reported(loss, rtt_s)
         self._feed.bitrate.on_loss(loss, self.broadcast.sent_bps, self._clock.monotonic_s())
 
     def on_remb(self, bitrate_bps: int) -> None:
         self._feed.bitrate.on_remb(bitrate_bps, self.broadcast.sent_bps)
+
+    async def _negotiate(self, offer: Offer) -> str:
+        transceiver = self._peer.addTransceiver(passthrough.PassthroughTrack(), direction="sendonly")
+        transceiver.setCodecPreferences(passthrough.h264_preferences())
+        passthrough.install(transceiver, offer.format, self._next_frame, self, self._clock)
+        await self._peer.setRemoteDescription(RTCSessionDescription(offer.reduced, "offer"))
+        passthrough.end_consent_checks_with(self._peer)
+        await self._peer.setLocalDescription()
+        return str(self._peer.localDescription.sdp)
 
     async def _next_frame(self) -> PacketisedFrame:
         frame = await self._feed.next_frame()
@@ -147,11 +191,15 @@ class ViewerConnection:
         state = self._peer.connectionState
         if state == "connected" and not self._closing and not self.is_connected:
             self.is_connected = True
-            self._deadline.cancel()
+            self._cancel_deadline()
             self._metrics.viewer_connected(self._clock.monotonic_s() - self._started_s)
             self.broadcast.attach(self._feed)
         elif state in {"failed", "closed"}:
             self._report_gone(Gone.FAILED if state == "failed" else Gone.CLOSED)
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
 
     async def _expire(self, timeout_s: float) -> None:
         await self._clock.sleep(timeout_s)

@@ -24,8 +24,13 @@ class SignalingSettings(ServiceSettings):
     )
     max_viewers: int = Field(400, ge=1, description="Most viewers of this process.")
     max_viewers_per_session: int = Field(200, ge=1, description="Most viewers of one session in this process.")
+    max_viewers_per_token: int = Field(
+        200,
+        ge=1,
+        description="Most viewers with the same token in this process. A demo without tokens has no such limit.",
+    )
     connect_timeout_s: float = Field(
-        10.0, gt=0, description="Seconds within which a viewer must complete ICE and DTLS. Then it is removed."
+        10.0, gt=0, description="Seconds after its answer within which a viewer must complete ICE and DTLS."
     )
     linger_s: float = Field(
         2.0, ge=0, description="Seconds for which the subscription to a session outlives its last viewer."

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mien_shared.bus.connection import BUS_ERRORS
 from mien_shared.clock import Clock
 from mien_shared.http.limits import RateLimiter, caller_of
-from mien_shared.http.principal import Grant
+from mien_shared.http.principal import Grant, Principal
 from mien_shared.http.problems import Code, Problem, describe
 from mien_shared.http.tokens import TokenIssuer, bearer_token
 from mien_shared.http.turn import ice_servers_for
@@ -28,8 +28,9 @@ from mien_shared.settings import IceServer
 from mien_shared.spans import span
 from mien_signaling.audience import Audience, Full, NoPublication, UnknownSession
 from mien_signaling.metrics import SignalingMetrics
-from mien_signaling.peer import Gone, ViewerConnection
-from mien_signaling.sdp import BadFragment, UnacceptableOffer, UnreadableOffer, parse_fragment, parse_offer
+from mien_signaling.offer import UnacceptableOffer, UnreadableOffer, parse_offer
+from mien_signaling.peer import ClosedWhileAnswering, Gone, ViewerConnection
+from mien_signaling.sdp import BadFragment, parse_fragment
 from mien_signaling.settings import SignalingSettings
 
 SDP = "application/sdp"
@@ -66,13 +67,15 @@ class Doorkeeper:
         }
         self._session_joins = RateLimiter(settings.session_joins_per_minute)
 
-    def admit(self, request: Request, session_id: str) -> None:
-        """Raises Problem 429, 401 or 403 unless this request may use its session."""
+    def admit(self, request: Request, session_id: str) -> Principal | None:
+        """The bearer of the request's token, None in an open demo. Raises Problem 429, 401 or 403."""
         now_s = self._clock.monotonic_s()
         self._limiters[request.method].demand(caller_of(request.client.host if request.client else None), now_s)
-        if not self._demo_open:
-            token = bearer_token(request.headers.get("authorization"))
-            self._tokens.bearer(token).demand(session_id, [Grant.WATCH])
+        if self._demo_open:
+            return None
+        bearer = self._tokens.bearer(bearer_token(request.headers.get("authorization")))
+        bearer.demand(session_id, [Grant.WATCH])
+        return bearer
 
     def admit_join(self, session_id: str) -> None:
         """Raises Problem 429 for too many offers to a session.
@@ -102,15 +105,15 @@ class Whep:
 
     async def join(self, session_id: str, request: Request) -> Response:
         """Answer an SDP offer. The answer contains all candidates."""
-        self._doorkeeper.admit(request, session_id)
+        bearer = self._doorkeeper.admit(request, session_id)
         body = await self._doorkeeper.text(request, SDP, "Accept-Post")
-        with _joining_problems():
+        with joining_problems():
             offer = parse_offer(body)
             if not _SESSION_ID.fullmatch(session_id):
                 raise UnknownSession(session_id)
             self._doorkeeper.admit_join(session_id)
             with span("answer an offer"):
-                viewer_id, answer = await self._audience.join(session_id, offer)
+                viewer_id, answer = await self._audience.join(session_id, offer, bearer)
         response = Response(answer, status_code=201, media_type=SDP)
         response.headers["Location"] = f"{_PREFIX}{session_id}/{viewer_id}"
         response.headers["Accept-Patch"] = SDP_FRAGMENT
@@ -131,7 +134,7 @@ class Whep:
             fragment = parse_fragment(body)
         except BadFragment as error:
             raise Problem(Code.BAD_FRAGMENT, str(error)) from error
-        if fragment.ufrag not in {None, viewer.ufrag}:
+        if viewer.is_restart(fragment):
             raise Problem(Code.ICE_RESTART_UNSUPPORTED, "ICE restarts are not supported; the session goes on")
         await viewer.add(fragment)
         return Response(status_code=204)
@@ -173,6 +176,7 @@ def routes(audience: Audience, settings: SignalingSettings, clock: Clock) -> API
                 Code.WRONG_MEDIA_TYPE,
                 Code.UNACCEPTABLE_OFFER,
                 Code.FULL,
+                Code.VIEWER_CLOSED,
                 Code.REDIS_UNAVAILABLE,
             ),
         },
@@ -221,7 +225,7 @@ def _body(media_type: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _joining_problems() -> Iterator[None]:
+def joining_problems() -> Iterator[None]:
     """Turn the errors of a join into problems."""
     try:
         yield
@@ -233,8 +237,10 @@ def _joining_problems() -> Iterator[None]:
         raise Problem(Code.SESSION_NOT_FOUND, "there is no such session, or it has ended") from error
     except NoPublication as error:
         raise Problem(Code.NO_PUBLICATION, "the session has no video at the moment") from error
+    except ClosedWhileAnswering as error:
+        raise Problem(Code.VIEWER_CLOSED, "the connection was closed while its offer was answered") from error
     except Full as error:
-        raise Problem(Code.FULL, "the limit of viewers is reached") from error
+        raise Problem(Code.FULL, f"{error} has as many viewers as allowed") from error
     except BUS_ERRORS as error:
         raise Problem(Code.REDIS_UNAVAILABLE, "the session registry does not answer") from error
 

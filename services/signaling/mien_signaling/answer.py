@@ -1,0 +1,159 @@
+"""Writes our answer: to the whole offer from aiortc's answer to its reduced form, and with the public address. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from mien_signaling.offer import Offer
+from mien_signaling.sdp import Section
+
+_RELATED = re.compile(r"raddr \S+ rport \d+")
+_NIL = {4: "0.0.0.0", 6: "::"}
+#: Lines of aiortc's section that describe the connection, and those that describe our stream.
+_CONNECTION = ("a=candidate:", "a=end-of-candidates", "a=ice-", "a=fingerprint:", "a=setup:")
+_STREAM = ("a=msid:", "a=rtcp:", "a=ssrc-group:", "a=ssrc:")
+_CREDENTIALS = ("a=ice-", "a=fingerprint:", "a=setup:", "a=end-of-candidates")
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """The address to announce instead of the host's addresses behind a 1:1 NAT (a container, a VM in a cloud).
+
+    public: the address at which viewers reach this service; the NAT keeps port numbers. local: the host's address to
+    which the NAT forwards, None if it is not known.
+    """
+
+    public: IPv4Address | IPv6Address
+    local: IPv4Address | IPv6Address | None = None
+
+
+def answer_to(offer: Offer, accepted: str) -> str:
+    """Our answer. accepted: aiortc's answer to the reduced offer.
+
+    It has every section of the offer, in the offer's order (RFC 9429, section 5.3.1). All are refused except the chosen
+    one and the one that carries its connection, which is inactive. Under max-bundle, Chromium has no other connection
+    than that section's, and Firefox and GStreamer offer the chosen section without a port (bundle-only). RFC 9143,
+    section 7.3.1, then forbids to refuse the carrier. The BUNDLE group names no refused section.
+    """
+    session, section = _split(accepted)
+    lines = [line for line in session if not line.startswith("a=group:")]
+    if group := _group(offer):
+        lines.insert(4, f"a=group:BUNDLE {group}")
+    for index, offered in enumerate(offer.sections):
+        if index == offer.chosen:
+            lines += _chosen(offer, offered, section)
+        elif index == offer.carrier:
+            lines += _inactive(offered, section)
+        else:
+            lines += _refused(offered, section)
+    return "\r\n".join(lines) + "\r\n"
+
+
+def _split(description: str) -> tuple[list[str], list[str]]:
+    lines = description.splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith("m="))
+    return lines[:start], lines[start:]
+
+
+def _group(offer: Offer) -> str:
+    kept = [index for index in offer.bundle if index in {offer.chosen, offer.carrier}]
+    return " ".join(str(offer.sections[index].mid) for index in kept)
+
+
+def _chosen(offer: Offer, offered: Section, section: list[str]) -> list[str]:
+    return [
+        f"m=video {_port(section)} {offered.protocol} {offer.format.payload_types()}",
+        *_having(section, ("c=",)),
+        "a=sendonly",
+        *(f"a=extmap:{extension}" for extension in offer.extensions),
+        *_mid(offered),
+        *_having(section, _STREAM),
+        "a=rtcp-mux",
+        *offer.format.lines(),
+        *_having(section, _CONNECTION),
+    ]
+
+
+def _inactive(offered: Section, section: list[str]) -> list[str]:
+    return [
+        f"m={offered.kind} {_port(section)} {offered.protocol} {offered.formats}",
+        *_having(section, ("c=",)),
+        "a=inactive",
+        *_mid(offered),
+        "a=rtcp-mux",
+        *_formats(offered),
+        *_having(section, _CONNECTION),
+    ]
+
+
+def _refused(offered: Section, section: list[str]) -> list[str]:
+    """A section with port 0 (RFC 3264, section 6). Everything below its mid is for readers that do not know refusal.
+
+    aiortc is one: it demands credentials and a common format of every section.
+    """
+    return [
+        f"m={offered.kind} 0 {offered.protocol} {offered.formats}",
+        "c=IN IP4 0.0.0.0",
+        "a=inactive",
+        *_mid(offered),
+        "a=rtcp-mux",
+        *_formats(offered),
+        *_having(section, _CREDENTIALS),
+    ]
+
+
+def _port(section: list[str]) -> str:
+    return section[0].split(" ")[1]
+
+
+def _having(section: list[str], beginnings: tuple[str, ...]) -> list[str]:
+    return [line for line in section if line.startswith(beginnings)]
+
+
+def _mid(offered: Section) -> list[str]:
+    return [] if offered.mid is None else [f"a=mid:{offered.mid}"]
+
+
+def _formats(offered: Section) -> list[str]:
+    return [f"a={name}:{text}" for name in ("rtpmap", "fmtp") for text in offered.all(name)]
+
+
+def announced(answer: str, announcement: Announcement) -> str:
+    """An answer with the public address instead of private addresses.
+
+    Only the host candidates to which the NAT forwards are kept, with the public address. Viewers cannot reach the
+    others, and they would reveal the internal network. Candidates of other types already have public addresses; only
+    their related address is removed. The default destination changes too (RFC 8839, section 4.2.1.2).
+    """
+    lines: list[str] = []
+    default_port: str | None = None
+    for line in answer.splitlines():
+        if line.startswith("a=candidate:"):
+            if (replaced := _announced_candidate(line, announcement)) is None:
+                continue
+            lines.append(replaced)
+            default_port = default_port or replaced.split(" ")[5]
+        else:
+            lines.append(line)
+    public = announcement.public
+    for index, line in enumerate(lines):
+        if line.startswith("c=IN IP"):
+            lines[index] = f"c=IN IP{public.version} {public}"
+        elif line.startswith("m=") and default_port and line.split(" ")[1] != "0":
+            kind, _, rest = line.split(" ", 2)
+            lines[index] = f"{kind} {default_port} {rest}"
+    return "\r\n".join(lines) + "\r\n"
+
+
+def _announced_candidate(line: str, announcement: Announcement) -> str | None:
+    public, local = announcement.public, announcement.local
+    fields = line.split(" ")
+    if fields[7] != "host":
+        return _RELATED.sub(f"raddr {_NIL[public.version]} rport 9", line)
+    address = ip_address(fields[4])
+    if address.version != public.version or (local is not None and address != local):
+        return None
+    fields[4] = str(public)
+    return " ".join(fields)
