@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -10,15 +11,18 @@ from types import TracebackType
 import av
 import cv2
 import numpy as np
+from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace
 
 from mien_encoder.crop import CropSquare
 from mien_generator.face.contract import RgbArray
+from mien_shared.media.pace import usual_rate
+from mien_shared.media.upright import Orientation
 
 #: Frame rate assumed for a folder of pictures: VoxCeleb's rate, which FOMM's preprocessing keeps.
 FOLDER_RATE = Fraction(25)
 PICTURES = (".png", ".jpg", ".jpeg")
-CLIPS = (".mp4", ".mpg", ".mov", ".mkv", ".webm", ".avi", ".gif")
+CLIPS = (".mp4", ".m4v", ".mpg", ".mov", ".mkv", ".webm", ".avi", ".gif", ".ts")
 
 
 class ClipError(ValueError):
@@ -39,35 +43,33 @@ def clip_rate(path: Path) -> Fraction:
     """Frames a second of a clip: a video file, or a folder of pictures in the order of their names."""
     if path.is_dir():
         return FOLDER_RATE
-    try:
-        with av.open(str(path)) as container:
-            return _video(container, path).average_rate or FOLDER_RATE
-    except av.FFmpegError as error:
-        raise ClipError(f"{path.name} is not a clip: {error.strerror}") from error
+    with _opened(path) as container:
+        stream = _video(container, path)
+        return usual_rate(stream.average_rate, stream.guessed_rate)
 
 
 def clip_length(path: Path) -> int:
     """Number of frames in a clip, counted from its packets; a damaged clip may decode to fewer."""
     if path.is_dir():
         return len(_pictures_in(path))
-    try:
-        with av.open(str(path)) as container:
-            return sum(1 for packet in container.demux(_video(container, path)) if packet.size)
-    except av.FFmpegError as error:
-        raise ClipError(f"{path.name} is not a clip: {error.strerror}") from error
+    with _opened(path) as container:
+        return sum(1 for packet in container.demux(_video(container, path)) if packet.size)
 
 
 def clip_pictures(path: Path) -> Iterator[RgbArray]:
-    """Every frame, uncropped, (H, W, 3) uint8 RGB."""
+    """Every frame, uncropped and upright, (H, W, 3) uint8 RGB. Raises ClipError, also if there is none."""
     if path.is_dir():
-        yield from map(read_picture, _pictures_in(path))
+        if not (pictures := _pictures_in(path)):
+            raise ClipError(f"{path.name} has no pictures")
+        yield from map(read_picture, pictures)
         return
-    try:
-        with av.open(str(path)) as container:
-            for frame in container.decode(_video(container, path)):
-                yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-    except av.FFmpegError as error:
-        raise ClipError(f"{path.name} cannot be decoded: {error.strerror}") from error
+    count = 0
+    with _opened(path) as container:
+        for frame in container.decode(_video(container, path)):
+            count += 1
+            yield Orientation.of(frame).upright(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))
+    if not count:
+        raise ClipError(f"{path.name} has a video in which no picture can be decoded")
 
 
 def is_clip(path: Path) -> bool:
@@ -139,10 +141,27 @@ class ClipWriter:
         self.frames += 1
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[av.container.InputContainer]:
+    """The clip's container. FFmpeg's errors inside the block become ClipErrors."""
+    if path.is_file() and path.stat().st_size == 0:
+        raise ClipError(f"{path.name} is empty")
+    try:
+        container = av.open(str(path))
+    except av.FFmpegError as error:
+        raise ClipError(f"{path.name} is not a clip, or it is cut off: {error.strerror}") from error
+    with container:
+        try:
+            yield container
+        except av.FFmpegError as error:
+            raise ClipError(f"{path.name} is damaged or cut off: {error.strerror}") from error
+
+
 def _video(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    if not container.streams.video:
-        raise ClipError(f"{path.name} has no video stream")
-    return container.streams.video[0]
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:  # a song's cover is no video
+            return stream
+    raise ClipError(f"{path.name} has no video{', only sound' if container.streams.audio else ''}")
 
 
 def _pictures_in(folder: Path) -> list[Path]:

@@ -51,9 +51,9 @@ from mien_generator.face.contract import AvatarFace, FaceGenerator
 from mien_generator.face.fomm.config import ConfigError
 from mien_generator.face.fomm.weights import StoredWeights, WeightsError
 from mien_generator.face.warp import WarpGenerator
-from mien_generator.measure import usable_cores
 from mien_generator.settings import GeneratorSettings
 from mien_shared.avatars import AvatarRecord
+from mien_shared.machine import usable_cores
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)

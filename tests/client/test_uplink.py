@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from http import HTTPStatus
+from urllib.parse import urlsplit
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
+from mien_client.api import Unreachable
 from mien_client.uplink import Uplink, UplinkClosed
 from mien_shared.keypoints import Keypoints
 from mien_shared.wire.motion import MotionPacket
@@ -100,6 +103,52 @@ async def test_an_uplink_that_is_to_come_back_does(refusal: HTTPStatus) -> None:
 
     async with server(handler, refusal, times=2) as url, Uplink(url, "secret") as uplink:
         assert uplink.reconnects == 2
+
+
+@asynccontextmanager
+async def front(url: str, answers: list[bytes]) -> AsyncIterator[str]:
+    """A proxy in front of a server that is restarting: it gives these answers and breaks off, then passes all on."""
+    parts = urlsplit(url)
+
+    async def pipe(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while data := await source.read(4096):
+            target.write(data)
+        target.close()
+
+    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if answers:
+            writer.write(answers.pop(0))
+            writer.close()
+            return
+        to, behind = await asyncio.open_connection(parts.hostname, parts.port)
+        await asyncio.gather(pipe(reader, behind), pipe(to, writer))
+
+    async with await asyncio.start_server(serve_one, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        yield f"ws://127.0.0.1:{port}{parts.path}"
+
+
+async def test_an_uplink_whose_handshake_breaks_off_is_tried_again() -> None:
+    async def handler(connection: ServerConnection) -> None:
+        await connection.wait_closed()
+
+    answers = [b"", b"no HTTP at all\r\n\r\n", b"HTTP/1.1 101 Switching Protocols\r\n\r\n"]
+    async with server(handler) as url, front(url, answers) as proxy, Uplink(proxy, "secret") as uplink:
+        assert uplink.reconnects == 3
+
+
+async def test_a_service_that_never_answers_is_named() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(Unreachable, match=rf"^ws://127\.0\.0\.1:{port}/uplink does not answer: .*onnect"):
+        async with Uplink(f"ws://127.0.0.1:{port}/uplink", "secret", connect_timeout_s=0.3):
+            pass
+
+
+async def test_an_address_that_is_none_is_named() -> None:
+    with pytest.raises(UplinkClosed, match=r"^the service named an address of the uplink that is none: http://x"):
+        async with Uplink("http://x", "secret"):
+            pass
 
 
 async def test_an_uplink_closed_for_good_is_not_opened_again() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from clip_files import MATRICES, blanked, corners, stored_for, turned, write_clip, write_sound
 
 from mien_encoder.crop import CropSquare
 from mien_evaluation.clips import (
@@ -97,21 +99,71 @@ def test_a_folder_without_pictures_and_a_text_are_no_clips(tmp_path: Path) -> No
     assert not is_clip(tmp_path / "README.md")
 
 
-@pytest.mark.parametrize("read", [clip_rate, clip_length, lambda path: list(clip_pictures(path))])
-def test_text_is_no_clip(tmp_path: Path, read: object) -> None:
+READS = pytest.mark.parametrize("read", [clip_rate, clip_length, lambda path: list(clip_pictures(path))])
+
+
+@READS
+def test_text_is_no_clip(tmp_path: Path, read: Callable[[Path], object]) -> None:
     (tmp_path / "a.mp4").write_text("hello, hello, hello")
-    assert callable(read)
-    with pytest.raises(ClipError, match=r"^a.mp4 (is not a clip|cannot be decoded): Invalid data"):
+    with pytest.raises(ClipError, match=r"^a.mp4 is not a clip, or it is cut off: Invalid data"):
         read(tmp_path / "a.mp4")
 
 
+@READS
+def test_an_empty_file_is_no_clip(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    (tmp_path / "a.mp4").touch()
+    with pytest.raises(ClipError, match=r"^a.mp4 is empty$"):
+        read(tmp_path / "a.mp4")
+
+
+@READS
+def test_a_clip_without_its_end_is_no_clip(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    path = _write_clip(tmp_path / "a.mp4")
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"moov") - 4])  # the index, which is written last, is missing
+    with pytest.raises(ClipError, match=r"^a.mp4 is not a clip, or it is cut off: Invalid data"):
+        read(path)
+
+
+def test_a_video_without_a_picture_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.start_encoding()
+    with pytest.raises(ClipError, match=r"^a.avi has a video in which no picture can be decoded$"):
+        list(clip_pictures(path))
+
+
+def test_a_folder_without_pictures_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ClipError, match=r"^empty has no pictures$"):
+        list(clip_pictures(tmp_path / "empty"))
+
+
+def test_a_damaged_clip_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ClipError, match=r"^a.mp4 is damaged or cut off: Invalid data"):
+        list(clip_pictures(blanked(_write_clip(tmp_path / "a.mp4"))))
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_a_phones_clip_is_read_upright(tmp_path: Path, name: str) -> None:
+    shown = corners(64, 96)
+    path = turned(write_clip(tmp_path / "phone.mp4", [stored_for(MATRICES[name], shown)]), MATRICES[name])
+    (rgb,) = clip_pictures(path)
+    assert rgb.shape == shown.shape
+    np.testing.assert_allclose(rgb[8::16, 8::16].astype(int), shown[8::16, 8::16], atol=12)
+
+
+def test_a_jump_in_the_time_stamps_does_not_change_the_rate(tmp_path: Path) -> None:
+    stamps = [number if number < 5 else 3600 * 30 + number for number in range(10)]
+    pictures = [np.full((48, 64, 3), 20 * number, np.uint8) for number in range(10)]
+    assert clip_rate(write_clip(tmp_path / "a.mp4", pictures, stamps, rate=30)) == 30
+
+
 def test_sound_alone_is_no_clip(tmp_path: Path) -> None:
-    with av.open(str(tmp_path / "a.wav"), "w") as container:
-        stream = container.add_stream("pcm_s16le", rate=8000)
-        sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), layout="mono")
-        sound.sample_rate = 8000
-        container.mux(stream.encode(sound))
-    with pytest.raises(ClipError, match=r"^a.wav has no video stream$"):
+    write_sound(tmp_path / "a.wav", "pcm_s16le")
+    with pytest.raises(ClipError, match=r"^a.wav has no video, only sound$"):
         clip_rate(tmp_path / "a.wav")
 
 

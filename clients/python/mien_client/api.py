@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+from urllib.parse import quote, urlsplit
 
 import httpx
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from mien_shared.avatars import AvatarKind, FaceBox, KeypointRow
 from mien_shared.bus.messages import SessionStats
@@ -34,6 +35,18 @@ class MienError(Exception):
 
 class Unreachable(Exception):
     """The service at that address does not answer."""
+
+
+class BadAddress(ValueError):
+    """An address that no service can have. The text names it and says what is wrong with it."""
+
+
+class BadToken(ValueError):
+    """An API key or a token that a request cannot carry."""
+
+
+class NotMien(Exception):
+    """Something answers at that address, but not as Mien does."""
 
 
 class Avatar(BaseModel):
@@ -81,16 +94,23 @@ class SessionState(BaseModel):
     stats: SessionStats | None = None
 
 
+class _SessionList(BaseModel):
+    sessions: list[SessionState]
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
 class MienClient:
-    """REST calls to one gateway. An async context manager. Every method raises MienError or Unreachable.
+    """REST calls to one gateway. An async context manager. Every method raises MienError, Unreachable or NotMien.
 
     api_key: an operator's key. Calls about avatars, new sessions and the list of sessions need it, unless the
-    deployment is open.
+    deployment is open. Raises BadAddress and BadToken.
     """
 
     def __init__(self, base_url: str, api_key: str | None = None) -> None:
         self._http = httpx.AsyncClient(
-            base_url=base_url,
+            base_url=checked_address(base_url),
             headers=authorization(api_key),
             timeout=_TIMEOUT_S,
             limits=httpx.Limits(keepalive_expiry=_IDLE_S),
@@ -100,34 +120,38 @@ class MienClient:
     async def upload_avatar(self, picture: Path) -> Avatar:
         """Upload a picture with one face. The service crops and scales it."""
         files = {"image": (picture.name, picture.read_bytes(), "application/octet-stream")}
-        return Avatar.model_validate(await self._call("POST", "/v1/avatars", files=files))
+        return self._parsed(Avatar, await self._call("POST", "/v1/avatars", files=files))
 
     async def avatar(self, avatar_id: str) -> Avatar:
-        return Avatar.model_validate(await self._call("GET", f"/v1/avatars/{avatar_id}"))
+        return self._parsed(Avatar, await self._call("GET", f"/v1/avatars/{quote(avatar_id, safe='')}"))
 
     async def create_session(self, avatar_id: str) -> Session:
-        return Session.model_validate(await self._call("POST", "/v1/sessions", json={"avatar_id": avatar_id}))
+        return self._parsed(Session, await self._call("POST", "/v1/sessions", json={"avatar_id": avatar_id}))
 
     async def sessions(self) -> list[SessionState]:
         """All live sessions. Needs an API key, unless the deployment is open."""
-        answer = await self._call("GET", "/v1/sessions")
-        return [SessionState.model_validate(entry) for entry in answer["sessions"]]
+        return self._parsed(_SessionList, await self._call("GET", "/v1/sessions")).sessions
 
     async def session(self, session_id: str, token: str | None = None) -> SessionState:
-        answer = await self._call("GET", f"/v1/sessions/{session_id}", headers=authorization(token))
-        return SessionState.model_validate(answer)
+        path = f"/v1/sessions/{quote(session_id, safe='')}"
+        return self._parsed(SessionState, await self._call("GET", path, headers=authorization(token)))
 
     async def end_session(self, session_id: str, token: str) -> None:
-        await self._call("DELETE", f"/v1/sessions/{session_id}", headers=authorization(token))
+        await self._call("DELETE", f"/v1/sessions/{quote(session_id, safe='')}", headers=authorization(token))
 
-    async def _call(self, method: str, path: str, **request: Any) -> Any:
+    async def _call(self, method: str, path: str, **request: Any) -> bytes:
         try:
             response = await self._http.request(method, path, **request)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise Unreachable(f"{self._http.base_url} does not answer: {error or type(error).__name__}") from error
-        if response.is_error:
-            raise error_of(response)
-        return response.json() if response.content else None
+        refuse_failure(response)
+        return response.content
+
+    def _parsed(self, model: type[_Model], content: bytes) -> _Model:
+        try:
+            return model.model_validate_json(content)
+        except ValidationError as error:
+            raise NotMien(f"{self._http.base_url} answers, but not as Mien's gateway does") from error
 
     async def __aenter__(self) -> Self:
         return self
@@ -139,15 +163,51 @@ class MienClient:
 
 
 def authorization(token: str | None) -> dict[str, str]:
-    """The header that carries a token. Empty without a token."""
-    return {"Authorization": f"Bearer {token}"} if token else {}
+    """The header that carries a token. Empty without a token. Raises BadToken."""
+    if not token:
+        return {}
+    if not (token.isascii() and token.isprintable()):
+        raise BadToken("the API key or token has characters that no request can carry: copy it again")
+    return {"Authorization": f"Bearer {token}"}
 
 
-def error_of(response: httpx.Response) -> MienError:
-    """The exception for an error response. Its text comes from the problem document (RFC 9457), if there is one."""
+def checked_address(url: str) -> str:
+    """The address, if it can be one of a service. Raises BadAddress."""
+    shown = url.partition("#")[0]  # the fragment may hold a token
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname)
+        _ = parts.port  # reading it checks it
+        httpx.URL(url)  # stricter than urlsplit: it knows which hosts there can be
+    except (ValueError, httpx.InvalidURL) as error:
+        raise BadAddress(f"{shown} is not an address: {error}") from error
+    if not usable:
+        raise BadAddress(f"{shown} is not an address: it must begin with http:// or https:// and name a host")
+    return url
+
+
+def refuse_failure(response: httpx.Response) -> None:
+    """Raise MienError for an error, or NotMien for a redirection: Mien sends none."""
+    if response.is_error:
+        raise _error_of(response)
+    if response.has_redirect_location:
+        raise NotMien(f"{response.url} leads to {response.headers['location']}: use the address that it leads to")
+
+
+class _ProblemDocument(BaseModel):
+    """What we read of a problem document (RFC 9457)."""
+
+    type: str
+    detail: str
+
+
+def _error_of(response: httpx.Response) -> MienError:
+    """The exception for an error response. Its text comes from the problem document, if there is one."""
     code, detail = "http-error", response.reason_phrase
-    if response.headers.get("content-type", "").startswith("application/problem+json"):
-        problem = response.json()
-        code, detail = problem["type"].rpartition(":")[2], problem["detail"]
+    try:
+        problem = _ProblemDocument.model_validate_json(response.content)
+        code, detail = problem.type.rpartition(":")[2], problem.detail
+    except ValidationError:
+        pass  # a proxy answered
     retry_after = response.headers.get("retry-after", "")
     return MienError(response.status_code, code, detail, float(retry_after) if retry_after.isdigit() else None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from collections.abc import Coroutine
@@ -17,13 +18,14 @@ import click
 from av.error import FFmpegError
 
 from mien_client import watching
-from mien_client.api import MienError, Unreachable
+from mien_client.api import BadAddress, BadToken, MienError, NotMien, Unreachable
 from mien_client.demo import BUNDLED_AVATAR, DemoOptions, run_demo
 from mien_client.landmarks import LandmarksError
 from mien_client.launcher import LaunchError, Stack, StackOptions
-from mien_client.live import SendOptions
+from mien_client.live import CAMERA, SendOptions
 from mien_client.live import send as send_source
 from mien_client.outgoing import SMOOTHING
+from mien_client.sources import SourceError
 from mien_client.speaking import DEMO_TRACK
 from mien_client.uplink import UplinkClosed
 from mien_client.viewer import WhepError
@@ -36,15 +38,19 @@ T = TypeVar("T")
 
 #: Errors that the user can do something about. They are shown as one line, without a traceback.
 _KNOWN_ERRORS = (
+    BadAddress,
+    BadToken,
     EmbeddedRedisError,
     EncoderFileError,
     FFmpegError,
-    FileNotFoundError,
     LandmarksError,
     LaunchError,
     MienError,
     MotionPacketError,
     MotionTrackError,
+    NotMien,
+    OSError,
+    SourceError,
     Unreachable,
     UplinkClosed,
     WhepError,
@@ -85,7 +91,14 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError:
         sys.exit(_INTERRUPTED)
     except _KNOWN_ERRORS as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(_one_line(error)) from error
+
+
+def _one_line(error: Exception) -> str:
+    """What an error says. An OSError's number says nothing to a user."""
+    if isinstance(error, (OSError, FFmpegError)) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
 
 
 @click.group(cls=_EntryPointGroup, entry_point_group="mien.commands")
@@ -103,11 +116,31 @@ def _say(text: str) -> None:
     click.echo(text, err=True)
 
 
+def _writable(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse a file to write at once, not when the first picture arrives."""
+    if path is not None:
+        folder = path.absolute().parent
+        if not folder.is_dir():
+            raise click.BadParameter(f"there is no folder {folder}")
+        if not os.access(path if path.exists() else folder, os.W_OK):
+            raise click.BadParameter(f"{path} cannot be written: permission denied")
+    return path
+
+
+_PORT_NUMBER = click.IntRange(0, 65535)
 _PORT = click.option(
-    "--port", default=8080, show_default=True, help="Port of the page and the REST API. 0 takes any free port."
+    "--port",
+    type=_PORT_NUMBER,
+    default=8080,
+    show_default=True,
+    help="Port of the page and the REST API. 0 takes any free port.",
 )
 _SIGNALING_PORT = click.option(
-    "--signaling-port", default=8081, show_default=True, help="Port of WHEP. 0 takes any free port."
+    "--signaling-port",
+    type=_PORT_NUMBER,
+    default=8081,
+    show_default=True,
+    help="Port of WHEP. 0 takes any free port.",
 )
 _BACKEND = click.option(
     "--backend",
@@ -130,6 +163,7 @@ _SECONDS = click.option(
 _RECORD = click.option(
     "--record",
     type=click.Path(dir_okay=False, path_type=Path),
+    callback=_writable,
     help="Write the video that the viewer received to this MP4 file.",
 )
 _AVATAR = click.option(
@@ -201,7 +235,9 @@ def up(data: Path, port: int, signaling_port: int, backend: str, weights: Path |
     """Run the services on this machine and wait for speakers."""
 
     async def serve() -> None:
-        options = _stack(port, signaling_port, backend, weights, data.resolve() / "avatars")
+        avatars = data.resolve() / "avatars"
+        avatars.mkdir(parents=True, exist_ok=True)  # one line if it cannot be made, not the log of a service
+        options = _stack(port, signaling_port, backend, weights, avatars)
         async with Stack(replace(options, generators=generators)) as stack:
             _say(f"Mien is running at {stack.url} (API at {stack.url}/docs); Ctrl-C ends it.")
             await stack.watch()
@@ -234,6 +270,11 @@ def up(data: Path, port: int, signaling_port: int, backend: str, weights: Path |
     show_default=True,
     help="Filter that smooths the keypoints over time.",
 )
+@click.option(
+    "--camera",
+    metavar="DEVICE",
+    help="Camera to use if SOURCE is `camera`. Default: /dev/video0 on Linux, the system's default camera on macOS.",
+)
 @click.option("--no-judgement", is_flag=True, help="Send extreme poses too. Otherwise a default motion replaces them.")
 def send(
     source: str,
@@ -243,10 +284,14 @@ def send(
     loop: bool,
     tracker: str,
     smoothing: str,
+    camera: str | None,
     no_judgement: bool,
 ) -> None:
     """Send the motion of the face in SOURCE: a video clip, a .motion track, or `camera`."""
-    options = SendOptions(source, avatar, url, api_key, loop, tracker, smoothing, judged=not no_judgement)
+    if camera is not None and source != CAMERA:
+        raise click.UsageError(f"--camera {camera} needs SOURCE to be `camera`")
+    judged = not no_judgement
+    options = SendOptions(source, avatar, url, api_key, loop, tracker, smoothing, judged=judged, camera=camera)
     run(send_source(options, _say))
 
 

@@ -22,6 +22,7 @@ import httpx
 
 import mien_web
 from mien_shared.bus.embedded_redis import EmbeddedRedis
+from mien_shared.machine import usable_cores
 
 HOST = "127.0.0.1"
 _START_TIMEOUT_S = 30.0
@@ -112,6 +113,7 @@ class Stack:
         await self.stop()
 
     async def _start(self) -> None:
+        _refuse_same_ports(self._ports)
         for name, port in self._ports.items():
             _refuse_taken_port(name, port)
         if self._redis is not None:
@@ -140,7 +142,7 @@ class Stack:
         """The generator's share of the cores: several generators on one machine do not know of each other."""
         if not name.startswith("generator") or self._options.generators == 1 or "MIEN_CORES" in os.environ:
             return {}
-        return {"MIEN_CORES": f"{_usable_cores() / self._options.generators:g}"}
+        return {"MIEN_CORES": f"{usable_cores() / self._options.generators:g}"}
 
     def _environment(self) -> dict[str, str]:
         redis_url = self._options.redis_url or (self._redis.url if self._redis else "")
@@ -211,11 +213,6 @@ class Stack:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _usable_cores() -> int:
-    """The number of cores that this process may use. macOS has no affinity: there it is the number of all cores."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def free_port() -> int:
     """A TCP port that was free a moment ago."""
     with socket.socket() as probe:
@@ -223,10 +220,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _refuse_same_ports(ports: Mapping[str, int]) -> None:
+    names: dict[int, str] = {}
+    for name, port in ports.items():
+        if (other := names.setdefault(port, name)) != name:
+            raise LaunchError(f"{other} and {name} cannot both use port {port}: choose another")
+
+
 def _refuse_taken_port(name: str, port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
+        except PermissionError as error:
+            raise LaunchError(f"you may not use port {port}, which {name} needs: choose one above 1023") from error
         except OSError as error:
             raise LaunchError(f"port {port}, which {name} needs, is already in use: choose another") from error

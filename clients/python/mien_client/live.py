@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import av
-import numpy as np
-from numpy.typing import NDArray
-
-from mien_client.api import MienClient, Session
+from mien_client.api import Avatar, MienClient, Session
 from mien_client.demo import BUNDLED_AVATAR, avatar_of, speaking_session
 from mien_client.landmarks import LandmarkTool
 from mien_client.outgoing import OutgoingMotion
+from mien_client.pictures import CameraPictures, ClipPictures, Picture, RgbArray
 from mien_client.speaking import capture_clock_ms, play
+from mien_client.uplink import Uplink
 from mien_encoder.finder import FaceFinder
 from mien_encoder.keypoints import KeypointEncoder
 from mien_encoder.tracker import FaceTracker
@@ -29,18 +26,19 @@ from mien_shared.wire.track import MotionTrack
 
 #: Longest side of the pictures in which faces are searched. Larger pictures are scaled down.
 _LONGEST_SIDE = 1280
-#: A clip's picture that is later than this is skipped: newest wins.
-_TOO_LATE_S = 0.1
-
-RgbArray = NDArray[np.uint8]
+#: The source that means a camera and not a file.
+CAMERA = "camera"
+#: After this long without any face the speaker is warned.
+NO_FACE_S = 5.0
 
 
 @dataclass(frozen=True)
 class SendOptions:
     """What to send, and how.
 
-    source: a clip, a .motion track, or `camera`. tracker: `encoder` or `landmarks`. smoothing: a key of
-    outgoing.SMOOTHING. judged: whether a default motion replaces extreme poses.
+    source: a clip, a .motion track, or CAMERA. tracker: `encoder` or `landmarks`. smoothing: a key of
+    outgoing.SMOOTHING. judged: whether a default motion replaces extreme poses. camera: the camera's device, None for
+    the system's default.
     """
 
     source: str
@@ -51,6 +49,7 @@ class SendOptions:
     tracker: str = "encoder"
     smoothing: str = "one-euro"
     judged: bool = True
+    camera: str | None = None
 
 
 class KeypointFinder(Protocol):
@@ -74,25 +73,47 @@ class EncoderFinder:
 async def send(options: SendOptions, say: Callable[[str], None]) -> None:
     """Send the motion of a source. Returns when a clip ends; a track and a camera never end.
 
-    Raises the errors of the API, the uplink, the track, the tracker's files and FFmpeg.
+    Raises the errors of the source, the API, the uplink, the track and the tracker's files.
     """
-    track = MotionTrack.load(Path(options.source)) if options.source.endswith(".motion") else None
+    if options.source.endswith(".motion"):
+        await _send_track(MotionTrack.load(Path(options.source)), options, say)
+        return
     async with contextlib.AsyncExitStack() as stack:
-        finder = None if track else await _finder(options.tracker, stack)
-        mien = await stack.enter_async_context(MienClient(options.url, options.api_key))
-        avatar = await mien.avatar(await avatar_of(mien, options.avatar))
-        session, uplink = await stack.enter_async_context(speaking_session(mien, avatar.avatar_id))
-        say(f"Speaking at {_page(options, session)}; Ctrl-C ends it.")
-        if track is not None:
-            await play(track, uplink)
-        assert finder is not None  # play() never returns
-        seed = random.getrandbits(16)
-        motion = OutgoingMotion(avatar.source_keypoints(), options.smoothing, judged=options.judged, seed=seed)
-        pictures = Pictures(options.source, options.loop)
+        # Before the session: a source that cannot be used needs none.
+        pictures = _pictures(options, say)
+        await stack.enter_async_context(pictures)
+        finder = await _finder(options.tracker, stack)
+        avatar, uplink = await stack.enter_async_context(_speaking(options, say))
+        motion = OutgoingMotion(
+            avatar.source_keypoints(), options.smoothing, judged=options.judged, seed=random.getrandbits(16)
+        )
+        face = FaceWatch(options.source, say)
         try:
-            await speak(pictures, finder, motion, uplink.push)
+            await speak(pictures, finder, motion, uplink.push, face)
         finally:
+            face.end()
             say(f"Sent {uplink.sent} packets: {motion.account()}; {pictures.late} pictures skipped as too late.")
+
+
+async def _send_track(track: MotionTrack, options: SendOptions, say: Callable[[str], None]) -> None:
+    async with _speaking(options, say) as (_, uplink):
+        await play(track, uplink)
+
+
+@contextlib.asynccontextmanager
+async def _speaking(options: SendOptions, say: Callable[[str], None]) -> AsyncIterator[tuple[Avatar, Uplink]]:
+    """The avatar, and the uplink of a new session that shows it."""
+    async with MienClient(options.url, options.api_key) as mien:
+        avatar = await mien.avatar(await avatar_of(mien, options.avatar))
+        async with speaking_session(mien, avatar.avatar_id) as (session, uplink):
+            say(f"Speaking at {_page(options, session)}; Ctrl-C ends it.")
+            yield avatar, uplink
+
+
+def _pictures(options: SendOptions, say: Callable[[str], None]) -> ClipPictures | CameraPictures:
+    if options.source == CAMERA:
+        return CameraPictures(options.camera)
+    return ClipPictures(options.source, options.loop, tell=say)
 
 
 async def _finder(tracker: str, stack: contextlib.AsyncExitStack) -> KeypointFinder:
@@ -107,76 +128,45 @@ def _page(options: SendOptions, session: Session) -> str:
     return f"{options.url}/#session={session.session_id}{token}"
 
 
+class FaceWatch:
+    """Warns once if no face is found in the first NO_FACE_S seconds, or in the whole of a shorter clip."""
+
+    def __init__(self, source: str, say: Callable[[str], None]) -> None:
+        self._source = source
+        self._say = say
+        self._since_s: float | None = None
+        self._done = False
+
+    def saw(self, found: bool, time_s: float) -> None:
+        """Note whether a picture shows a face. time_s: when it was due, monotonic."""
+        self._since_s = time_s if self._since_s is None else self._since_s
+        if found:
+            self._done = True
+        elif time_s - self._since_s >= NO_FACE_S:
+            self._warn(f"no face found in {self._source} yet: the avatar plays its default motion")
+
+    def end(self) -> None:
+        """The source has ended."""
+        if self._since_s is not None:
+            self._warn(f"no face found in {self._source}: the avatar played its default motion")
+
+    def _warn(self, text: str) -> None:
+        if not self._done:
+            self._say(text)
+        self._done = True
+
+
 async def speak(
-    pictures: Pictures, finder: KeypointFinder, motion: OutgoingMotion, push: Callable[[MotionPacket], None]
+    pictures: AsyncIterable[Picture],
+    finder: KeypointFinder,
+    motion: OutgoingMotion,
+    push: Callable[[MotionPacket], None],
+    face: FaceWatch,
 ) -> None:
     """Send one packet for every picture, with or without a face: a lost face must not look like a stalled uplink."""
     async for picture in pictures:
         capture_ms = capture_clock_ms()
-        rgb = await asyncio.to_thread(_rgb, picture.frame)
+        rgb = await asyncio.to_thread(picture.rgb, _LONGEST_SIDE)
         found = await finder.find(rgb, picture.time_s)
+        face.saw(found is not None, picture.time_s)
         push(motion.packet(found, picture.time_s, capture_ms))
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A picture to send now. time_s: the monotonic time at which it was due."""
-
-    time_s: float
-    frame: av.VideoFrame
-
-
-class Pictures:
-    """The pictures of a clip at the clip's own pace, or those of the first camera as they arrive.
-
-    loop: repeat the clip without end. `late` counts the pictures of a clip that were skipped because the consumer was
-    too slow.
-    """
-
-    def __init__(
-        self,
-        source: str,
-        loop: bool = False,
-        clock_s: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        self._source = source
-        self._loop = loop
-        self._clock_s = clock_s
-        self._sleep = sleep
-        self.late = 0
-
-    async def __aiter__(self) -> AsyncIterator[Picture]:
-        live = self._source == "camera"
-        while True:
-            start_s = self._clock_s()
-            with contextlib.closing(_decoded(self._source)) as decoded:
-                while (entry := await asyncio.to_thread(next, decoded, None)) is not None:
-                    at_s, frame = entry
-                    now_s = self._clock_s()
-                    due_s = now_s if live else start_s + at_s
-                    if now_s - due_s > _TOO_LATE_S:
-                        self.late += 1
-                        continue
-                    await self._sleep(max(0.0, due_s - now_s))
-                    yield Picture(due_s, frame)
-            if live or not self._loop:
-                return
-
-
-def _decoded(source: str) -> Generator[tuple[float, av.VideoFrame], None, None]:
-    """(seconds since the start, picture) of every picture in a source."""
-    if source == "camera":
-        opened = av.open("/dev/video0", format="v4l2", options={"framerate": "30", "video_size": "640x480"})
-    else:
-        opened = av.open(source)
-    with opened as container:
-        for frame in container.decode(video=0):
-            yield frame.time or 0.0, frame
-
-
-def _rgb(frame: av.VideoFrame) -> RgbArray:
-    """(H, W, 3), scaled down so that no side exceeds _LONGEST_SIDE."""
-    scale = min(1.0, _LONGEST_SIDE / max(frame.width, frame.height))
-    width, height = round(frame.width * scale), round(frame.height * scale)
-    return frame.to_ndarray(format="rgb24", width=width, height=height).astype(np.uint8, copy=False)

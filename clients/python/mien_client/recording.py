@@ -83,7 +83,8 @@ class Recorder:
     """Writes received pictures to an MP4, each at its presentation time."""
 
     def __init__(self, path: Path) -> None:
-        self._container = av.open(str(path), "w")
+        # The format is named, because FFmpeg refuses a file whose name does not end in one.
+        self._container = av.open(str(path), "w", format="mp4")
         self._stream: av.VideoStream | None = None
         self._first_pts: int | None = None
         self._last_pts = -1

@@ -11,17 +11,19 @@ from types import TracebackType
 from typing import Self
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
-from mien_client.api import authorization
+from mien_client.api import Unreachable, authorization
 from mien_shared.wire.motion import MotionPacket
 from mien_shared.wire.newest import NewestWins
 
 logger = logging.getLogger(__name__)
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 2.0
+#: A service that has just created the session answers within this time, or its uplink's address is wrong.
+_CONNECT_TIMEOUT_S = 20.0
 #: Close codes after which reconnecting is useless: policy violation, replaced by another uplink, session ended.
-_FINAL_CODES = {1008, 4409, 4410}
+_FINAL_CODES = {1008, 4401, 4409, 4410}
 
 
 class UplinkClosed(Exception):
@@ -34,9 +36,11 @@ class Uplink:
     Counters: `sent` and `superseded` packets, `sent_bytes` of payload, `reconnects`.
     """
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, connect_timeout_s: float = _CONNECT_TIMEOUT_S) -> None:
         self._url = url
         self._token = token
+        self._connect_timeout_s = connect_timeout_s
+        self._failure = ""  # why the last attempt to connect failed
         self._waiting: NewestWins[MotionPacket] = NewestWins(attrgetter("may_be_dropped"))
         self._changed = asyncio.Event()
         self._connected = asyncio.Event()
@@ -54,13 +58,24 @@ class Uplink:
         self._changed.set()
 
     async def __aenter__(self) -> Self:
-        """Connect. Raises UplinkClosed if the service refuses."""
+        """Connect. Raises UplinkClosed if the service refuses, Unreachable if it does not answer in time.
+
+        Later, after a connection breaks, it is made again however long that takes.
+        """
         self._task = asyncio.create_task(self._run(), name="uplink")
         connected = asyncio.create_task(self._connected.wait())
-        await asyncio.wait({self._task, connected}, return_when=asyncio.FIRST_COMPLETED)
-        if not connected.done():
+        try:
+            await asyncio.wait(
+                {self._task, connected}, timeout=self._connect_timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not connected.done():
+                if self._task.done():
+                    self._task.result()  # raises
+                raise Unreachable(f"{self._url} does not answer: {self._failure or 'timeout'}")
+        except BaseException:
             connected.cancel()
-            self._task.result()
+            await self.__aexit__(None, None, None)
+            raise
         return self
 
     async def __aexit__(
@@ -85,12 +100,16 @@ class Uplink:
                     raise UplinkClosed(
                         f"the service refused the uplink with HTTP status {error.response.status_code}"
                     ) from error
+                self._failure = str(error)
             except ConnectionClosed as error:
                 if error.rcvd is not None and error.rcvd.code in _FINAL_CODES:
                     reason = error.rcvd.reason or error.rcvd.code
                     raise UplinkClosed(f"the service closed the uplink: {reason}") from error
-            except (OSError, TimeoutError):
-                pass
+            except InvalidURI as error:
+                raise UplinkClosed(f"the service named an address of the uplink that is none: {error}") from error
+            except (OSError, TimeoutError, InvalidHandshake) as error:
+                # A service or a proxy that is restarting may answer with anything, or break off.
+                self._failure = str(error) or type(error).__name__
             self.reconnects += 1
             logger.info("uplink not connected, trying again", extra={"wait_s": wait_s})
             await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from types import TracebackType
 from typing import Self
 from urllib.parse import urljoin
@@ -16,7 +17,7 @@ from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSession
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcrtpreceiver import RemoteStreamTrack, RTCRtpReceiver
 
-from mien_client.api import Unreachable, authorization, error_of
+from mien_client.api import NotMien, Unreachable, authorization, checked_address, refuse_failure
 from mien_shared.settings import IceServer
 
 _TIMEOUT_S = 10.0
@@ -38,7 +39,7 @@ class Viewer:
     """Watches one session. An async context manager: iterate over `frames()` inside it."""
 
     def __init__(self, whep_url: str, token: str | None = None, ice_servers: Sequence[IceServer] = ()) -> None:
-        self._whep_url = whep_url
+        self._whep_url = checked_address(whep_url)
         self._token = token
         # An explicit list, because without one aiortc uses a public STUN server.
         servers = [RTCIceServer(one.urls, one.username, one.credential) for one in ice_servers]
@@ -51,8 +52,8 @@ class Viewer:
     async def __aenter__(self) -> Self:
         """Connect.
 
-        Raises MienError if the service refuses, Unreachable if it does not answer, WhepError if the peer connection
-        fails.
+        Raises MienError if the service refuses, Unreachable if it does not answer, NotMien if it does not answer as
+        WHEP says, WhepError if the peer connection fails.
         """
         try:
             await self._connect()
@@ -88,12 +89,16 @@ class Viewer:
         headers = {"Content-Type": "application/sdp", **authorization(self._token)}
         try:
             response = await self._http.post(self._whep_url, content=self._peer.localDescription.sdp, headers=headers)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise Unreachable(f"{self._whep_url} does not answer: {error or type(error).__name__}") from error
-        if response.is_error:
-            raise error_of(response)
+        refuse_failure(response)
+        if response.status_code != HTTPStatus.CREATED or "location" not in response.headers:
+            raise NotMien(f"{self._whep_url} answers, but not as a WHEP endpoint does")
         self._resource = urljoin(self._whep_url, response.headers["location"])
-        await self._peer.setRemoteDescription(RTCSessionDescription(response.text, "answer"))
+        try:
+            await self._peer.setRemoteDescription(RTCSessionDescription(response.text, "answer"))
+        except ValueError as error:
+            raise NotMien(f"{self._whep_url} answers, but not with an SDP answer to our offer: {error}") from error
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 await connected.wait()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from mien_client.api import MienClient
+from mien_client.api import BadAddress, MienClient, checked_address
 from mien_client.recording import Recorder, ViewReport
 from mien_client.viewer import Viewer
 
@@ -30,11 +30,15 @@ async def watch(
 async def whep_url_of(url: str, token: str | None) -> tuple[str, str | None]:
     """The WHEP address and the token that a URL leads to.
 
-    A watch page's address names the session and the token in its fragment. Any other address is taken as WHEP.
+    A watch page's address names the session and the token in its fragment. Any other address is taken as WHEP. Raises
+    BadAddress.
     """
-    parts = urlsplit(url)
+    parts = urlsplit(checked_address(url))
     fragment = {name: values[0] for name, values in parse_qs(parts.fragment).items()}
     if "session" not in fragment:
+        if parts.path in {"", "/"}:
+            shown = parts._replace(fragment="").geturl()  # the fragment may hold a token
+            raise BadAddress(f"{shown} names no session: a watch page's address ends in #session= and the session's id")
         return url, token
     token = token or fragment.get("token")
     async with MienClient(f"{parts.scheme}://{parts.netloc}") as mien:

@@ -1,1 +1,1 @@
-"""Encoded video: Annex B, media time, the frame trace. Pure."""
+"""Video: Annex B, media time, the frame trace, a clip's pace and orientation. Pure."""

@@ -15,6 +15,8 @@ from mien_encoder.finder import FaceFinder
 from mien_encoder.keypoints import KeypointEncoder
 from mien_encoder.tracker import FaceTracker
 from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
+from mien_shared.media.pace import Pace, usual_rate
+from mien_shared.media.upright import Orientation
 
 Array = NDArray[np.float64]
 
@@ -57,8 +59,11 @@ class FoundMotion:
 def pictures_of(clip: Path) -> Iterable[tuple[float, RgbArray]]:
     """(time in seconds, picture) of every frame of a clip."""
     with av.open(str(clip)) as container:
-        for frame in container.decode(video=0):
-            yield frame.time or 0.0, np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+        stream = container.streams.video[0]
+        pace = Pace(usual_rate(stream.average_rate, stream.guessed_rate))
+        for frame in container.decode(stream):
+            rgb = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+            yield pace.at_s(frame.time), Orientation.of(frame).upright(rgb)
 
 
 def noisy(rgb: RgbArray, frames: int, noise: float) -> Iterable[tuple[float, RgbArray]]:

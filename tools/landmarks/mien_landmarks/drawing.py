@@ -10,6 +10,7 @@ import numpy as np
 
 from mien_landmarks.geometry import CropBox, crop_box_of, keypoints_of
 from mien_landmarks.mesh import FaceMesh
+from mien_shared.media.upright import Orientation
 
 _SIZE = 512
 _ARM = 0.09  # crop units: length of the drawn arm for a unit column of a Jacobian
@@ -21,7 +22,7 @@ def draw_clip(clip: Path, folder: Path, every: int) -> None:
     box: CropBox | None = None
     with FaceMesh() as mesh, av.open(str(clip)) as container:
         for number, frame in enumerate(container.decode(video=0)):
-            rgb = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+            rgb = Orientation.of(frame).upright(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))
             landmarks = mesh.find(rgb)
             if landmarks is None or number % every:
                 continue

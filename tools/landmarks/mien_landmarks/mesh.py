@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien_landmarks.geometry import NUM_LANDMARKS, Array
+from mien_shared.media.pace import Pace, usual_rate
+from mien_shared.media.upright import Orientation
 
 
 class FaceMesh:
@@ -60,6 +62,8 @@ def faces_of(clip: Path) -> Iterator[ClipFace]:
 def pictures_of(clip: Path) -> Iterator[tuple[NDArray[np.uint8], float, Array | None]]:
     """Every frame of a video file as (H, W, 3) RGB, with its time in seconds and its face, as faces_of."""
     with FaceMesh() as mesh, av.open(str(clip)) as container:
-        for frame in container.decode(video=0):
-            rgb = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-            yield rgb, float(frame.time or 0.0), mesh.find(rgb)
+        stream = container.streams.video[0]
+        pace = Pace(usual_rate(stream.average_rate, stream.guessed_rate))
+        for frame in container.decode(stream):
+            rgb = Orientation.of(frame).upright(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))
+            yield rgb, pace.at_s(frame.time), mesh.find(rgb)
