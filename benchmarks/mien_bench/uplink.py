@@ -109,9 +109,10 @@ async def _measure_ours(redis_url: str, uplinks: int, seconds: float) -> WayFigu
         }
         async with _serving(("-m", "mien_gateway"), environment, port) as pid, open_redis(redis_url) as redis:
             registry, tokens, headers = Registry(redis), TokenIssuer(secret), {}
+            now_ms = int(time.time() * 1000)
             for number in range(uplinks):
                 session_id = f"s{number}"
-                await registry.keep_alive(SessionRecord(session_id=session_id, avatar_id="a", created_at_ms=0))
+                await registry.keep_alive(SessionRecord(session_id=session_id, avatar_id="a", created_at_ms=now_ms))
                 await registry.hold("nobody", session_id, _LEASE_MS)
                 headers[session_id] = {"Authorization": f"Bearer {tokens.issue(session_id, SPEAKER_GRANTS)}"}
             return await _send(

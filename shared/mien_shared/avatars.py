@@ -5,8 +5,12 @@ Gateways write, generators read. Pictures are never sent through Redis.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
@@ -71,11 +75,29 @@ class AvatarRecord(BaseModel):
         return Keypoints.from_rows(self.keypoints)
 
 
-class AvatarStore:
-    """Avatars by id. Each has one object for the picture (PNG) and one for the record (JSON)."""
+@dataclass(frozen=True, slots=True)
+class StoredAvatar:
+    """What the store's listing says of an avatar. Times are Unix seconds.
 
-    def __init__(self, store: ObjectStore) -> None:
+    used_unix_s: when the avatar was last marked as used, or created. is_whole: False if picture or record is missing:
+    an upload or a deletion is under way, or failed half way.
+    """
+
+    avatar_id: str
+    created_unix_s: float
+    used_unix_s: float
+    is_whole: bool
+
+
+class AvatarStore:
+    """Avatars by id. Each has an object for the picture (PNG), one for the record (JSON), and maybe one that marks use.
+
+    folder: the folder of a store on disk, None for an object store.
+    """
+
+    def __init__(self, store: ObjectStore, folder: Path | None = None) -> None:
         self._store = store
+        self._folder = folder
 
     @classmethod
     def open(cls, url: str) -> AvatarStore:
@@ -85,7 +107,7 @@ class AvatarStore:
         """
         if url.startswith("file:"):
             folder = Path(url.removeprefix("file:").removeprefix("//")).resolve()
-            return cls(LocalStore(prefix=folder, automatic_cleanup=True, mkdir=True))
+            return cls(LocalStore(prefix=folder, automatic_cleanup=True, mkdir=True), folder)
         return cls(from_url(url))
 
     async def put(self, record: AvatarRecord, png: bytes) -> None:
@@ -120,12 +142,63 @@ class AvatarStore:
         return await self._get(avatar_id, _picture(avatar_id))
 
     async def delete(self, avatar_id: str) -> None:
-        """Delete picture and record; raises AvatarNotFound or AvatarStoreError."""
-        await self.record(avatar_id)
+        """Delete everything of an avatar, the picture first, so that no failure can keep the face.
+
+        A call that failed half way can be repeated. Raises AvatarNotFound if nothing of the avatar is left, or
+        AvatarStoreError.
+        """
+        _check(avatar_id)
         try:
-            await self._store.delete_async([_record(avatar_id), _picture(avatar_id)])
+            found = [await self._delete(path) for path in _objects(avatar_id)]
+            found.append(await asyncio.to_thread(self._delete_folder, avatar_id))
         except (BaseError, OSError) as error:
             raise AvatarStoreError("the avatar could not be deleted") from error
+        if not any(found):
+            raise AvatarNotFound(f"there is no avatar {avatar_id}")
+
+    async def _delete(self, path: str) -> bool:
+        """Delete an object; False if there is none. S3 does not tell, so it is asked first."""
+        try:
+            await self._store.head_async(path)
+            await self._store.delete_async(path)
+        except (NotFoundError, FileNotFoundError):
+            return False
+        return True
+
+    def _delete_folder(self, avatar_id: str) -> bool:
+        """Delete what a killed process left in the avatar's folder: parts of files that no listing shows."""
+        if self._folder is None or not (self._folder / avatar_id).is_dir():
+            return False
+        shutil.rmtree(self._folder / avatar_id)
+        return True
+
+    async def mark_used(self, avatar_id: str) -> None:
+        """Note that the avatar is in use now; raises AvatarStoreError. The mark holds no data, only its time counts."""
+        _check(avatar_id)
+        try:
+            await self._store.put_async(_used(avatar_id), b"")
+        except (BaseError, OSError) as error:
+            raise AvatarStoreError("the avatar's use could not be noted") from error
+
+    async def stored(self) -> list[StoredAvatar]:
+        """All avatars in the order of their ids, with those that are not whole; raises AvatarStoreError."""
+        times_unix_s: dict[str, dict[str, float]] = {}
+        try:
+            for entry in await self._store.list().collect_async():
+                avatar_id, _, name = entry["path"].partition("/")
+                times_unix_s.setdefault(avatar_id, {})[name] = entry["last_modified"].timestamp()
+            for avatar_id, changed_unix_s in await asyncio.to_thread(lambda: list(self._folders())):
+                times_unix_s.setdefault(avatar_id, {"": changed_unix_s})
+        except (BaseError, OSError) as error:
+            raise AvatarStoreError("the avatars could not be listed") from error
+        return [_stored(name, times) for name, times in sorted(times_unix_s.items()) if _AVATAR_ID.fullmatch(name)]
+
+    def _folders(self) -> Iterable[tuple[str, float]]:
+        """Every avatar's folder and when it changed: one may hold only parts of files, which no listing shows."""
+        for path in self._folder.iterdir() if self._folder is not None else ():
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                if path.is_dir():
+                    yield path.name, path.stat().st_mtime
 
     async def _get(self, avatar_id: str, path: str) -> bytes:
         _check(avatar_id)
@@ -150,3 +223,24 @@ def _picture(avatar_id: str) -> str:
 
 def _record(avatar_id: str) -> str:
     return f"{avatar_id}/avatar.json"
+
+
+def _used(avatar_id: str) -> str:
+    return f"{avatar_id}/used"
+
+
+def _objects(avatar_id: str) -> tuple[str, ...]:
+    """Everything that an avatar has in the store, in the order in which it is deleted: the face first."""
+    return _picture(avatar_id), _record(avatar_id), _used(avatar_id)
+
+
+def _stored(avatar_id: str, times_unix_s: dict[str, float]) -> StoredAvatar:
+    """From the time of each object, by its name in the avatar's folder."""
+    picture, record, used = (path.partition("/")[2] for path in _objects(avatar_id))
+    created_unix_s = times_unix_s.get(record, min(times_unix_s.values()))
+    return StoredAvatar(
+        avatar_id,
+        created_unix_s,
+        max(created_unix_s, times_unix_s.get(used, 0.0)),
+        is_whole=picture in times_unix_s and record in times_unix_s,
+    )

@@ -85,7 +85,7 @@ async def watch(session: Session) -> dict[str, str]:
     offer = str(peer.localDescription.sdp)
     headers = authorization(session.watch_token) | {"Content-Type": "application/sdp"}
     async with httpx.AsyncClient(trust_env=False) as http:
-        for damaged in (offer.replace("H264/", "H265/"), offer.replace("c=IN IP4", "c=IN"), "v=0\r\nhello"):
+        for damaged in (offer.replace("H264/", "H265/"), offer.replace("a=ice-ufrag", "a=ice-frag"), "v=0\r\nhello"):
             assert (await http.post(session.whep_url, content=damaged, headers=headers)).is_client_error
         async with asyncio.timeout(20):
             while (answer := await http.post(session.whep_url, content=offer, headers=headers)).status_code == 409:

@@ -9,6 +9,7 @@ from pydantic import SecretStr, ValidationError
 
 from mien_gateway.page import security_headers
 from mien_gateway.settings import GatewaySettings
+from mien_shared.http.tokens import DEFAULT_LIFETIME_S
 
 SECRET = SecretStr("a secret of thirty-two bytes or more")
 API_KEYS = [SecretStr("an operator's key of thirty-two bytes or more")]
@@ -83,3 +84,34 @@ def test_a_list_that_is_no_json_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(ValidationError, match="this is not a JSON list") as refused:
         GatewaySettings(token_secret=SECRET)
     assert "9f3k" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"upload_budget_bytes": 10 * 2**20 - 1}, "MIEN_UPLOAD_BUDGET_BYTES must be at least MIEN_MAX_UPLOAD_BYTES"),
+        ({"avatar_unused_s": 3599}, "MIEN_AVATAR_UNUSED_S must be 0 or at least 3600"),
+        ({"no_speaker_s": 14}, "MIEN_NO_SPEAKER_S must be 0 or at least 15"),
+        ({"max_session_s": -1}, "max_session_s"),
+        ({"max_avatars": -1}, "max_avatars"),
+    ],
+)
+def test_limits_that_cannot_work_are_refused(changes: dict[str, int], why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        GatewaySettings.model_validate({"token_secret": SECRET, "api_keys": API_KEYS} | changes)
+
+
+def test_sessions_end_with_their_tokens_and_avatars_stay_by_default() -> None:
+    settings = GatewaySettings(token_secret=SECRET, api_keys=API_KEYS)
+    assert settings.max_session_s == DEFAULT_LIFETIME_S
+    assert (settings.no_speaker_s, settings.avatar_unused_s, settings.max_avatars) == (120, 0, 1000)
+
+
+def test_limits_are_set_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = {"NO_SPEAKER_S": 15, "MAX_SESSION_S": 60, "MAX_AVATARS": 1, "AVATAR_UNUSED_S": 3600}
+    for name, value in limits.items():
+        monkeypatch.setenv(f"MIEN_{name}", str(value))
+    monkeypatch.setenv("MIEN_UPLOAD_BUDGET_BYTES", str(2**30))
+    settings = GatewaySettings(token_secret=SECRET, api_keys=API_KEYS)
+    assert {name: getattr(settings, name.lower()) for name in limits} == limits
+    assert settings.upload_budget_bytes == 2**30

@@ -68,3 +68,8 @@ def _entries(route: BaseRoute) -> Iterable[tuple[str, str]]:
         case Mount():
             return [("MOUNT", route.path)]
     raise TypeError(f"a kind of route that this test does not know: {route}")
+
+
+def now_ms() -> int:
+    """A creation time for sessions that have not reached the longest duration."""
+    return int(time.time() * 1000)

@@ -69,6 +69,7 @@ async def test_the_gateway(redis_server: EmbeddedRedis, run_app: RunApp, tmp_pat
         "requests_per_minute": UNLIMITED,
         "sessions_per_minute": UNLIMITED,
         "uploads_per_minute": UNLIMITED,
+        "max_session_s": 0,
     }
     settings = GatewaySettings.model_validate(values)
     record = AvatarRecord(

@@ -28,7 +28,14 @@ API_KEY = Depends(HTTPBearer(scheme_name="API key", description="An operator's k
 TOKEN = Depends(HTTPBearer(scheme_name="Session token", description="From POST /v1/sessions", auto_error=False))
 
 #: The problems that any route may answer with.
-ANY_ROUTE = (Code.BODY_TIMEOUT, Code.BODY_TOO_LARGE, Code.INVALID_REQUEST, Code.TOO_MANY_REQUESTS)
+ANY_ROUTE = (
+    Code.BODY_TIMEOUT,
+    Code.BODY_TOO_LARGE,
+    Code.FOREIGN_ORIGIN,
+    Code.INVALID_REQUEST,
+    Code.MISDIRECTED_REQUEST,
+    Code.TOO_MANY_REQUESTS,
+)
 KEY_PROBLEMS = (Code.API_KEY_MISSING, Code.API_KEY_INVALID)
 TOKEN_PROBLEMS = (Code.TOKEN_MISSING, Code.TOKEN_INVALID, Code.TOKEN_NOT_GRANTED)
 
@@ -48,15 +55,15 @@ class Access:
 
     def request(self, caller: HTTPConnection) -> None:
         """Count a request towards the limit of its address."""
-        self._limit(self._requests, caller, None)
+        self._limit(self._requests, caller, Principal.anyone())
 
-    def new_session(self, caller: HTTPConnection) -> None:
+    def new_session(self, caller: HTTPConnection) -> Principal:
         """Demand an operator, and count the new session for its key and its address."""
-        self._limit(self._sessions, caller, self.operator(caller))
+        return self._limit(self._sessions, caller, self.operator(caller))
 
-    def upload(self, caller: HTTPConnection) -> None:
+    def upload(self, caller: HTTPConnection) -> Principal:
         """Demand an operator, and count the upload for its key and its address."""
-        self._limit(self._uploads, caller, self.operator(caller))
+        return self._limit(self._uploads, caller, self.operator(caller))
 
     def operator(self, caller: HTTPConnection) -> Principal:
         """Demand the bearer of an API key, or any caller if the deployment is open."""
@@ -67,18 +74,21 @@ class Access:
             raise self._refused(Problem(Code.API_KEY_MISSING, "this call needs an operator's API key as a bearer"))
         raise self._refused(Problem(Code.API_KEY_INVALID, "the bearer is not an API key of this deployment"))
 
-    def speaker(self, session_id: str, token: str | None) -> None:
+    def speaker(self, session_id: str, token: str | None) -> Principal:
         """Demand a token that may send motion to this session, in open deployments too. An API key is not enough."""
         with self._counting():
-            self._tokens.bearer(token).demand(session_id, [Grant.PUBLISH])
+            principal = self._tokens.bearer(token)
+            principal.demand(session_id, [Grant.PUBLISH])
+            return principal
 
-    def end_session(self, caller: HTTPConnection, session_id: str) -> None:
+    def end_session(self, caller: HTTPConnection, session_id: str) -> Principal:
         """Demand the speaker's token or an operator's key."""
         with self._counting():
             principal = self._operator(_bearer_of(caller))
             if principal is None or principal.role is not Role.OPERATOR:
                 principal = self._tokens.bearer(_bearer_of(caller))
             principal.demand(session_id, [Grant.END])
+            return principal
 
     def watcher(self, caller: HTTPConnection) -> Principal:
         """Demand an operator, the bearer of any token, or any caller if the deployment is open."""
@@ -106,15 +116,16 @@ class Access:
         except Problem as problem:
             raise self._refused(problem) from problem.__cause__
 
-    def _limit(self, limiter: RateLimiter, caller: HTTPConnection, principal: Principal | None) -> None:
+    def _limit(self, limiter: RateLimiter, caller: HTTPConnection, principal: Principal) -> Principal:
         now_s = self._clock.monotonic_s()
         address = caller_of(caller.client.host if caller.client else None)
         try:
             limiter.demand(f"address {address}", now_s, "address")
-            if principal is not None and principal.role is Role.OPERATOR:
+            if principal.role is Role.OPERATOR:
                 limiter.demand(f"key {principal.name}", now_s, "API key")
         except Problem as problem:
             raise self._refused(problem) from None
+        return principal
 
     def _refused(self, problem: Problem) -> Problem:
         self._metrics.request_refused(problem.code)

@@ -12,17 +12,23 @@ from starlette.middleware.cors import CORSMiddleware
 from mien_encoder.model_file import EncoderFileError, bundled_path, read_encoder
 from mien_gateway import avatars, bundled, page, sessions, uplinks
 from mien_gateway.access import Access
+from mien_gateway.avatar_upkeep import INTERVAL_S as UPKEEP_INTERVAL_S
+from mien_gateway.avatar_upkeep import AvatarUpkeep
 from mien_gateway.avatars import Avatars
 from mien_gateway.metrics import GatewayMetrics
+from mien_gateway.session_limits import INTERVAL_S as LIMITS_INTERVAL_S
+from mien_gateway.session_limits import Limits, SessionLimits
 from mien_gateway.sessions import Sessions
 from mien_gateway.settings import GatewaySettings
 from mien_gateway.uplinks import Uplinks
 from mien_shared.avatars import AvatarNotFound, AvatarStore, AvatarStoreError
+from mien_shared.bus import rights
 from mien_shared.bus.channels import MotionForwarder
 from mien_shared.bus.connection import open_redis, redis_url
 from mien_shared.bus.registry import Registry
 from mien_shared.clock import SystemClock
 from mien_shared.http.edge import BodyLimit, SecurityHeaders
+from mien_shared.http.loopback import LoopbackOnly
 from mien_shared.http.service import create_service
 from mien_shared.http.tokens import TokenIssuer
 from mien_shared.supervisor import Reason, Supervisor
@@ -36,6 +42,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     clock = SystemClock()
     tokens = TokenIssuer.of(settings)
     access = Access(settings, tokens, metrics, clock)
+    limits = Limits(settings.no_speaker_s, settings.max_session_s)
 
     @asynccontextmanager
     async def run(app: FastAPI, supervisor: Supervisor) -> AsyncIterator[None]:
@@ -45,17 +52,23 @@ def create_app(settings: GatewaySettings) -> FastAPI:
                 forwarder = MotionForwarder(redis, metrics.forward_dropped)
                 store = AvatarStore.open(settings.avatar_store)
                 store_probe = StoreProbe(store)
-                uplinks_here = Uplinks(registry, forwarder, access, metrics, clock)
-                app.state.avatars = Avatars(settings, store, registry, access, metrics, clock)
+                uplinks_here = Uplinks(registry, forwarder, access, metrics, clock, limits.speaker_ttl_s)
+                sessions_all = Sessions(settings, registry, store, tokens, uplinks_here, metrics, clock)
+                avatars_all = Avatars(settings, store, registry, access, metrics, clock, sessions_all.end_all_with)
+                app.state.avatars = avatars_all
                 app.state.uplinks = uplinks_here
-                app.state.sessions = Sessions(settings, registry, store, tokens, uplinks_here, metrics, clock)
-                supervisor.watch_redis(redis)
+                app.state.sessions = sessions_all
+                session_limits = SessionLimits(registry, sessions_all, limits, clock)
+                upkeep = AvatarUpkeep(store, avatars_all, registry, settings.avatar_unused_s, clock)
+                supervisor.watch_redis(redis, rights.GATEWAY)
                 supervisor.check("avatar_store", store_probe.reason)
                 supervisor.check("keypoint_encoder", flaw_of_encoder(bundled_path()))
                 supervisor.keep("store probe", store_probe.probe, _STORE_PROBE_INTERVAL_S)
                 supervisor.keep("motion", forwarder.flush)
                 supervisor.keep("owners", uplinks_here.refresh_owners)
                 supervisor.keep("keep alive", uplinks_here.keep_sessions_alive)
+                supervisor.keep("session limits", session_limits.step, LIMITS_INTERVAL_S)
+                supervisor.keep("avatar upkeep", upkeep.step, UPKEEP_INTERVAL_S)
                 try:
                     yield
                 finally:
@@ -69,6 +82,12 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app.include_router(sessions.router)
     app.include_router(uplinks.router)
     page.install(app, settings)
+    _guard(app, settings)
+    return app
+
+
+def _guard(app: FastAPI, settings: GatewaySettings) -> None:
+    """What every request passes before it reaches a route, the last one first."""
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes, streaming=[avatars.router.prefix])
     if settings.cors_origins:
         app.add_middleware(
@@ -78,8 +97,9 @@ def create_app(settings: GatewaySettings) -> FastAPI:
             allow_headers=["Authorization", "Content-Type"],
             expose_headers=["Location", "Retry-After"],
         )
+    if settings.demo_open:
+        app.add_middleware(LoopbackOnly, origins=[*settings.cors_origins, page.origin(settings.public_url)])
     app.add_middleware(SecurityHeaders)
-    return app
 
 
 class StoreProbe:

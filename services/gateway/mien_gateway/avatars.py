@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-from starlette.types import Message, Receive
 
+from mien_gateway import audit
 from mien_gateway.access import ANY_ROUTE, API_KEY, COUNTED, KEY_PROBLEMS, TOKEN, TOKEN_PROBLEMS, Access, Gate
 from mien_gateway.bundled import BUNDLED_AVATAR_ID
 from mien_gateway.metrics import GatewayMetrics
 from mien_gateway.portrait_contract import PictureRefused, Portrait, Refusal
 from mien_gateway.portrait_process import PortraitFailed, PortraitProcess
 from mien_gateway.settings import GatewaySettings
+from mien_gateway.uploads import FIELD, UploadBudget, read_picture
 from mien_shared.avatars import (
     AvatarKind,
     AvatarNotFound,
@@ -29,16 +26,20 @@ from mien_shared.avatars import (
     AvatarStoreError,
     FaceBox,
     KeypointRow,
+    StoredAvatar,
 )
 from mien_shared.bus.registry import Registry
 from mien_shared.clock import Clock
 from mien_shared.http.hang_up import HangUp
+from mien_shared.http.principal import Principal
 from mien_shared.http.problems import Code, Problem, describe, redis_problems
 
 #: Problems that may be answered before the whole body is read.
 _BODY_UNREAD = frozenset(
     {
         *KEY_PROBLEMS,
+        Code.AVATAR_LIMIT,
+        Code.AVATAR_STORE_UNAVAILABLE,
         Code.NOT_MULTIPART,
         Code.TOO_MANY_REQUESTS,
         Code.UPLOAD_TIMEOUT,
@@ -46,7 +47,9 @@ _BODY_UNREAD = frozenset(
         Code.UPLOADS_BUSY,
     }
 )
-_FIELD = "image"
+#: Ends the live sessions that show an avatar, on behalf of a principal; returns how many there were.
+EndSessions = Callable[[str, Principal | None], Awaitable[int]]
+
 _UPLOAD_SCHEMA = {
     "requestBody": {
         "required": True,
@@ -54,8 +57,8 @@ _UPLOAD_SCHEMA = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "required": [_FIELD],
-                    "properties": {_FIELD: {"type": "string", "format": "binary"}},
+                    "required": [FIELD],
+                    "properties": {FIELD: {"type": "string", "format": "binary"}},
                 }
             }
         },
@@ -82,6 +85,19 @@ class Avatar(BaseModel):
         return cls(**record.model_dump())
 
 
+class ListedAvatar(BaseModel):
+    """An avatar as the list shows it. expires_at_ms: when it is deleted if no session uses it before; null: never."""
+
+    avatar_id: str
+    created_at_ms: int
+    used_at_ms: int
+    expires_at_ms: int | None
+
+
+class AvatarList(BaseModel):
+    avatars: list[ListedAvatar]
+
+
 class Avatars:
     """The operations behind the routes."""
 
@@ -93,42 +109,53 @@ class Avatars:
         access: Access,
         metrics: GatewayMetrics,
         clock: Clock,
+        end_sessions: EndSessions,
     ) -> None:
         self.store = store
+        self._end_sessions = end_sessions
         self._registry = registry
         self._access = access
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
-        self._under_way = 0
+        self._budget = UploadBudget(settings.max_uploads, settings.upload_budget_bytes)
+        self._creating = 0
         self._portraits = PortraitProcess(
             settings.portrait_timeout_s, settings.portrait_memory_bytes, settings.max_pixels
         )
 
     async def upload(self, request: Request) -> AvatarRecord:
         """Make an avatar from an operator's picture; raises Problem."""
-        self._access.upload(request)
+        by = self._access.upload(request)
         try:
             record = await self._upload(request)
         except Problem as problem:
             self._metrics.avatar_uploaded(problem.code)
             raise
         self._metrics.avatar_uploaded("created")
+        audit.avatar_created(by, record.avatar_id)
         return record
 
     async def _upload(self, request: Request) -> AvatarRecord:
-        if self._under_way >= self._settings.max_uploads:
-            raise Problem(Code.UPLOADS_BUSY, "too many uploads are in progress; try again later")
-        self._under_way += 1
-        try:
-            data = await self._read_field(request)
-            portrait = await self._portrait(data)
-        finally:
-            self._under_way -= 1
-        record = portrait.record(secrets.token_urlsafe(12))
-        async with _store_problems():
-            await self.store.put(record, portrait.png)
-        return record
+        with self._budget.upload() as share:
+            self._creating += 1
+            try:
+                await self._demand_room()
+                portrait = await self._portrait(await read_picture(request, self._settings, share))
+                record = portrait.record(secrets.token_urlsafe(12))
+                async with _store_problems():
+                    await self.store.put(record, portrait.png)
+                return record
+            finally:
+                self._creating -= 1
+
+    async def _demand_room(self) -> None:
+        """Raises Problem 409 if the avatars in the store and the uploads in progress here are more than allowed."""
+        if self._settings.max_avatars:
+            async with _store_problems():
+                avatars = len(uploaded(await self.store.stored()))
+            if avatars + self._creating > self._settings.max_avatars:
+                raise Problem(Code.AVATAR_LIMIT, f"there may be at most {self._settings.max_avatars} avatars")
 
     async def _portrait(self, data: bytes) -> Portrait:
         started_s = self._clock.monotonic_s()
@@ -141,31 +168,36 @@ class Avatars:
         finally:
             self._metrics.avatar_processed(self._clock.monotonic_s() - started_s)
 
-    async def _read_field(self, request: Request) -> bytes:
-        """The bytes of the file in the form. Never reads a body beyond the limit, with or without Content-Length."""
-        if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-            detail = f"send multipart/form-data with the picture in the field '{_FIELD}'"
-            raise Problem(Code.NOT_MULTIPART, detail)
-        limit = self._settings.max_upload_bytes
-        announced = request.headers.get("content-length", "")
-        if announced.isdecimal() and int(announced) > limit:
-            raise _too_large(limit)
-        limited = Request(request.scope, _limited(request, limit))
-        try:
-            async with (
-                asyncio.timeout(self._settings.upload_timeout_s),
-                limited.form(max_files=1, max_fields=8) as form,
-            ):
-                field = form.get(_FIELD)
-                if not isinstance(field, UploadFile):
-                    raise Problem(Code.MISSING_IMAGE, f"the form has no file in a field named '{_FIELD}'")
-                return await field.read()
-        except TimeoutError as error:
-            raise Problem(Code.UPLOAD_TIMEOUT, "the picture took too long to arrive") from error
-        except HTTPException as error:
-            raise Problem(Code.MALFORMED_FORM, f"the form cannot be read: {error.detail}") from error
-        except ClientDisconnect as error:
-            raise Problem(Code.UPLOAD_ABORTED, "the client disconnected before the upload was complete") from error
+    async def listed(self) -> list[ListedAvatar]:
+        """All avatars that are whole; raises Problem."""
+        async with _store_problems():
+            return [self._listed(avatar) for avatar in await self.store.stored() if avatar.is_whole]
+
+    def _listed(self, avatar: StoredAvatar) -> ListedAvatar:
+        unused_s = 0 if avatar.avatar_id == BUNDLED_AVATAR_ID else self._settings.avatar_unused_s
+        return ListedAvatar(
+            avatar_id=avatar.avatar_id,
+            created_at_ms=int(avatar.created_unix_s * 1000),
+            used_at_ms=int(avatar.used_unix_s * 1000),
+            expires_at_ms=int((avatar.used_unix_s + unused_s) * 1000) if unused_s else None,
+        )
+
+    async def erase(self, avatar_id: str, by: Principal | None) -> None:
+        """Delete the avatar, then end the sessions that show it: their generators keep the face in memory.
+
+        If a part fails, the next call does the rest. Raises Problem: 404 only if there was nothing left to do.
+        """
+        async with _store_problems():
+            try:
+                await self.store.delete(avatar_id)
+                was_stored = True
+            except AvatarNotFound:
+                was_stored = False
+        async with redis_problems():
+            ended = await self._end_sessions(avatar_id, by)
+        if not was_stored and not ended:
+            raise avatar_not_found()
+        audit.avatar_deleted(by, avatar_id)
 
     async def picture(self, avatar_id: str, request: Request) -> bytes:
         """The still picture as PNG, for operators and for bearers of a token whose session uses it; raises Problem."""
@@ -182,22 +214,9 @@ class Avatars:
         await self._portraits.aclose()
 
 
-def _limited(request: Request, limit: int) -> Receive:
-    received = 0
-
-    async def receive() -> Message:
-        nonlocal received
-        message = await request.receive()
-        received += len(message.get("body", b""))
-        if received > limit:
-            raise _too_large(limit)
-        return message
-
-    return receive
-
-
-def _too_large(limit: int) -> Problem:
-    return Problem(Code.UPLOAD_TOO_LARGE, f"an upload may have at most {limit} bytes")
+def uploaded(avatars: list[StoredAvatar]) -> list[StoredAvatar]:
+    """Those that count towards the limit and can expire: all but the bundled one."""
+    return [avatar for avatar in avatars if avatar.avatar_id != BUNDLED_AVATAR_ID]
 
 
 @asynccontextmanager
@@ -248,6 +267,7 @@ router = APIRouter(prefix="/v1/avatars", tags=["avatars"], dependencies=[COUNTED
         Code.MISSING_IMAGE,
         Code.MALFORMED_FORM,
         *(Code[refusal.name] for refusal in Refusal),
+        Code.AVATAR_LIMIT,
         Code.UPLOADS_BUSY,
         Code.PROCESSING_FAILED,
         Code.AVATAR_STORE_UNAVAILABLE,
@@ -263,6 +283,13 @@ async def upload(request: Request, response: Response, avatars: Here) -> Avatar 
         raise
     response.headers["Location"] = f"/v1/avatars/{record.avatar_id}"
     return Avatar.of(record)
+
+
+@router.get("", dependencies=[API_KEY], responses=describe(*ANY_ROUTE, *KEY_PROBLEMS, Code.AVATAR_STORE_UNAVAILABLE))
+async def read_all(request: Request, avatars: Here, gate: Gate) -> AvatarList:
+    """All avatars, in the order of their ids. For operators."""
+    gate.operator(request)
+    return AvatarList(avatars=await avatars.listed())
 
 
 @router.get("/{avatar_id}", dependencies=[API_KEY], responses=describe(*ANY_ROUTE, *KEY_PROBLEMS, *_READ_PROBLEMS))
@@ -284,9 +311,9 @@ async def read(avatar_id: str, request: Request, avatars: Here, gate: Gate) -> A
 async def picture(avatar_id: str, request: Request, avatars: Here) -> Response:
     """The 1280x720 still picture, for operators and for bearers of a token of a session that uses it."""
     png = await avatars.picture(avatar_id, request)
-    # An id always names the same picture. Only the bundled avatar's picture may change, with a new version of Mien.
-    lifetime_s = 300 if avatar_id == BUNDLED_AVATAR_ID else 86_400
-    headers = {"Cache-Control": f"private, max-age={lifetime_s}", "Vary": "Authorization"}
+    # A face must not stay in a browser's cache after its avatar was deleted. The bundled avatar is nobody's face.
+    caching = "private, max-age=300" if avatar_id == BUNDLED_AVATAR_ID else "no-store"
+    headers = {"Cache-Control": caching, "Vary": "Authorization"}
     return Response(png, media_type="image/png", headers=headers)
 
 
@@ -294,12 +321,11 @@ async def picture(avatar_id: str, request: Request, avatars: Here) -> Response:
     "/{avatar_id}",
     status_code=204,
     dependencies=[API_KEY],
-    responses=describe(*ANY_ROUTE, *KEY_PROBLEMS, *_READ_PROBLEMS, Code.AVATAR_BUNDLED),
+    responses=describe(*ANY_ROUTE, *KEY_PROBLEMS, *_READ_PROBLEMS, Code.AVATAR_BUNDLED, Code.REDIS_UNAVAILABLE),
 )
 async def delete(avatar_id: str, request: Request, avatars: Here, gate: Gate) -> None:
-    """Delete an avatar. Sessions that use it continue. For operators."""
-    gate.operator(request)
+    """Delete an avatar and end the sessions that show it. May be repeated after a failure. For operators."""
+    by = gate.operator(request)
     if avatar_id == BUNDLED_AVATAR_ID:
         raise Problem(Code.AVATAR_BUNDLED, "the bundled avatar cannot be deleted")
-    async with _store_problems():
-        await avatars.store.delete(avatar_id)
+    await avatars.erase(avatar_id, by)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from mien_shared.bus.channels import DropReason
+from mien_shared.http.problems import Code
 from mien_shared.metrics import ServiceMetrics
 from mien_shared.wire.packet_filter import PacketVerdict
 
@@ -11,18 +13,12 @@ from mien_shared.wire.packet_filter import PacketVerdict
 _PROCESSING_BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0)
 # rate() does not see a counter's first increase unless the counter was exported at zero before. So every series that
 # alerts query is created at the start.
-_DROP_REASONS = ("superseded", "redis")
-_SESSION_RESULTS = ("created", "full", "no-generator", "redis-unavailable", "avatar-store-unavailable")
-_UPLOAD_RESULTS = ("created", "uploads-busy", "processing-failed", "avatar-store-unavailable")
-_REFUSALS = (
-    "api-key-missing",
-    "api-key-invalid",
-    "token-missing",
-    "token-invalid",
-    "token-not-granted",
-    "too-many-requests",
-)
-_CLOSE_CODES = frozenset({1000, 1001, 1005, 1006, 1008, 1009, 1011, 1012, 4409, 4410})
+_SESSION_RESULTS = (
+    "created", Code.FULL, Code.NO_GENERATOR, Code.REDIS_UNAVAILABLE, Code.AVATAR_STORE_UNAVAILABLE
+)  # fmt: skip
+_UPLOAD_RESULTS = ("created", Code.UPLOADS_BUSY, Code.PROCESSING_FAILED, Code.AVATAR_STORE_UNAVAILABLE)
+_REFUSALS = tuple(code for code in Code if code.status in {401, 403, 429} and code is not Code.FOREIGN_ORIGIN)
+_CLOSE_CODES = frozenset({1000, 1001, 1005, 1006, 1008, 1009, 1011, 1012, 4401, 4408, 4409, 4410})
 
 
 class GatewayMetrics(ServiceMetrics):
@@ -39,7 +35,10 @@ class GatewayMetrics(ServiceMetrics):
         self._by_verdict = {verdict: self._packets.labels(verdict) for verdict in PacketVerdict}
         self._uplinks = Gauge("mien_uplinks", "Uplinks that are open on this gateway", registry=self.registry)
         self._closed = Counter(
-            "mien_uplink_closed_total", "Closed uplinks, by WebSocket close code", ["code"], registry=self.registry
+            "mien_uplink_closed_total",
+            "Closed uplinks, by WebSocket close code (4408: did not read)",
+            ["code"],
+            registry=self.registry,
         )
         self._forward_drops = Counter(
             "mien_motion_forward_dropped_total",
@@ -67,7 +66,7 @@ class GatewayMetrics(ServiceMetrics):
         )
 
         for family, labels in (
-            (self._forward_drops, _DROP_REASONS),
+            (self._forward_drops, tuple(DropReason)),
             (self._sessions, _SESSION_RESULTS),
             (self._uploads, _UPLOAD_RESULTS),
             (self._refused, _REFUSALS),
@@ -85,7 +84,7 @@ class GatewayMetrics(ServiceMetrics):
         self._uplinks.dec()
         self._closed.labels(str(code) if code in _CLOSE_CODES else "other").inc()
 
-    def forward_dropped(self, reason: str, count: int) -> None:
+    def forward_dropped(self, reason: DropReason, count: int) -> None:
         self._forward_drops.labels(reason).inc(count)
 
     def session_requested(self, result: str) -> None:

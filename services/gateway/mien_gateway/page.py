@@ -19,8 +19,8 @@ _SERVED = frozenset({".css", ".html", ".ico", ".js", ".png", ".svg", ".webp", ".
 
 def security_headers(settings: GatewaySettings) -> dict[str, str]:
     """Headers by which the page loads only its own files and connects only to this gateway and to signaling."""
-    signaling = _origin(settings.signaling_url)
-    gateway = _origin(settings.public_url)
+    signaling = origin(settings.signaling_url)
+    gateway = origin(settings.public_url)
     uplink = f"ws{gateway.removeprefix('http')}"  # 'self' does not include ws: in every browser
     policy = {
         "default-src": "'self'",
@@ -40,7 +40,8 @@ def security_headers(settings: GatewaySettings) -> dict[str, str]:
     }
 
 
-def _origin(url: str) -> str:
+def origin(url: str) -> str:
+    """The origin of a URL, as a browser names it."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
 

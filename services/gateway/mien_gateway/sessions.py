@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, Field
+from redis.exceptions import OutOfMemoryError
 
+from mien_gateway import audit
 from mien_gateway.access import ANY_ROUTE, API_KEY, COUNTED, KEY_PROBLEMS, TOKEN, TOKEN_PROBLEMS, Gate
 from mien_gateway.avatars import stored_avatar
+from mien_gateway.bundled import BUNDLED_AVATAR_ID
 from mien_gateway.metrics import GatewayMetrics
 from mien_gateway.settings import GatewaySettings
 from mien_gateway.uplinks import Uplinks
-from mien_shared.avatars import AvatarStore
+from mien_shared.avatars import AvatarStore, AvatarStoreError
 from mien_shared.bus.channels import send_control
-from mien_shared.bus.messages import SessionRecord, SessionStats, StopSession
+from mien_shared.bus.messages import EndReason, SessionRecord, SessionStats, StopSession
 from mien_shared.bus.placement import AllFull, NoGenerator, place
 from mien_shared.bus.registry import Registry
 from mien_shared.clock import Clock
+from mien_shared.http.principal import Principal, Role
 from mien_shared.http.problems import Code, Problem, describe, redis_problems
 from mien_shared.http.tokens import SPEAKER_GRANTS, VIEWER_GRANTS, TokenIssuer, bearer_token
 from mien_shared.http.turn import ice_servers_for
 from mien_shared.settings import IceServer
 from mien_shared.spans import span
+
+logger = logging.getLogger(__name__)
 
 
 class NewSession(BaseModel):
@@ -76,7 +83,7 @@ class Sessions:
     metrics: GatewayMetrics
     clock: Clock
 
-    async def create(self, avatar_id: str) -> CreatedSession:
+    async def create(self, avatar_id: str, by: Principal) -> CreatedSession:
         """Create a session and count the result; raises Problem."""
         try:
             with span("create session"):
@@ -85,10 +92,12 @@ class Sessions:
             self.metrics.session_requested(problem.code)
             raise
         self.metrics.session_requested("created")
+        audit.session_created(by, created.session_id, avatar_id)
         return created
 
     async def _create(self, avatar_id: str) -> CreatedSession:
         await stored_avatar(self.store, avatar_id)
+        await self._mark_used(avatar_id)
         session_id = secrets.token_urlsafe(16)
         session = SessionRecord(
             session_id=session_id, avatar_id=avatar_id, created_at_ms=int(self.clock.unix_s() * 1000)
@@ -100,6 +109,7 @@ class Sessions:
             raise Problem(Code.NO_GENERATOR, "no generator accepts sessions at the moment") from error
         except AllFull as error:
             raise Problem(Code.FULL, "every generator is full at the moment", retry_after_s=5) from error
+        await self._demand_avatar_still(session)
         return CreatedSession(
             session_id=session_id,
             token=self.tokens.issue(session_id, SPEAKER_GRANTS),
@@ -108,6 +118,23 @@ class Sessions:
             whep_url=self.settings.whep_url(session_id),
             ice_servers=ice_servers_for(self.settings, session_id, self.clock.unix_s()),
         )
+
+    async def _mark_used(self, avatar_id: str) -> None:
+        if self.settings.avatar_unused_s and avatar_id != BUNDLED_AVATAR_ID:
+            try:
+                await self.store.mark_used(avatar_id)
+            except AvatarStoreError as error:  # a full disk is no reason against a session
+                logger.warning("an avatar's use was not noted", extra={"error": str(error)})
+
+    async def _demand_avatar_still(self, session: SessionRecord) -> None:
+        """Raises Problem if the avatar was deleted while the session was placed; the deletion may not have seen it."""
+        try:
+            await stored_avatar(self.store, session.avatar_id)
+        except Problem as problem:
+            if problem.code is Code.AVATAR_NOT_FOUND:
+                async with redis_problems():
+                    await self._end(session.session_id, EndReason.AVATAR_DELETED)
+                raise
 
     async def view(self, session: SessionRecord) -> SessionView:
         """The session with its current state; raises the errors of Redis."""
@@ -130,18 +157,41 @@ class Sessions:
         """The session's record; raises Problem or an error of Redis."""
         session = await self.registry.session(session_id)
         if session is None:
-            raise Problem(Code.SESSION_NOT_FOUND, "there is no session with this id")
+            reason = await self.registry.end_reason(session_id)
+            detail = "there is no session with this id" if reason is None else EndReason.sentence(reason)
+            raise Problem(Code.SESSION_NOT_FOUND, detail)
         return session
 
-    async def end(self, session_id: str) -> None:
-        """End the session everywhere; raises Problem or an error of Redis."""
+    async def end(self, session_id: str, by: Principal) -> None:
+        """End the session everywhere, for its speaker or an operator; raises Problem or an error of Redis."""
         await self.find(session_id)
+        reason = EndReason.SPEAKER if by.role is Role.BEARER else EndReason.OPERATOR
+        await self._end(session_id, reason)
+        audit.session_ended(by, session_id, reason)
+
+    async def end_for_limit(self, session_id: str, reason: EndReason) -> None:
+        """End a session that has reached a limit; raises the errors of Redis."""
+        await self._end(session_id, reason)
+        audit.session_ended(None, session_id, reason)
+
+    async def end_all_with(self, avatar_id: str, by: Principal | None) -> int:
+        """End all sessions that show an avatar, and return how many; raises the errors of Redis."""
+        shown = [session for session in await self.registry.sessions() if session.avatar_id == avatar_id]
+        for session in shown:
+            await self._end(session.session_id, EndReason.AVATAR_DELETED)
+            audit.session_ended(by, session.session_id, EndReason.AVATAR_DELETED)
+        return len(shown)
+
+    async def _end(self, session_id: str, reason: EndReason) -> None:
         owner = await self.registry.owner(session_id)
-        await self.registry.end_session(session_id)
+        await self.registry.end_session(session_id, reason)
+        self.uplinks.end(session_id, reason)
         if owner is not None:
             await self.registry.free_slot(owner, session_id)
-            await send_control(self.registry.redis, owner, StopSession(session_id=session_id))
-        self.uplinks.end(session_id)
+            try:
+                await send_control(self.registry.redis, owner, StopSession(session_id=session_id))
+            except OutOfMemoryError:  # the session has ended all the same: its generator finds no record
+                logger.warning("a generator was not told of a session's end: redis is full")
 
 
 def _sessions(request: Request) -> Sessions:
@@ -171,8 +221,8 @@ router = APIRouter(prefix="/v1", tags=["sessions"], dependencies=[COUNTED])
 )
 async def create(new: NewSession, request: Request, response: Response, sessions: Here, gate: Gate) -> CreatedSession:
     """Create a session: an avatar, a place on a generator, and tokens to send motion and to watch. For operators."""
-    gate.new_session(request)
-    created = await sessions.create(new.avatar_id)
+    by = gate.new_session(request)
+    created = await sessions.create(new.avatar_id, by)
     response.headers["Location"] = f"/v1/sessions/{created.session_id}"
     return created
 
@@ -205,25 +255,28 @@ async def read(session_id: str, request: Request, sessions: Here, gate: Gate) ->
 )
 async def delete(session_id: str, request: Request, sessions: Here, gate: Gate) -> None:
     """End a session for all participants. Needs the speaker's token or an operator's key; 404 after it has ended."""
-    gate.end_session(request, session_id)
+    by = gate.end_session(request, session_id)
     async with redis_problems():
-        await sessions.end(session_id)
+        await sessions.end(session_id, by)
 
 
 @router.get(
     "/ice-servers",
     dependencies=[TOKEN],
     openapi_extra={"security": [{}]},
-    responses=describe(*ANY_ROUTE, *TOKEN_PROBLEMS),
+    responses=describe(*ANY_ROUTE, *TOKEN_PROBLEMS, Code.SESSION_NOT_FOUND, Code.REDIS_UNAVAILABLE),
 )
 async def ice_servers(request: Request, sessions: Here, gate: Gate) -> IceServers:
     """STUN and TURN servers.
 
     Servers with credentials are listed for a valid bearer, or for every caller of an open deployment. TURN credentials
-    are made for this answer and expire.
+    are made for this answer, for one connection, and expire. A token gets them while its session lives.
     """
     settings, token = sessions.settings, bearer_token(request.headers.get("authorization"))
     if token is None and not settings.demo_open:
         return IceServers(ice_servers=[server for server in settings.ice_servers if server.credential is None])
-    user = gate.watcher(request).scope or ""
-    return IceServers(ice_servers=ice_servers_for(settings, user, sessions.clock.unix_s()))
+    scope = gate.watcher(request).scope
+    if scope is not None and settings.turn_urls:
+        async with redis_problems():
+            await sessions.find(scope)
+    return IceServers(ice_servers=ice_servers_for(settings, scope or "", sessions.clock.unix_s()))

@@ -10,6 +10,11 @@ from pydantic import Field, model_validator
 from mien_gateway.api_keys import DIGEST_PREFIX, is_digest
 from mien_shared.settings import SecretList, ServiceSettings, weakness
 
+#: Uses are noted every ten minutes, and a shorter limit would delete avatars that are in use.
+_SHORTEST_AVATAR_UNUSED_S = 3600
+#: A gateway notes its speakers every five seconds, and a shorter limit would end sessions that have one.
+_SHORTEST_NO_SPEAKER_S = 15
+
 
 class GatewaySettings(ServiceSettings):
     """The gateway's settings, in addition to those of every service."""
@@ -54,6 +59,11 @@ class GatewaySettings(ServiceSettings):
     max_uploads: int = Field(
         16, gt=0, description="Most avatar uploads in progress at once. Further uploads are answered with 503."
     )
+    upload_budget_bytes: int = Field(
+        64 * 2**20,
+        gt=0,
+        description="Memory in bytes for all uploads in progress together. Further uploads are answered with 503.",
+    )
     upload_timeout_s: float = Field(30.0, gt=0, description="Seconds within which the body of an upload must arrive.")
     portrait_timeout_s: float = Field(
         10.0, gt=0, description="Seconds within which one picture must be processed. Then its process is ended."
@@ -61,6 +71,28 @@ class GatewaySettings(ServiceSettings):
     portrait_memory_bytes: int = Field(
         3 * 2**29, gt=0, description="Limit in bytes on the address space of the process that decodes pictures."
     )
+    max_avatars: int = Field(
+        1000, ge=0, description="Most avatars in the store, without the bundled one. 0: there is no limit."
+    )
+    avatar_unused_s: int = Field(
+        0, ge=0, description="Seconds without a session after which an avatar is deleted, at least 3600. 0: never."
+    )
+    no_speaker_s: int = Field(
+        120, ge=0, description="Seconds without an uplink after which a session is ended, at least 15. 0: no limit."
+    )
+    max_session_s: int = Field(
+        12 * 3600, ge=0, description="Seconds after its creation at which a session is ended. 0: there is no limit."
+    )
+
+    @model_validator(mode="after")
+    def _limits_fit(self) -> Self:
+        if self.upload_budget_bytes < self.max_upload_bytes:
+            raise ValueError("MIEN_UPLOAD_BUDGET_BYTES must be at least MIEN_MAX_UPLOAD_BYTES")
+        if 0 < self.avatar_unused_s < _SHORTEST_AVATAR_UNUSED_S:
+            raise ValueError(f"MIEN_AVATAR_UNUSED_S must be 0 or at least {_SHORTEST_AVATAR_UNUSED_S}")
+        if 0 < self.no_speaker_s < _SHORTEST_NO_SPEAKER_S:
+            raise ValueError(f"MIEN_NO_SPEAKER_S must be 0 or at least {_SHORTEST_NO_SPEAKER_S}")
+        return self
 
     @model_validator(mode="after")
     def _operators_have_keys(self) -> Self:

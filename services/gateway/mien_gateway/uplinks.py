@@ -5,13 +5,16 @@ A sender sends its token as `Authorization: Bearer`. A browser, which cannot set
 the handshake by an HTTP status with a problem document (401, 403, 404, 429, 503). It closes an open one with a code:
 
 1008 most of the packets were refused · 1009 a message was too long · 1012 the gateway is shutting down ·
-4409 another uplink of the session has replaced this one · 4410 the session has ended.
-A sender may reconnect after 1009 and 1012, but not after the other codes.
+4401 the token has expired · 4409 another uplink of the session has replaced this one, on this gateway or on another ·
+4410 the session has ended; the reason says why.
+A sender may reconnect after 1009 and 1012, but not after the other codes. A client that does not read what it is owed
+is cut off without a code (`read_ahead.py`); that is counted as 4408.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from dataclasses import dataclass, field
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
@@ -19,8 +22,8 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from mien_gateway.access import Access
 from mien_gateway.metrics import GatewayMetrics
 from mien_shared.bus.channels import MotionForwarder
-from mien_shared.bus.messages import InboundMotion, SessionRecord
-from mien_shared.bus.registry import KEEP_ALIVE_INTERVAL_S, Registry
+from mien_shared.bus.messages import EndReason, InboundMotion, SessionRecord
+from mien_shared.bus.registry import KEEP_ALIVE_INTERVAL_S, OpenUplink, Registry, UplinkState
 from mien_shared.clock import Clock
 from mien_shared.http.problems import Code, Problem, redis_problems
 from mien_shared.http.tokens import bearer_token
@@ -31,29 +34,37 @@ _BEARER_SUBPROTOCOL = "bearer."
 
 #: The longest message that the socket accepts. Up to here, a packet that is too long is counted as `length`.
 MAX_MESSAGE_BYTES = 4 * MAX_PACKET_BYTES
-#: How soon an uplink's packets go to the new generator after its session has moved.
+#: How soon an uplink learns that its session has moved or ended, or that another uplink has replaced it.
 OWNER_REFRESH_INTERVAL_S = 0.25
 _CLOSE_TIMEOUT_S = 2.0
 
 # WebSocket close codes (RFC 6455, section 7.4). Codes from 4000 are Mien's.
 POLICY_VIOLATION = 1008
+TOKEN_EXPIRED = 4401
 REPLACED = 4409
 SESSION_ENDED = 4410
 
 
 @dataclass(eq=False, slots=True)
 class Uplink:
-    """One open uplink. close_code: set when the gateway decides to close it; its packets are ignored afterwards."""
+    """One open uplink.
+
+    connection_id: what the registry knows this connection by. expires_unix_s: when its token expires. owner: the
+    generator that holds the session. close_code: set when the gateway decides to close it; its packets are ignored
+    afterwards.
+    """
 
     session: SessionRecord
+    connection_id: str
+    expires_unix_s: float
+    owner: str | None
     socket: WebSocket
     filter: PacketFilter
-    owner: str | None
     close_code: int | None = field(default=None)
 
 
 class Uplinks:
-    """All uplinks of this gateway, at most one per session."""
+    """All uplinks of this gateway. A session has at most one, on all gateways together: the newest."""
 
     def __init__(
         self,
@@ -62,24 +73,26 @@ class Uplinks:
         access: Access,
         metrics: GatewayMetrics,
         clock: Clock,
+        speaker_ttl_s: int,
     ) -> None:
+        """speaker_ttl_s: how long the registry keeps the time at which a session last had an uplink."""
         self._registry = registry
         self._forwarder = forwarder
         self._access = access
         self._metrics = metrics
         self._clock = clock
+        self._speaker_ttl_s = speaker_ttl_s
         self._open: dict[str, Uplink] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     async def run(self, socket: WebSocket, session_id: str) -> None:
         """Serve one connection until it closes, or refuse it by an HTTP status before the handshake."""
         try:
-            session, owner = await self._admit(socket, session_id)
+            uplink = await self._admit(socket, session_id)
         except Problem as problem:
             await socket.send_denial_response(problem.response())
             return
         await socket.accept(choose_subprotocol(socket.scope["subprotocols"]))
-        uplink = Uplink(session, socket, PacketFilter(self._clock.monotonic_s()), owner)
         if older := self._open.get(session_id):
             self._close(older, REPLACED, "replaced by another uplink of this session")
         self._open[session_id] = uplink
@@ -92,19 +105,29 @@ class Uplinks:
             if self._open.get(session_id) is uplink:
                 del self._open[session_id]
 
-    async def _admit(self, socket: WebSocket, session_id: str) -> tuple[SessionRecord, str | None]:
+    async def _admit(self, socket: WebSocket, session_id: str) -> Uplink:
+        """Make this connection the session's uplink; raises Problem."""
         self._access.request(socket)
         token = bearer_token(socket.headers.get("authorization"))
         for offered in socket.scope["subprotocols"]:
             if offered.startswith(_BEARER_SUBPROTOCOL):
                 token = token or offered.removeprefix(_BEARER_SUBPROTOCOL)
-        self._access.speaker(session_id, token)
+        principal = self._access.speaker(session_id, token)
+        connection_id = secrets.token_hex(8)
         async with redis_problems():
             session = await self._registry.session(session_id)
-            owners = await self._registry.owners([session_id])
-        if session is None:
-            raise Problem(Code.SESSION_NOT_FOUND, "there is no session with this id")
-        return session, owners.get(session_id)
+            if session is None:
+                raise Problem(Code.SESSION_NOT_FOUND, await self._why_not(session_id))
+            await self._registry.claim_uplink(session_id, connection_id)
+            states = await self._registry.uplink_states([session_id])
+        expires_unix_s = principal.expires_unix_s
+        assert expires_unix_s is not None  # a token's bearer, not an operator
+        packet_filter = PacketFilter(self._clock.monotonic_s())
+        return Uplink(session, connection_id, expires_unix_s, states[session_id].owner, socket, packet_filter)
+
+    async def _why_not(self, session_id: str) -> str:
+        reason = await self._registry.end_reason(session_id)
+        return "there is no session with this id" if reason is None else EndReason.sentence(reason)
 
     async def _take_packets(self, uplink: Uplink) -> int:
         """Handle packets until the peer closes; returns the peer's close code."""
@@ -128,10 +151,10 @@ class Uplinks:
                 self._close(uplink, POLICY_VIOLATION, "most packets of this uplink were refused")
             self._metrics.packet(verdict)
 
-    def end(self, session_id: str) -> None:
+    def end(self, session_id: str, reason: EndReason) -> None:
         """Close the uplink of a session that has ended, if it is open here."""
         if uplink := self._open.get(session_id):
-            self._close(uplink, SESSION_ENDED, "the session has ended")
+            self._close(uplink, SESSION_ENDED, EndReason.sentence(reason))
 
     def _close(self, uplink: Uplink, code: int, reason: str) -> None:
         """Close an uplink without waiting for the peer, which may not read."""
@@ -145,23 +168,43 @@ class Uplinks:
         task.add_done_callback(self._closing.discard)
 
     async def refresh_owners(self) -> None:
-        """Read the owners of all open uplinks' sessions; one step of a loop. Raises the errors of Redis.
+        """Read the state of all open uplinks' sessions; one step of a loop. Raises the errors of Redis.
 
-        While Redis does not answer, the owners stay the same: they may still be right when it answers again.
+        While Redis does not answer, uplinks stay open and owners the same: they may still be right when it answers.
         """
         await self._clock.sleep(OWNER_REFRESH_INTERVAL_S)
+        self._close_expired()
         uplinks = list(self._open.values())
         if uplinks:
-            owners = await self._registry.owners([uplink.session.session_id for uplink in uplinks])
+            states = await self._registry.uplink_states([uplink.session.session_id for uplink in uplinks])
             for uplink in uplinks:
-                uplink.owner = owners.get(uplink.session.session_id)
+                self._apply(uplink, states[uplink.session.session_id])
+
+    def _close_expired(self) -> None:
+        now_unix_s = self._clock.unix_s()
+        for uplink in list(self._open.values()):
+            if uplink.expires_unix_s < now_unix_s:
+                self._close(uplink, TOKEN_EXPIRED, "the token has expired")
+
+    def _apply(self, uplink: Uplink, state: UplinkState) -> None:
+        uplink.owner = state.owner
+        if state.end_reason is not None:
+            self._close(uplink, SESSION_ENDED, EndReason.sentence(state.end_reason))
+        elif state.connection_id not in {None, uplink.connection_id}:  # None: Redis came back empty
+            self._close(uplink, REPLACED, "replaced by another uplink of this session")
 
     async def keep_sessions_alive(self) -> None:
-        """Write the records of all open uplinks' sessions again; one step of a loop. Raises the errors of Redis."""
+        """Renew the sessions of all open uplinks; one step of a loop. Raises the errors of Redis."""
         await self._clock.sleep(KEEP_ALIVE_INTERVAL_S)
-        for uplink in list(self._open.values()):
-            if not await self._registry.keep_alive(uplink.session):
-                self._close(uplink, SESSION_ENDED, "the session has ended")
+        uplinks = list(self._open.values())
+        if uplinks:
+            held = [OpenUplink(uplink.session, uplink.connection_id) for uplink in uplinks]
+            kept = await self._registry.keep_uplinks(held, self._clock.unix_s(), self._speaker_ttl_s)
+            for uplink in uplinks:
+                if session := kept[uplink.session.session_id]:
+                    uplink.session = session
+                else:
+                    self._close(uplink, SESSION_ENDED, EndReason.sentence(None))
 
     async def aclose(self) -> None:
         """Wait for the closes that are in progress."""

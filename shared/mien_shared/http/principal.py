@@ -30,13 +30,15 @@ class Principal:
     """A caller.
 
     name: identifies the caller for rate limits and logs; it is the same for the same credentials and does not reveal
-    them. scope: the session that the grants are limited to, None where they hold for every session.
+    them. scope: the session that the grants are limited to, None where they hold for every session. expires_unix_s:
+    when the credentials expire, None if they do not.
     """
 
     role: Role
     name: str
     grants: frozenset[Grant]
     scope: str | None = None
+    expires_unix_s: float | None = None
 
     @classmethod
     def operator(cls, name: str) -> Principal:

@@ -18,6 +18,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
+from redis.exceptions import OutOfMemoryError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -57,6 +58,7 @@ class Code(StrEnum):
     BODY_TOO_LARGE = "body-too-large", 413, "the body is larger than this route takes"
     INVALID_REQUEST = "invalid-request", 422, "a field is missing or has a wrong value"
     TOO_MANY_REQUESTS = "too-many-requests", 429, "the rate limit is reached; try again after Retry-After"
+    MISDIRECTED_REQUEST = "misdirected-request", 421, "a demo on one machine is called by another name than loopback's"
     INTERNAL = "internal", 500, "the service failed; its log says why"
     REDIS_UNAVAILABLE = "redis-unavailable", 503, "the session registry does not answer; try again after Retry-After"
 
@@ -65,11 +67,13 @@ class Code(StrEnum):
     API_KEY_INVALID = "api-key-invalid", 401, "the bearer is not an API key of this deployment"
     TOKEN_MISSING = "token-missing", 401, "the call needs a session's token and has none"
     TOKEN_INVALID = "token-invalid", 401, "the token has expired, or this deployment did not sign it"
+    FOREIGN_ORIGIN = "foreign-origin", 403, "a page of another site may not change anything in a demo"
     TOKEN_NOT_GRANTED = "token-not-granted", 403, "the token is for another session, or does not grant this"
 
     # Avatars
     AVATAR_NOT_FOUND = "avatar-not-found", 404, "no avatar has this id"
     AVATAR_BUNDLED = "avatar-bundled", 409, "the bundled avatar cannot be deleted"
+    AVATAR_LIMIT = "avatar-limit", 409, "the store has as many avatars as allowed; delete one first"
     AVATAR_STORE_UNAVAILABLE = (
         "avatar-store-unavailable", 503, "the avatar store does not answer; try again after Retry-After",
     )  # fmt: skip
@@ -104,6 +108,9 @@ class Code(StrEnum):
     NO_SUCH_ETAG = "no-such-etag", 412, "sessions have no entity tag, because ICE restarts are not supported"
     WRONG_MEDIA_TYPE = "wrong-media-type", 415, "the body has another media type than this route takes"
     UNACCEPTABLE_OFFER = "unacceptable-offer", 422, "the offer does not accept video that this service can send"
+    VIEWER_CLOSED = (
+        "viewer-closed", 503, "the connection was closed while its offer was answered; try again after Retry-After",
+    )  # fmt: skip
     ICE_RESTART_UNSUPPORTED = "ice-restart-unsupported", 422, "ICE restarts are not supported; the session goes on"
 
     @property
@@ -183,20 +190,21 @@ async def redis_problems() -> AsyncIterator[None]:
     """Turn a failure of Redis into a 503 problem."""
     try:
         yield
+    except OutOfMemoryError as error:
+        raise Problem(Code.REDIS_UNAVAILABLE, "the session registry is full") from error
     except BUS_ERRORS as error:
         raise Problem(Code.REDIS_UNAVAILABLE, "the session registry does not answer") from error
 
 
 def _methods(app: FastAPI, path: str) -> list[str]:
     """All methods that the API has for a path. The router's own 405 names those of one route (RFC 9110, 10.2.1)."""
-    return sorted(
-        {
-            method.upper()
-            for template, methods in app.openapi()["paths"].items()
-            if compile_path(template)[0].fullmatch(path)
-            for method in methods
-        }
-    )
+    found = {
+        method.upper()
+        for template, methods in app.openapi()["paths"].items()
+        if compile_path(template)[0].fullmatch(path)
+        for method in methods
+    }
+    return sorted(found | {"HEAD"} if "GET" in found else found)
 
 
 def install(app: FastAPI) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 from types import FrameType
@@ -15,18 +15,33 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from mien_shared import logs, metrics, spans
 from mien_shared.clock import Clock, SystemClock
 from mien_shared.http import problems
+from mien_shared.http.forms import HeadLikeGet, without_last_slash
 from mien_shared.metrics import ServiceMetrics
 from mien_shared.settings import ServiceSettings
 from mien_shared.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
 _GRACE_S = 2
 _PARENT_POLL_S = 0.5
+
+
+class Service(FastAPI):
+    """FastAPI with one behaviour for HEAD and GET, and for a path with and without a last slash."""
+
+    def __init__(self, title: str, lifespan: Lifespan, own_head: Collection[str]) -> None:
+        super().__init__(title=title, version=version("mien-shared"), lifespan=lifespan, redirect_slashes=False)
+        self._head_like_get = HeadLikeGet(super().__call__, own_head)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._head_like_get(scope if scope["type"] == "lifespan" else without_last_slash(scope), receive, send)
 
 
 def create_service(
@@ -34,11 +49,12 @@ def create_service(
     service_metrics: ServiceMetrics,
     run: Callable[[FastAPI, Supervisor], AbstractAsyncContextManager[None]],
     clock: Clock | None = None,
+    own_head: Collection[str] = (),
 ) -> FastAPI:
     """A FastAPI application around `run`, which starts the service, yields while it serves, and stops it.
 
     `run` gives the supervisor its loops and checks. The loops end after `run`. If `run` closes something that the loops
-    use, it calls the supervisor's aclose() first.
+    use, it calls the supervisor's aclose() first. own_head: prefixes of paths whose routes answer HEAD themselves.
     """
     clock = clock or SystemClock()
     supervisor = Supervisor(clock, service_metrics)
@@ -54,7 +70,7 @@ def create_service(
         finally:
             await supervisor.aclose()
 
-    app = FastAPI(title=f"Mien {name}", version=version("mien-shared"), lifespan=lifespan)
+    app = Service(f"Mien {name}", lifespan, own_head)
     problems.install(app)
 
     @app.get("/livez", tags=["operations"], responses={503: {"description": "What only a restart repairs"}})

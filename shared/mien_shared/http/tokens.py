@@ -83,7 +83,8 @@ class TokenIssuer:
         except jwt.InvalidTokenError as error:
             raise TokenError("the token is not valid here") from error
         grants = frozenset(grant for grant in Grant if grant in claims.get("grants", ()))
-        return Principal(Role.BEARER, hashlib.sha256(token.encode()).hexdigest()[:16], grants, claims["sub"])
+        name = hashlib.sha256(token.encode()).hexdigest()[:16]
+        return Principal(Role.BEARER, name, grants, claims["sub"], claims["exp"] + LEEWAY_S)
 
     def bearer(self, token: str | None) -> Principal:
         """Like `read`, for a request: raises Problem 401 for a missing or refused token."""

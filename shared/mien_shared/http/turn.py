@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import secrets
 from dataclasses import dataclass
 
 from mien_shared.settings import IceServer, ServiceSettings
@@ -30,13 +31,14 @@ def turn_credentials(secret: str, user: str, expires_unix_s: int) -> TurnCredent
 
 
 def ice_servers_for(settings: ServiceSettings, session_id: str, now_unix_s: float) -> list[IceServer]:
-    """The ICE servers for a participant of this session: those of the settings, and TURN with new credentials.
+    """The ICE servers for one connection of a participant of this session: those of the settings, and TURN.
 
-    TURN servers log user names, and session ids must not be logged. So the user name contains a digest of the id.
+    Every call makes a new TURN user, because TURN servers count their quota by user. TURN servers log user names, and
+    session ids must not be logged. So the name contains a digest of the id.
     """
     servers = list(settings.ice_servers)
     if settings.turn_urls and settings.turn_secret is not None:
-        user = hashlib.sha256(session_id.encode()).hexdigest()[:16]
+        user = f"{hashlib.sha256(session_id.encode()).hexdigest()[:16]}-{secrets.token_hex(8)}"
         expires_unix_s = int(now_unix_s) + settings.turn_lifetime_s
         made = turn_credentials(settings.turn_secret.get_secret_value(), user, expires_unix_s)
         servers.append(IceServer(urls=settings.turn_urls, username=made.username, credential=made.credential))

@@ -93,8 +93,7 @@ class Generator:
                     backend="none",
                     draining=self.draining,
                 )
-                await registry.heartbeat(status)
-                await registry.renew(self.generator_id, list(self.sessions))
+                await registry.heartbeat(status, list(self.sessions))
             await asyncio.sleep(HEARTBEAT_INTERVAL_S)
 
     async def read(self) -> None:
@@ -190,6 +189,7 @@ async def start_generator(redis_server: EmbeddedRedis) -> AsyncIterator[StartGen
             return generator
 
         yield start
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while left := [task for task in tasks if not task.done()]:
+            for task in left:
+                task.cancel()  # again, because redis-py may swallow a cancellation (supervisor.py says how)
+            await asyncio.wait(left, timeout=0.5)

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from integration.callers import OTHER_SESSION_ID, SESSION_ID, callers, routes_of
+from integration.callers import OTHER_SESSION_ID, SESSION_ID, callers, now_ms, routes_of
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
@@ -82,6 +82,7 @@ CALLS = [
     everyone("GET", "/", 200),
     Call("MOUNT", "/static", "/static/app.js", {}, 200, {}),
     operators("POST", "/v1/avatars", 415, files=NO_PICTURE),
+    operators("GET", "/v1/avatars", 200),
     operators("GET", "/v1/avatars/{avatar_id}", 200),
     operators("DELETE", "/v1/avatars/{avatar_id}", 204),
     operators("POST", "/v1/sessions", 503, json={"avatar_id": "someone"}),  # there is no generator
@@ -114,8 +115,10 @@ async def test_who_may_call_what(start_gateway: Any, redis_server: EmbeddedRedis
         for name, authorization in CALLERS.items():
             if call.method == "DELETE" and call.answers.get(name) == 204:
                 continue
-            await registry.keep_alive(SessionRecord(session_id=SESSION_ID, avatar_id="someone", created_at_ms=0))
-            await registry.keep_alive(SessionRecord(session_id=OTHER_SESSION_ID, avatar_id="else", created_at_ms=0))
+            await registry.keep_alive(SessionRecord(session_id=SESSION_ID, avatar_id="someone", created_at_ms=now_ms()))
+            await registry.keep_alive(
+                SessionRecord(session_id=OTHER_SESSION_ID, avatar_id="else", created_at_ms=now_ms())
+            )
             got[name] = await status_of(gateway, call, authorization)
             expected[name] = call.answers.get(name, call.otherwise)
     assert got == expected
@@ -132,7 +135,7 @@ async def test_who_may_call_what(start_gateway: Any, redis_server: EmbeddedRedis
 async def test_who_may_delete(start_gateway: Any, redis_server: EmbeddedRedis, name: str, path: str) -> None:
     gateway = await start_gateway()
     async with open_redis(redis_server.url) as redis:
-        await Registry(redis).keep_alive(SessionRecord(session_id=SESSION_ID, avatar_id="a", created_at_ms=0))
+        await Registry(redis).keep_alive(SessionRecord(session_id=SESSION_ID, avatar_id="a", created_at_ms=now_ms()))
     headers = {"Authorization": CALLERS[name]}
     assert [(await gateway.anyone.delete(path, headers=headers)).status_code for _ in range(2)] == [204, 404]
 
@@ -169,7 +172,9 @@ async def test_where_the_deployment_is_open_only_feeding_and_ending_take_a_token
     gateway = await start_gateway(web_root=mien_web.ROOT, demo_open=True, api_keys=[])
     closed = {("WS", "/v1/sessions/{session_id}/uplink"), ("DELETE", "/v1/sessions/{session_id}")}
     async with open_redis(redis_server.url) as redis:
-        await Registry(redis).keep_alive(SessionRecord(session_id=SESSION_ID, avatar_id="someone", created_at_ms=0))
+        await Registry(redis).keep_alive(
+            SessionRecord(session_id=SESSION_ID, avatar_id="someone", created_at_ms=now_ms())
+        )
     for call in CALLS:
         status = await status_of(gateway, call, None)
         assert (status == 401) == ((call.method, call.route) in closed), (call, status)
@@ -178,7 +183,9 @@ async def test_where_the_deployment_is_open_only_feeding_and_ending_take_a_token
 async def test_an_uplink_s_token_may_come_as_a_subprotocol(start_gateway: Any, redis_server: EmbeddedRedis) -> None:
     gateway = await start_gateway()
     async with open_redis(redis_server.url) as redis:
-        await Registry(redis).keep_alive(SessionRecord(session_id=SESSION_ID, avatar_id="someone", created_at_ms=0))
+        await Registry(redis).keep_alive(
+            SessionRecord(session_id=SESSION_ID, avatar_id="someone", created_at_ms=now_ms())
+        )
     url = f"{gateway.url.replace('http', 'ws')}/v1/sessions/{SESSION_ID}/uplink"
     for name, status in (("speaker", 101), ("viewer", 403), ("operator", 401), ("garbage", 401)):
         token = str(CALLERS[name]).removeprefix("Bearer ").replace(" ", "").replace("'", "")  # as a subprotocol can be
@@ -245,7 +252,7 @@ async def test_answers_are_kept_to_themselves(start_gateway: Any) -> None:
         "script-src" not in page["content-security-policy"] and "default-src 'self'" in page["content-security-policy"]
     )
     picture = (await gateway.http.get("/v1/avatars/someone/picture")).headers
-    assert (picture["cache-control"], picture["vary"]) == ("private, max-age=86400", "Authorization")
+    assert (picture["cache-control"], picture["vary"]) == ("no-store", "Authorization"), "a face stays in no cache"
     assert picture["x-content-type-options"] == "nosniff"
 
 

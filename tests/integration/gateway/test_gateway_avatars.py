@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import struct
+import tempfile
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -88,7 +89,7 @@ async def keeps_an_avatar(gateway: Any, data: bytes) -> None:
     assert (await gateway.http.get(path)).json() == avatar
     picture = await gateway.http.get(f"{path}/picture")
     assert picture.headers["content-type"] == "image/png"
-    assert picture.headers["cache-control"] == "private, max-age=86400"
+    assert picture.headers["cache-control"] == "no-store"
     with Image.open(io.BytesIO(picture.content)) as image:
         assert (image.size, image.mode, image.info) == ((1280, 720), "RGB", {})
     assert (await gateway.http.delete(path)).status_code == 204
@@ -232,6 +233,49 @@ async def test_more_uploads_than_are_taken_at_once_are_sent_away(start_gateway: 
     over.set()
     assert (await sending).status_code == 422
     assert (await upload(gateway, b"hello")).status_code == 415
+
+
+async def test_the_memory_of_all_uploads_is_bounded(start_gateway: Any) -> None:
+    gateway = await start_gateway(upload_budget_bytes=150_000, max_upload_bytes=100_000, upload_timeout_s=20)
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    async def stalled() -> AsyncIterator[bytes]:
+        yield b"--x\r\n"
+        begun.set()
+        await over.wait()
+        yield b" " * 79_990 + b"\r\n"
+
+    form = {"Content-Type": "multipart/form-data; boundary=x", "Content-Length": "79997"}
+    sending = asyncio.create_task(gateway.http.post("/v1/avatars", content=stalled(), headers=form))
+    await begun.wait()
+    full = "the uploads in progress need all memory for uploads; try again later"
+    async with asyncio.timeout(20):
+        while (answer := await upload(gateway, bytes(75_000))).status_code != 503:
+            await asyncio.sleep(0.01)
+    assert_problem(answer, 503, "uploads-busy", full)
+    assert answer.headers["retry-after"] == "2"
+    assert (await upload(gateway, bytes(50_000))).status_code == 415, "a smaller one still fits"
+
+    async def chunks() -> AsyncIterator[bytes]:  # without Content-Length
+        yield b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+        for _ in range(9):
+            yield bytes(9_000)
+
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    assert_problem(await gateway.http.post("/v1/avatars", content=chunks(), headers=form), 503, "uploads-busy", full)
+    over.set()
+    assert (await sending).status_code == 422
+    assert (await upload(gateway, bytes(75_000))).status_code == 415
+    assert await gateway.metric("mien_avatar_uploads_total", result="uploads-busy") >= 2
+
+
+async def test_uploads_need_no_folder_for_temporary_files(
+    start_gateway: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = await start_gateway()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "a full disk, as it were"))
+    answers = await asyncio.gather(*(upload(gateway, bytes(10 * 2**20 - 1000)) for _ in range(6)))
+    assert [answer.status_code for answer in answers] == [415] * 6
 
 
 async def test_a_store_that_fails_is_a_503(start_gateway: Any, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from integration.callers import now_ms
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
@@ -109,7 +110,7 @@ async def test_nothing_outlives_the_gateway(how: signal.Signals, tmp_path: Path)
 
 async def test_a_message_beyond_the_limit_closes_the_uplink(tmp_path: Path, redis_server: EmbeddedRedis) -> None:
     async with open_redis(redis_server.url) as redis:
-        await Registry(redis).keep_alive(SessionRecord(session_id="s", avatar_id="a", created_at_ms=0))
+        await Registry(redis).keep_alive(SessionRecord(session_id="s", avatar_id="a", created_at_ms=now_ms()))
     async with process(tmp_path, REDIS_URL=redis_server.url) as (_, http):
         url = f"ws://127.0.0.1:{http.base_url.port}/v1/sessions/s/uplink"
         headers = {"Authorization": f"Bearer {TokenIssuer(SECRET).issue('s', SPEAKER_GRANTS)}"}

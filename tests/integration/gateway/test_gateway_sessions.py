@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from integration.callers import now_ms
 
+from mien_shared.bus import keys
 from mien_shared.bus.connection import open_redis
 from mien_shared.bus.embedded_redis import EmbeddedRedis
 from mien_shared.bus.messages import SessionRecord, SessionStats, StartSession, StopSession
@@ -69,7 +71,7 @@ async def test_a_session_is_created_seen_and_ended(start_gateway: Any, start_gen
         tier="warp",
         idle=False,
     )
-    await Registry(generator.redis).put_stats({session_id: stats})
+    await generator.redis.set(keys.stats(session_id), stats.to_bytes(), ex=keys.STATS_S)
     for token in (created["token"], created["watch_token"]):
         view = (await gateway.http.get(f"/v1/sessions/{session_id}", headers=bearer(token))).json()
         assert (view["state"], view["generator"], view["avatar_id"]) == ("live", "g1", "someone")
@@ -84,7 +86,7 @@ async def test_a_session_is_created_seen_and_ended(start_gateway: Any, start_gen
     assert stop == StopSession(session_id=session_id)
     for _ in range(2):
         answer = await gateway.http.delete(f"/v1/sessions/{session_id}", headers=bearer(created["token"]))
-        assert_problem(answer, 404, "session-not-found", "there is no session with this id")
+        assert_problem(answer, 404, "session-not-found", "the session has ended: its speaker ended it")
     assert await gateway.metric("mien_session_requests_total", result="created") == 1
 
 
@@ -142,8 +144,12 @@ async def test_turn_credentials_are_for_those_who_hold_a_session_s_token(
     assert before_s + 600 <= int(expiry) <= time.time() + 600
     assert turn["credential"] == turn_credentials(SECRET, user, int(expiry)).credential
     assert (await gateway.anyone.get("/v1/ice-servers")).json()["ice_servers"] == []
-    viewer = await gateway.http.get("/v1/ice-servers", headers=bearer(created["watch_token"]))
-    assert viewer.json()["ice_servers"][0]["username"].endswith(user)
+    viewers = [
+        (await gateway.http.get("/v1/ice-servers", headers=bearer(created["watch_token"]))).json() for _ in range(2)
+    ]
+    users = {user, *(viewer["ice_servers"][0]["username"].partition(":")[2] for viewer in viewers)}
+    assert len(users) == 3, "every connection has its own user, and so its own quota"
+    assert {name.partition("-")[0] for name in users} == {user.partition("-")[0]}
     answer = await gateway.http.get("/v1/ice-servers", headers=bearer("no.token.this"))
     assert_problem(answer, 401, "token-invalid", "the token is not valid here")
     forged = TokenIssuer("another secret of thirty-two bytes, or more").issue(created["session_id"], VIEWER_GRANTS)
@@ -151,10 +157,31 @@ async def test_turn_credentials_are_for_those_who_hold_a_session_s_token(
     assert_problem(answer, 401, "token-invalid", "the token is not valid here")
 
 
+async def test_an_ended_session_s_token_gets_no_turn_credentials(
+    start_gateway: Any, start_generator: Any, redis_server: EmbeddedRedis
+) -> None:
+    gateway = await start_gateway(turn_urls=["turn:t.example"], turn_secret=SECRET)
+    await start_generator()
+    created = await gateway.create_session()
+    await gateway.http.delete(f"/v1/sessions/{created['session_id']}")
+    for token in (created["token"], created["watch_token"]):
+        answer = await gateway.http.get("/v1/ice-servers", headers=bearer(token))
+        assert_problem(answer, 404, "session-not-found", "the session has ended: an operator ended it")
+    redis_server.stop()
+    await gateway.becomes_ready(503)
+    answer = await gateway.http.get("/v1/ice-servers", headers=bearer(created["token"]))
+    assert_problem(answer, 503, "redis-unavailable", "the session registry does not answer")
+    plain = await start_gateway(ready=False, ice_servers=[{"urls": ["stun:a"]}])
+    servers = (await plain.http.get("/v1/ice-servers", headers=bearer(created["token"]))).json()["ice_servers"]
+    assert [server["urls"] for server in servers] == [["stun:a"]], "without TURN nothing is asked"
+
+
 async def test_a_session_without_a_generator_waits(start_gateway: Any, redis_server: EmbeddedRedis) -> None:
     gateway = await start_gateway(demo_open=True)
     async with open_redis(redis_server.url) as redis:
-        await Registry(redis).keep_alive(SessionRecord(session_id="orphan", avatar_id="someone", created_at_ms=1))
+        await Registry(redis).keep_alive(
+            SessionRecord(session_id="orphan", avatar_id="someone", created_at_ms=now_ms())
+        )
     view = (await gateway.http.get("/v1/sessions/orphan")).json()
     assert (view["state"], view["generator"], view["stats"]) == ("waiting", None, None)
 

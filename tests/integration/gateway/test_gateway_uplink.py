@@ -193,7 +193,7 @@ async def test_ending_the_session_closes_its_uplink(start_gateway: Any, start_ge
             headers = {"Authorization": f"Bearer {created['token']}"}
             answer = await ender.http.delete(f"/v1/sessions/{created['session_id']}", headers=headers)
             assert answer.status_code == 204
-            assert await closed(socket) == (4410, "the session has ended")
+            assert await closed(socket) == (4410, "the session has ended: its speaker ended it")
         assert (await refused(uplink(here, created["session_id"], created["token"])))[0] == 404
 
 
@@ -223,3 +223,86 @@ async def test_redis_going_away_closes_nothing_and_the_session_outlives_it(
             while await registry.session(created["session_id"]) is None:
                 await asyncio.sleep(0.1)
     assert await gateway.metric("mien_redis_failures_total") > 0
+
+
+async def test_the_newest_uplink_wins_on_whatever_gateway_it_is(start_gateway: Any, start_generator: Any) -> None:
+    gateways = [await start_gateway(), await start_gateway()]
+    generator = await start_generator()
+    created = await gateways[0].create_session()
+    session_id, token = created["session_id"], created["token"]
+    async with uplink(gateways[0], session_id, token) as first:
+        await first.send(packet(1))
+        await generator.gets(1)
+        async with uplink(gateways[1], session_id, token) as second:
+            assert await closed(first) == (4409, "replaced by another uplink of this session")
+            await gateways[0].reaches(1, "mien_uplink_closed_total", code="4409")
+            await second.send(packet(1000))
+            await generator.gets(2)
+            async with uplink(gateways[0], session_id, token) as third:
+                assert await closed(second) == (4409, "replaced by another uplink of this session")
+                await third.send(packet(2000))
+                await generator.gets(3)
+    assert [motion.packet for motion in generator.motion] == [packet(1), packet(1000), packet(2000)]
+
+
+async def test_what_a_replaced_uplink_still_sends_is_not_forwarded(start_gateway: Any, start_generator: Any) -> None:
+    gateways = [await start_gateway(), await start_gateway()]
+    generator = await start_generator()
+    created = await gateways[0].create_session()
+    session_id, token = created["session_id"], created["token"]
+    reader, writer = await open_uplink_that_never_reads(gateways[0], session_id, token)
+    try:
+        writer.write(masked(packet(1)))
+        await generator.gets(1)
+        async with uplink(gateways[1], session_id, token) as second:
+            await gateways[0].reaches(1, "mien_uplink_closed_total", code="4409")
+            writer.write(masked(packet(2)))  # its peer has not seen the close yet
+            await second.send(packet(1000))
+            await generator.gets(2)
+            assert generator.motion[1].packet == packet(1000)
+            assert await gateways[0].metric("mien_uplinks") == 0
+    finally:
+        writer.close()
+        reader.feed_eof()
+
+
+async def test_redis_coming_back_empty_replaces_nobody(
+    start_gateway: Any, start_generator: Any, redis_server: EmbeddedRedis
+) -> None:
+    gateway = await start_gateway()
+    generator = await start_generator()
+    created = await gateway.create_session()
+    registry = Registry(generator.redis)
+    async with uplink(gateway, created["session_id"], created["token"]) as socket:
+        claimed = (await registry.uplink_states([created["session_id"]]))[created["session_id"]].connection_id
+        redis_server.stop()
+        await gateway.becomes_ready(503)
+        redis_server.start()
+        await gateway.becomes_ready()
+        async with asyncio.timeout(20):
+            while (state := (await registry.uplink_states([created["session_id"]]))[created["session_id"]]) and (
+                state.connection_id is None
+            ):
+                await asyncio.sleep(0.1)
+        assert state.connection_id == claimed
+        await socket.ping()
+    assert await gateway.metric("mien_uplink_closed_total", code="4409") == 0
+
+
+async def open_uplink_that_never_reads(
+    gateway: Any, session_id: str, token: str
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """An uplink without a WebSocket library, which would answer a close by itself."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+    writer.write(
+        f"GET /v1/sessions/{session_id}/uplink HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        f"Authorization: Bearer {token}\r\n\r\n".encode()
+    )
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+    return reader, writer
+
+
+def masked(payload: bytes) -> bytes:
+    """A client's binary frame of 126 to 65535 bytes, masked with zeros (RFC 6455, section 5.2)."""
+    return b"\x82" + bytes([0x80 | 126]) + len(payload).to_bytes(2, "big") + bytes(4) + payload

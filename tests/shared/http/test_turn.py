@@ -30,10 +30,18 @@ def test_turn_comes_after_the_servers_of_the_settings_and_says_when_it_ends() ->
     assert turn.credential == turn_credentials(SECRET, user, 1600).credential
 
 
-def test_sessions_are_users_of_their_own() -> None:
+def test_every_connection_is_a_user_because_the_server_s_quota_is_by_user() -> None:
     settings = ServiceSettings(token_secret=SECRET, turn_urls=["turn:t.example"], turn_secret=SECRET)
-    (one,), (other,) = (ice_servers_for(settings, session, 0.0) for session in ("one", "other"))
-    assert one.username != other.username
+    made = [ice_servers_for(settings, session, 0.0)[0].username for session in ("one", "one", "other")]
+    assert len(set(made)) == 3
+    digests = [str(username).partition(":")[2].partition("-")[0] for username in made]
+    assert digests[0] == digests[1] != digests[2], "an operator can tell which session a user belongs to"
+
+
+def test_credentials_last_an_hour_unless_the_settings_say_otherwise() -> None:
+    settings = ServiceSettings(token_secret=SECRET, turn_urls=["turn:t.example"], turn_secret=SECRET)
+    (turn,) = ice_servers_for(settings, "one", now_unix_s=1000.0)
+    assert str(turn.username).startswith("4600:")
 
 
 def test_without_turn_there_are_the_servers_of_the_settings_alone() -> None:

@@ -1,0 +1,44 @@
+"""The audit log: who created or ended what. Each line is a constant text with fields, in the logger mien.audit.
+
+A caller appears by the name of its principal, which does not reveal its key or token. A session appears by a digest of
+its id, because the id is enough to watch it in an open deployment. The lines are written at every MIEN_LOG_LEVEL.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+
+from mien_shared.bus.messages import EndReason
+from mien_shared.http.principal import Principal
+
+logger = logging.getLogger("mien.audit")
+logger.setLevel(logging.INFO)
+
+
+def avatar_created(by: Principal, avatar_id: str) -> None:
+    _write("avatar created", by, avatar=avatar_id)
+
+
+def avatar_deleted(by: Principal | None, avatar_id: str) -> None:
+    """by: None if the gateway deleted it, because the avatar was unused for too long."""
+    _write("avatar deleted", by, avatar=avatar_id)
+
+
+def session_created(by: Principal, session_id: str, avatar_id: str) -> None:
+    _write("session created", by, session=digest(session_id), avatar=avatar_id)
+
+
+def session_ended(by: Principal | None, session_id: str, reason: EndReason) -> None:
+    """by: None if a limit of the gateway ended it."""
+    _write("session ended", by, session=digest(session_id), reason=str(reason))
+
+
+def digest(session_id: str) -> str:
+    """What stands for a session in the log: `printf %s ID | sha256sum | head -c 16`."""
+    return hashlib.sha256(session_id.encode()).hexdigest()[:16]
+
+
+def _write(message: str, by: Principal | None, **fields: str) -> None:
+    who = {"role": "gateway"} if by is None else {"role": str(by.role), "principal": by.name}
+    logger.info(message, extra=who | fields)
