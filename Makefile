@@ -41,7 +41,7 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/pytest -q -n auto --dist worksteal -m "not slow and not long" tests/test_no_telemetry.py tests/shared tests/encoder tests/evaluation tests/benchmarks tests/gateway tests/generator tests/signaling tests/client tests/tools \
-	  tests/deploy/test_compose.py tests/deploy/test_operating.py
+	  tests/deploy/test_compose.py tests/deploy/test_operating.py tests/deploy/test_supply_chain.py
 
 # First what may run side by side, on every core; then whole services and measured rates, one test at a time. A pass that
 # selects no test (ARGS="-k ...") ends with status 5, which is no failure.

@@ -1,4 +1,4 @@
-"""Look for known vulnerabilities in the packages that constraints.txt pins, with pip-audit: `make audit`.
+"""Look for known vulnerabilities in what constraints.txt and the locks pin, with pip-audit: `make audit`.
 
 Exit status: 0 without vulnerabilities, 1 with some. If no vulnerability database can be reached, the check is skipped
 with a message and status 0. (pip-audit itself then reports "no known vulnerabilities" without having looked.)
@@ -7,24 +7,34 @@ with a message and status 0. (pip-audit itself then reports "no known vulnerabil
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-PINS = Path(__file__).resolve().parents[1] / "constraints.txt"
+ROOT = Path(__file__).resolve().parents[1]
+#: Files of pins: what we install, what the images install, and what builds and audits them.
+PINNED = (ROOT / "constraints.txt", *ROOT.glob("deploy/docker/*.lock"), *ROOT.glob("tools/**/*.lock"))
 _SERVICES = ("pypi", "osv")
 _TIMEOUT_S = 300
 #: A database that answers knows all packages except our own, unpublished ones.
 _MIN_KNOWN_SHARE = 0.9
 
 
+def pins() -> str:
+    """Every pin of every file once, as requirements without hashes and conditions."""
+    found = {line for file in PINNED for line in re.findall(r"^[\w.-]+==[\w.!+-]+", file.read_text(), re.MULTILINE)}
+    return "".join(f"{line}\n" for line in sorted(found))
+
+
 def audit(service: str) -> tuple[list[dict[str, Any]] | None, str]:
     """A database's result for every pinned package, and ""; without a result None, and the reason."""
     with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.json"
-        command = [sys.executable, "-m", "pip_audit", "--requirement", str(PINS), "--no-deps", "--disable-pip"]
+        report, requirements = Path(folder) / "report.json", Path(folder) / "requirements.txt"
+        requirements.write_text(pins())
+        command = [sys.executable, "-m", "pip_audit", "--requirement", str(requirements), "--no-deps", "--disable-pip"]
         command += ["--vulnerability-service", service, "--format", "json", "--output", str(report)]
         try:
             done = subprocess.run(
@@ -34,10 +44,10 @@ def audit(service: str) -> tuple[list[dict[str, Any]] | None, str]:
             return None, f"no answer within {_TIMEOUT_S} s"
         if not report.is_file():
             return None, (done.stderr.strip().splitlines() or ["pip-audit wrote no report"])[-1][:200]
-        pins: list[dict[str, Any]] = json.loads(report.read_text())["dependencies"]
-    known = [pin for pin in pins if "skip_reason" not in pin]
-    if len(known) < _MIN_KNOWN_SHARE * len(pins):
-        return None, f"knows only {len(known)} of {len(pins)} packages"
+        looked_up: list[dict[str, Any]] = json.loads(report.read_text())["dependencies"]
+    known = [pin for pin in looked_up if "skip_reason" not in pin]
+    if len(known) < _MIN_KNOWN_SHARE * len(looked_up):
+        return None, f"knows only {len(known)} of {len(looked_up)} packages"
     return known, ""
 
 

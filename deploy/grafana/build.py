@@ -163,6 +163,7 @@ CALLS = Dashboard(
                             "sum by (code) (increase(mien_uplink_closed_total[$__rate_interval]))", "closed {{code}}"
                         ),
                     ),
+                    "4401: the token expired. 4408: the client did not read. "
                     "4409: another uplink of the session replaced this one. 4410: the session has ended.",
                 ),
                 Panel(
@@ -332,6 +333,11 @@ CALLS = Dashboard(
                     "ops",
                     (
                         Query(rate("mien_viewer_nack_packets_total"), "packets requested again (NACK)"),
+                        Query(rate("mien_viewer_packets_sent_again_total"), "packets sent again"),
+                        Query(
+                            rate("mien_viewer_nack_packets_ignored_total", "reason"),
+                            "packets not sent again: {{reason}}",
+                        ),
                         Query(rate("mien_viewer_pli_total"), "keyframes requested (PLI, FIR)"),
                         Query(rate("mien_keyframe_requests_total", "reason"), "sent to generators: {{reason}}"),
                     ),
@@ -579,6 +585,7 @@ GENERATOR = Dashboard(
                     (
                         Query(mean("mien_batch_size_sessions", where=HERE), "mean"),
                         Query(quantile(0.95, "mien_batch_size_sessions", where=HERE), "p95"),
+                        Query(rate("mien_device_batches_failed_total", where=HERE), "failed runs a second"),
                     ),
                 ),
             ),

@@ -89,6 +89,10 @@ class ServiceMetrics:
         self._redis_failures.inc()
         self._redis_up.set(0)
 
+    def redis_refused(self) -> None:
+        """Redis answered a step with an error."""
+        self._redis_failures.inc()
+
     def redis_answered(self) -> None:
         if self._redis_has_answered and not self.redis_is_up:
             self._redis_reconnects.inc()

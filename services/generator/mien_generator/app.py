@@ -15,19 +15,21 @@ from mien_generator.engine import Engine
 from mien_generator.face.build import BackendUnavailable, Fallback, Ladders
 from mien_generator.face.ladder import Ladder
 from mien_generator.h264.encoder import NoH264Encoder, choose_h264_encoder
-from mien_generator.measure import default_cache_folder, measured_speed, usable_cores
+from mien_generator.measure import default_cache_folder, measured_speed
 from mien_generator.memory import trim_heap
 from mien_generator.metrics import GeneratorMetrics
 from mien_generator.pipeline import Pipeline
 from mien_generator.service import Generator
 from mien_generator.settings import GeneratorSettings
 from mien_shared.avatars import AvatarKind, AvatarStore
+from mien_shared.bus import rights
 from mien_shared.bus.channels import FramePublisher
 from mien_shared.bus.connection import open_redis, redis_url
 from mien_shared.bus.messages import EncodedFrame, KeyframeReason
 from mien_shared.bus.registry import HEARTBEAT_INTERVAL_S, Registry
 from mien_shared.clock import Clock, SystemClock
 from mien_shared.http.service import create_service
+from mien_shared.machine import usable_cores
 from mien_shared.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
@@ -100,11 +102,12 @@ def create_app(
                     metrics,
                 )
                 engine.start()
-                supervisor.watch_redis(redis)
+                supervisor.watch_redis(redis, rights.GENERATOR)
                 supervisor.check("device", lambda: engine.failure, vital=True)
                 supervisor.keep("inbox", generator.receive)
                 supervisor.keep("publish", publisher.flush)
                 supervisor.keep("heartbeat", generator.beat, HEARTBEAT_INTERVAL_S)
+                supervisor.keep("claims", generator.claim, HEARTBEAT_INTERVAL_S)
                 supervisor.run("balance tiers", _balance_tiers(engine, clock))
                 supervisor.run("trim memory", _trim_memory(engine, clock))
                 try:

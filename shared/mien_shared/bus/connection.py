@@ -12,8 +12,6 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from mien_shared.bus.embedded_redis import EmbeddedRedis
-from mien_shared.clock import Clock
-from mien_shared.metrics import ServiceMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +32,7 @@ def open_redis(url: str) -> Redis:
         socket_connect_timeout=_CONNECT_TIMEOUT_S,
         retry=Retry(NoBackoff(), 1),
         retry_on_error=[ConnectionError],
+        driver_info=None,  # CLIENT SETINFO would be one more right that every user needs
     )
 
 
@@ -46,10 +45,3 @@ def redis_url(configured: str | None) -> Iterator[str]:
     with EmbeddedRedis() as server:
         logger.warning("REDIS_URL is not set: using an embedded Redis that no other service uses")
         yield server.url
-
-
-async def ping(redis: Redis, clock: Clock, metrics: ServiceMetrics) -> None:
-    """Ping Redis and measure how long the answer took; raises the errors of Redis."""
-    asked_s = clock.monotonic_s()
-    await redis.ping()
-    metrics.redis_round_trip(clock.monotonic_s() - asked_s)

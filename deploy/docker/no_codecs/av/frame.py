@@ -1,0 +1,3 @@
+from av import Frame
+
+__all__ = ["Frame"]

@@ -1,0 +1,3 @@
+from av import Packet
+
+__all__ = ["Packet"]

@@ -1,0 +1,3 @@
+from av import VideoCodecContext
+
+__all__ = ["VideoCodecContext"]

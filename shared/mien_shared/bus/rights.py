@@ -1,0 +1,155 @@
+"""What each service does in Redis: which commands it uses, each with the keys that it uses it on.
+
+Two things are made from this table. deploy/redis/users gives each service's user these rights and no others
+(tools/redis_users.py writes it). And `probe.py` tries every one of them, so that a service with a user that lacks one
+is not ready and says why. tests/e2e/test_redis_users.py makes a call with these users: a right that is missing fails
+there, and the server's ACL LOG names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mien_shared.bus import keys
+
+_RECORD, _ENDED, _LEASE = keys.record("*"), keys.ended("*"), keys.lease("*")
+_STATS, _VIEWERS, _VIDEO = keys.stats("*"), keys.viewers("*"), keys.video("*")
+_UPLINK, _SPEAKER, _SUSPECT = keys.uplink("*"), keys.speaker("*"), keys.suspect("*")
+_STATUS, _SLOTS, _INBOX, _CONTROL = keys.status("*"), keys.slots("*"), keys.inbox("*"), keys.control("*")
+_SESSIONS, _GENERATORS = keys.SESSIONS, keys.GENERATORS
+
+#: Commands without keys that every service uses: the scripts' loading, their clock, and what the probe needs.
+KEYLESS = ("ping", "select", "multi", "discard", "script|load", "time")
+
+#: How each command looks, KEY standing for the key. The probe sends it, but Redis never executes it.
+_FORMS: dict[str, str] = {
+    "del": "DEL KEY",
+    "evalsha": f"EVALSHA {'0' * 40} 1 KEY",
+    "exists": "EXISTS KEY",
+    "expire": "EXPIRE KEY 1",
+    "get": "GET KEY",
+    "incr": "INCR KEY",
+    "mget": "MGET KEY",
+    "pexpire": "PEXPIRE KEY 1",
+    "sadd": "SADD KEY probe",
+    "set": "SET KEY probe EX 1",
+    "smembers": "SMEMBERS KEY",
+    "srem": "SREM KEY probe",
+    "xadd": "XADD KEY * probe probe",
+    "xread": "XREAD STREAMS KEY 0",
+    "xrevrange": "XREVRANGE KEY + - COUNT 1",
+    "xtrim": "XTRIM KEY MINID 0",
+    "zadd": "ZADD KEY 0 probe",
+    "zcard": "ZCARD KEY",
+    "zcount": "ZCOUNT KEY 0 0",
+    "zrem": "ZREM KEY probe",
+    "zremrangebyscore": "ZREMRANGEBYSCORE KEY 0 0",
+    "zscore": "ZSCORE KEY probe",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What one service does: the patterns of the keys, by command. A script's commands are listed like any others."""
+
+    user: str
+    keys_of: dict[str, tuple[str, ...]]
+
+    def rules(self) -> Iterator[str]:
+        """Redis' ACL rules: one selector for each set of keys, with the commands that are used on it (Redis 7)."""
+        yield from (f"+{command}" for command in KEYLESS)
+        commands_on: dict[tuple[str, ...], list[str]] = {}
+        for command, patterns in sorted(self.keys_of.items()):
+            commands_on.setdefault(tuple(sorted(patterns)), []).append(command)
+        for patterns, commands in sorted(commands_on.items()):
+            yield f"({' '.join([*(f'+{command}' for command in commands), *(f'~{one}' for one in patterns)])})"
+
+    def samples(self) -> Iterator[tuple[str, ...]]:
+        """One command for each right, on a key of a session or generator called "probe"."""
+        yield ("SCRIPT", "LOAD", "return 0")
+        yield ("TIME",)
+        for command, patterns in sorted(self.keys_of.items()):
+            form = _FORMS[command].split()
+            for pattern in patterns:
+                yield tuple(pattern.replace("*", "probe") if word == "KEY" else word for word in form)
+
+
+#: Placing a session on a generator: gateways place new ones, and generators that drain hand theirs over.
+_PLACEMENT_SLOTS = ("evalsha", "pexpire", "zadd", "zcard", "zrem", "zremrangebyscore", "zscore")
+
+
+#: What an end deletes: gateways end sessions, and generators end those whose face cannot be made.
+_OF_A_SESSION = (_RECORD, _LEASE, _STATS, _VIDEO, _VIEWERS, _UPLINK, _SPEAKER, _SUSPECT)
+
+
+def _with_slots(keys_of: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    return keys_of | {command: (*keys_of.get(command, ()), _SLOTS) for command in _PLACEMENT_SLOTS}
+
+
+#: What ends a session: a script that deletes all of it.
+_OF_A_SESSION = (_RECORD, _LEASE, _STATS, _VIDEO, _VIEWERS, _UPLINK, _SPEAKER, _SUSPECT)
+
+GATEWAY = Rights(
+    "gateway",
+    _with_slots(
+        {
+            "del": _OF_A_SESSION,
+            "evalsha": (*_OF_A_SESSION, _ENDED, _INBOX),
+            "exists": (_RECORD, _ENDED),
+            "expire": (_UPLINK, _SESSIONS),
+            "get": (_RECORD, _ENDED, _LEASE, _STATS, _STATUS, _SPEAKER),
+            "mget": (_LEASE, _UPLINK, _ENDED),
+            "pexpire": (_INBOX, _CONTROL),
+            "sadd": (_SESSIONS,),
+            "set": (_RECORD, _ENDED, _LEASE, _UPLINK, _SPEAKER),
+            "smembers": (_SESSIONS, _GENERATORS),
+            "srem": (_SESSIONS, _GENERATORS),
+            "xadd": (_INBOX, _CONTROL),
+            "xtrim": (_INBOX,),
+            "zcount": (_VIEWERS,),
+        }
+    ),
+)
+
+GENERATOR = Rights(
+    "generator",
+    _with_slots(
+        {
+            "del": (*_OF_A_SESSION, _STATUS, _SLOTS, _INBOX, _CONTROL),
+            "evalsha": (*_OF_A_SESSION, _ENDED),
+            "exists": (_RECORD, _ENDED),
+            "expire": (_VIDEO, _SUSPECT, _GENERATORS),
+            "get": (_RECORD, _LEASE, _STATUS),
+            "incr": (_SUSPECT,),
+            "pexpire": (_CONTROL,),
+            "sadd": (_GENERATORS,),
+            "set": (_LEASE, _STATS, _STATUS, _ENDED),
+            "smembers": (_SESSIONS, _GENERATORS),
+            "srem": (_SESSIONS, _GENERATORS),
+            "xadd": (_VIDEO, _CONTROL),
+            "xread": (_INBOX, _CONTROL),
+            "xrevrange": (_INBOX, _CONTROL),
+        }
+    ),
+)
+
+SIGNALING = Rights(
+    "signaling",
+    {
+        "evalsha": (_RECORD, _ENDED),
+        "exists": (_RECORD, _ENDED),
+        "expire": (_VIEWERS, _SESSIONS),
+        "get": (_RECORD, _LEASE),
+        "pexpire": (_CONTROL,),
+        "sadd": (_SESSIONS,),
+        "set": (_RECORD,),
+        "xadd": (_CONTROL,),
+        "xread": (_VIDEO,),
+        "xrevrange": (_VIDEO,),
+        "zadd": (_VIEWERS,),
+        "zremrangebyscore": (_VIEWERS,),
+    },
+)
+
+SERVICES = (GATEWAY, GENERATOR, SIGNALING)

@@ -1,0 +1,176 @@
+"""The users that deploy/prepare makes, on a real server: each service can do its work and not the work of another."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+from limited_redis import LimitedRedis, limited_redis
+from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError, ResponseError
+
+from mien_shared.bus import keys, rights
+from mien_shared.bus.channels import GeneratorInbox, MotionForwarder, send_control
+from mien_shared.bus.connection import open_redis
+from mien_shared.bus.embedded_redis import EmbeddedRedis
+from mien_shared.bus.messages import GeneratorStatus, InboundMotion, SessionRecord, StopSession
+from mien_shared.bus.probe import RedisProbe
+from mien_shared.bus.registry import Registry, Renewal
+from mien_shared.bus.rights import Rights
+from mien_shared.clock import SystemClock
+from mien_shared.metrics import ServiceMetrics
+
+SESSION = SessionRecord(session_id="s1", avatar_id="a1", created_at_ms=1)
+STATUS = GeneratorStatus(generator_id="g1", capacity=4, sessions=0, backend="warp")
+USERS = ("gateway", "generator", "signaling", "operator")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LimitedRedis]:
+    with limited_redis() as found:
+        yield found
+
+
+@pytest_asyncio.fixture
+async def clients(server: LimitedRedis) -> AsyncIterator[dict[str, Redis]]:
+    opened = {user: open_redis(server.url(user)) for user in (*USERS, "admin")}
+    await opened["admin"].flushall()
+    yield opened
+    for client in opened.values():
+        await client.aclose()
+
+
+def probe_of(client: Redis, needed: Rights) -> RedisProbe:
+    return RedisProbe(client, needed, SystemClock(), ServiceMetrics("trial"))
+
+
+async def test_a_session_is_placed_held_and_ended_by_the_users_of_its_services(clients: dict[str, Redis]) -> None:
+    gateway, generator, signaling = (Registry(clients[user]) for user in ("gateway", "generator", "signaling"))
+    await generator.heartbeat(STATUS)
+    assert await gateway.generators() == [STATUS]
+    assert await gateway.keep_alive(SESSION)
+    assert await gateway.reserve("g1", "s1", 4)
+    assert await gateway.hold("g1", "s1")
+    assert await generator.heartbeat(STATUS, ["s1"]) == {"s1": Renewal.HELD}
+    assert await signaling.keep_alive(SESSION)
+    assert await signaling.owner("s1") == "g1"
+    await send_control(clients["signaling"], "g1", StopSession(session_id="s1"))
+    forwarder = MotionForwarder(clients["gateway"], lambda reason, count: None)
+    motion = InboundMotion("s1", b"packet", 1)
+    forwarder.push("g1", motion)
+    await forwarder.flush()
+    inbox = GeneratorInbox(clients["generator"], "g1")
+    assert sorted(map(str, await inbox.read())) == sorted(map(str, [motion, StopSession(session_id="s1")]))
+    await gateway.end_session("s1")
+    assert not await signaling.keep_alive(SESSION)
+
+
+@pytest.mark.parametrize("needed", rights.SERVICES, ids=lambda needed: needed.user)
+async def test_every_right_that_a_service_needs_is_its_user_s(clients: dict[str, Redis], needed: Rights) -> None:
+    probe = probe_of(clients[needed.user], needed)
+    await probe.step()
+    assert probe.why_unready() is None
+
+
+FOREIGN = [
+    ("signaling", ("SET", keys.status("g1"), "x"), "the record of a generator"),
+    ("signaling", ("SET", keys.lease("s1"), "x"), "who holds a session"),
+    ("signaling", ("XADD", keys.inbox("g1"), "*", "b", "x"), "a speaker's motion"),
+    ("signaling", ("XREAD", "STREAMS", keys.inbox("g1"), "0"), "a speaker's motion"),
+    ("signaling", ("XADD", keys.video("s1"), "*", "d", "x"), "the video"),
+    ("signaling", ("DEL", keys.record("s1")), "the record of a session"),
+    ("gateway", ("XREAD", "STREAMS", keys.video("s1"), "0"), "the video"),
+    ("gateway", ("XREAD", "STREAMS", keys.inbox("g1"), "0"), "motion of other gateways"),
+    ("gateway", ("XADD", keys.video("s1"), "*", "d", "x"), "the video"),
+    ("gateway", ("SET", keys.status("g1"), "x"), "the record of a generator"),
+    ("generator", ("SET", keys.record("s1"), "x"), "the record of a session"),
+    ("generator", ("XADD", keys.inbox("g2"), "*", "b", "x"), "another generator's motion"),
+    ("generator", ("XREAD", "STREAMS", keys.video("s1"), "0"), "another generator's video"),
+    ("operator", ("GET", keys.record("s1")), "the record of a session"),
+]
+
+
+@pytest.mark.parametrize(
+    ("user", "command", "what"), FOREIGN, ids=[f"{row[0]} {row[1][0]} {row[2]}" for row in FOREIGN]
+)
+async def test_a_user_cannot_do_another_s_work(
+    clients: dict[str, Redis], user: str, command: tuple[str, ...], what: str
+) -> None:
+    with pytest.raises(NoPermissionError):
+        await clients[user].execute_command(*command)
+
+
+@pytest.mark.parametrize("user", USERS)
+@pytest.mark.parametrize(
+    "command",
+    [
+        "FLUSHALL",
+        "FLUSHDB",
+        "KEYS *",
+        "SCAN 0",
+        "CONFIG GET *",
+        "ACL LIST",
+        "ACL SETUSER x",
+        "MONITOR",
+        "SHUTDOWN",
+        "SCRIPT FLUSH",
+        "REPLICAOF NO ONE",
+        "PUBLISH x y",
+        "CLIENT KILL ID 1",
+        "GET another-application",
+        "EVAL return 0",
+    ],
+)
+async def test_nobody_can_do_what_no_service_does(clients: dict[str, Redis], user: str, command: str) -> None:
+    with pytest.raises(NoPermissionError):
+        await clients[user].execute_command(*command.split())
+
+
+async def test_a_script_has_no_more_rights_than_its_user(clients: dict[str, Redis]) -> None:
+    """Signaling's scripts get the record's key; they still cannot delete it."""
+    script = clients["signaling"].register_script("return redis.call('DEL', KEYS[1])")
+    with pytest.raises(ResponseError, match="permission"):
+        await script(keys=[keys.record("s1")])
+
+
+async def test_without_a_password_there_is_no_access(server: LimitedRedis) -> None:
+    async with Redis(unix_socket_path=str(server.folder / "redis.sock")) as anybody:
+        with pytest.raises(Exception, match="uthenticat"):
+            await anybody.ping()
+
+
+async def test_the_probe_executes_nothing_and_names_what_is_refused(clients: dict[str, Redis]) -> None:
+    harmless = probe_of(clients["admin"], rights.GATEWAY)
+    await harmless.step()
+    assert harmless.why_unready() is None
+    assert await clients["admin"].dbsize() == 0
+
+    curious = probe_of(clients["signaling"], rights.GATEWAY)
+    await curious.step()
+    reason = curious.why_unready()
+    assert reason is not None
+    assert reason.startswith("Redis refuses DEL, EVALSHA, EXPIRE, GET, MGET")
+    assert await clients["admin"].dbsize() == 0
+
+
+async def test_a_user_without_transactions_executes_no_sample(clients: dict[str, Redis]) -> None:
+    await clients["admin"].execute_command("ACL", "SETUSER", "all-but-multi", "on", ">x", "~*", "+@all", "-multi")
+    url = clients["admin"].connection_pool.connection_kwargs["path"]
+    async with Redis(unix_socket_path=url, username="all-but-multi", password="x") as client:
+        probe = probe_of(client, rights.GATEWAY)
+        await probe.step()
+        assert probe.why_unready() == "Redis refuses DISCARD, MULTI; the log has its answer"
+    assert await clients["admin"].dbsize() == 0
+    await clients["admin"].execute_command("ACL", "DELUSER", "all-but-multi")
+
+
+async def test_a_full_redis_is_told_and_so_is_its_recovery(redis_server: EmbeddedRedis) -> None:
+    async with open_redis(redis_server.url) as redis:
+        probe = probe_of(redis, rights.GENERATOR)
+        await redis.config_set("maxmemory", "1")
+        await probe.step()
+        assert probe.why_unready() == "Redis is full"
+        await redis.config_set("maxmemory", "0")
+        await probe.step()
+        assert probe.why_unready() is None
