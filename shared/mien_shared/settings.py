@@ -116,9 +116,7 @@ class ServiceSettings(BaseSettings):
     turn_secret: SecretStr | None = Field(
         None, description="Secret shared with the TURN server, coturn's static-auth-secret. MIEN_TURN_URLS needs it."
     )
-    turn_lifetime_s: int = Field(
-        6 * 3600, ge=60, description="Seconds for which TURN credentials can open an allocation."
-    )
+    turn_lifetime_s: int = Field(3600, ge=60, description="Seconds for which TURN credentials can open an allocation.")
     parent_pid: int | None = Field(
         None, description="Id of the parent process. The service ends when that process ends. Set by `mien up`."
     )

@@ -96,8 +96,8 @@ async def keep_trying(
 ) -> None:
     """Run `step` again and again until cancelled, with `pause_s` in between.
 
-    If Redis fails in a step, wait (0.05 s, doubled up to 1 s) and try again. A step that succeeds does not show that Redis
-    answers, because it may have had nothing to ask: only the probe says so.
+    If Redis fails in a step, wait (0.05 s, doubled up to 1 s) and try again. A step that succeeds does not show that
+    Redis answers, because it may have had nothing to ask. Only the probe says so.
     """
     wait_s = _FIRST_WAIT_S
     while True:

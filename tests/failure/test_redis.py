@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 from e2e.system import System
 from failure.eye import LEAST_FPS, fps, longest_freeze_s, watching
 from failure.stacks import Note, Run, all_ready, bundled_face, full_only, setting
+from outages import hanging, stopped
 
 from mien_client.api import MienClient, MienError
 from mien_client.demo import BUNDLED_AVATAR
@@ -22,39 +20,6 @@ from mien_shared.bus.connection import open_redis
 from mien_shared.bus.embedded_redis import EmbeddedRedis
 
 pytestmark = pytest.mark.failure
-
-
-@asynccontextmanager
-async def stopped(redis: EmbeddedRedis) -> AsyncIterator[None]:
-    """Inside the context Redis is stopped. Afterwards it runs again, empty."""
-    await asyncio.to_thread(redis.stop)
-    try:
-        yield
-    finally:
-        await asyncio.to_thread(redis.start)
-
-
-@asynccontextmanager
-async def hanging(redis: EmbeddedRedis) -> AsyncIterator[None]:
-    """Inside the context Redis accepts connections but does not answer. Afterwards it continues with its data."""
-    pid = server_pid(redis)
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
-
-
-def server_pid(redis: EmbeddedRedis) -> int:
-    """The process id of the redis-server, found by its folder in its command line."""
-    for line in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = line.read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if "-server" in command.split("\0")[0] and str(redis.folder) in command:
-            return int(line.parent.name)
-    raise LookupError("redis-server is not running")
 
 
 @pytest.mark.parametrize("outage", [stopped, pytest.param(hanging, marks=full_only)])
@@ -130,12 +95,12 @@ async def test_redis_restarted_empty(run_system: Run, note: Note) -> None:
 
 
 async def registry_keys(system: System) -> set[str]:
-    """The keys of the registry, without streams and short-lived keys."""
+    """The keys of the registry, without streams, short-lived keys, and the speaker's, which comes later."""
     async with open_redis(system.redis.url) as redis:
         return {
             name.decode()
             for name in await redis.keys("*")
-            if not name.endswith((b":inbox", b":control", b":video", b":stats", b":viewers"))
+            if not name.endswith((b":inbox", b":control", b":video", b":stats", b":viewers", b":speaker"))
         }
 
 

@@ -23,7 +23,7 @@ from mien_generator.face.ladder import Ladder, Rung
 from mien_generator.face.warp import WarpFace, WarpGenerator
 from mien_generator.frame.compositor import Compositor
 from mien_generator.h264.encoder import EncodedPicture, H264Encoder, H264Error
-from mien_generator.metrics import GeneratorMetrics
+from mien_generator.metrics import EndedBy, GeneratorMetrics
 from mien_generator.pipeline import Pipeline
 from mien_generator.session import Arrival, SessionAvatar
 from mien_shared.bus.messages import EncodedFrame, KeyframeReason, SessionRecord
@@ -57,9 +57,11 @@ def avatar_of(name: str) -> SessionAvatar:
     return SessionAvatar(AvatarFace(crop, SOURCE))
 
 
-async def add(engine: Engine, name: str, encoder: H264Encoder | None = None) -> None:
+async def add(engine: Engine, name: str, encoder: H264Encoder | None = None) -> SessionAvatar:
     record = SessionRecord(session_id=name, avatar_id=name, created_at_ms=0)
-    await engine.add(record, avatar_of(name), Compositor(still(COLOURS[name]), CROP), encoder or H264Encoder())
+    avatar = avatar_of(name)
+    await engine.add(record, avatar, Compositor(still(COLOURS[name]), CROP), encoder or H264Encoder())
+    return avatar
 
 
 class Network(WarpGenerator):
@@ -71,10 +73,12 @@ class Network(WarpGenerator):
     def __init__(self, size: int, tint: int = 0, face_s: float = 0.0) -> None:
         super().__init__()
         self.name, self.size, self.tint, self.face_s = "network", size, tint, face_s
+        self.avatars = 0
         self.batches: list[int] = []
         self.threads: set[str] = set()
 
     def prepare(self, avatar: AvatarFace) -> WarpFace:
+        self.avatars += 1
         self.threads.add(threading.current_thread().name)
         rgb = cv2.resize(avatar.rgb, (self.size, self.size), interpolation=cv2.INTER_AREA)
         return super().prepare(AvatarFace(np.asarray(rgb, np.uint8), avatar.keypoints))
@@ -196,8 +200,8 @@ async def test_faces_never_mix(published: Published, metrics: GeneratorMetrics, 
             for name in COLOURS:
                 engine.offer(name, arrival(number, 0.05 * np.sin(number)))
             if kind == "stepping":
-                for session in list(engine._sessions.values()):
-                    engine._step(session, number // 3 % 2)
+                for session in engine.records():
+                    engine.step(session.session_id, number // 3 % 2)
             await asyncio.sleep(1 / 30)
         await published.until(lambda: all(len(published.frames[name]) >= 8 for name in COLOURS))
     for name, colour in COLOURS.items():
@@ -264,9 +268,9 @@ async def test_a_session_that_leaves_harms_no_other(
     for name in COLOURS:
         await add(engine, name)
     await published.until(lambda: all(len(published.frames[name]) >= 5 for name in COLOURS))
-    engine.remove("green", "stopped")
-    engine.remove("green", "expired")
-    engine.remove("nobody", "stopped")
+    engine.remove("green", EndedBy.STOPPED)
+    engine.remove("green", EndedBy.EXPIRED)
+    engine.remove("nobody", EndedBy.STOPPED)
     count = len(published.frames["red"])
     await published.until(lambda: len(published.frames["red"]) >= count + 10)
     gone = len(published.frames["green"])
@@ -295,6 +299,7 @@ async def test_a_session_whose_encoder_fails_costs_no_other_a_frame(engine: Engi
     await add(engine, "green", FailingEncoder())
     await published.until(lambda: {record.session_id for record in engine.records()} == {"red"})
     assert len(published.frames["green"]) == 4
+    assert engine.take_failed() == ["green"]
     count = len(published.frames["red"])
     await published.until(lambda: len(published.frames["red"]) >= count + 10)
     assert engine.failure is None
@@ -317,6 +322,73 @@ async def test_a_device_that_is_lost_is_said_and_holds_no_session(
         assert engine.records() == []
         with pytest.raises(EngineStopped, match=r"^the device thread has failed: the device is lost$"):
             await add(engine, "green")
+
+
+class PoisonedFaces(OverlappingNetwork):
+    """A device on which the faces of one colour fail, and with them every batch that holds one.
+
+    failures: how often they fail before they work.
+    """
+
+    def __init__(self, colour: tuple[int, int, int], failures: float = float("inf")) -> None:
+        super().__init__(128)
+        self.colour, self.failures = colour, failures
+        self.poisoned: list[WarpFace] = []
+
+    def prepare(self, avatar: AvatarFace) -> WarpFace:
+        prepared = super().prepare(avatar)
+        if np.abs(avatar.rgb.reshape(-1, 3).mean(axis=0) - self.colour).max() < 10:
+            self.poisoned.append(prepared)
+        return prepared
+
+    def animate(self, requests: Sequence[FaceRequest[WarpFace]]) -> list[RgbArray]:
+        if any(request.prepared is poisoned for request in requests for poisoned in self.poisoned) and self.failures:
+            self.failures -= 1
+            raise RuntimeError("a face cannot be made")
+        return super().animate(requests)
+
+
+def ended(metrics: GeneratorMetrics, reason: str) -> float | None:
+    return metrics.registry.get_sample_value("mien_generator_sessions_ended_total", {"reason": reason})
+
+
+@pytest.mark.parametrize("names", [["red", "green", "blue"], ["green"]])
+@pytest.mark.parametrize("overlap", [False, True])
+async def test_a_face_that_fails_ends_its_own_session_and_no_other(
+    published: Published, metrics: GeneratorMetrics, names: list[str], overlap: bool
+) -> None:
+    async with running(published, metrics, PoisonedFaces(COLOURS["green"]), shares_cores=not overlap) as engine:
+        others = set(names) - {"green"}
+        for name in names:
+            await add(engine, name)
+        await published.until(lambda: {record.session_id for record in engine.records()} == others)
+        await speak(engine, names, 0.3)
+        counts = {name: len(published.frames[name]) for name in others}
+        await speak(engine, names, 0.3)
+        assert all(len(published.frames[name]) > counts[name] for name in others)
+        assert engine.failure is None
+        assert engine.take_failed() == ["green"]
+        assert engine.take_failed() == [], "each is reported once"
+        assert ended(metrics, "failed") == 1
+        await add(engine, "red" if "red" not in names else "blue")  # the device takes sessions as before
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+async def test_a_batch_that_fails_once_is_made_again(
+    published: Published, metrics: GeneratorMetrics, overlap: bool
+) -> None:
+    network = PoisonedFaces(COLOURS["green"], failures=1)
+    async with running(published, metrics, network, shares_cores=not overlap) as engine:
+        for name in COLOURS:
+            await add(engine, name)
+        await published.until(
+            lambda: network.failures == 0 and all(len(published.frames[name]) > 5 for name in COLOURS)
+        )
+        assert {record.session_id for record in engine.records()} == set(COLOURS)
+        assert engine.take_failed() == []
+    for frames in published.frames.values():
+        assert all(later.follows(earlier) for earlier, later in itertools.pairwise(frames))
+    assert metrics.registry.get_sample_value("mien_device_batches_failed_total") == 1
 
 
 class PickyFaces(Network):
@@ -405,14 +477,14 @@ async def test_a_step_changes_the_face_and_nothing_else_of_the_stream(
     """Down and up again in mid-call: no frame is lost or out of order, no encoder begins anew, the face fades over."""
     network = Network(256, tint=40)
     async with running(published, metrics, network) as engine:
-        await add(engine, "blue")
+        avatar = await add(engine, "blue")
         await speak(engine, ["blue"], 0.6)
-        (session,) = engine._sessions.values()
-        await published.until(lambda: 1 in session.avatar.prepared)  # made ahead, while the device had time
-        engine._step(session, 1)
+        await published.until(lambda: 1 in avatar.prepared)  # made ahead, while the device had time
+        engine.step("blue", 1)
         await speak(engine, ["blue"], 0.8, balance=False)
         assert engine.stats()["blue"].tier == "warp"
-        engine._step(session, 0)
+        engine.step("blue", 0)
+        engine.step("nobody", 0)
         await speak(engine, ["blue"], 0.8, balance=False)
         assert engine.stats()["blue"].tier == "network-256"
     frames = published.frames["blue"]
@@ -457,8 +529,7 @@ async def test_sessions_of_one_avatar_share_what_was_prepared_of_it(
         for name in ("one", "two"):
             record = SessionRecord(session_id=name, avatar_id="red", created_at_ms=0)
             await engine.add(record, avatar, Compositor(still(COLOURS["red"]), CROP), H264Encoder())
-        one, two = engine._sessions.values()
-        assert one.prepared is two.prepared
+        assert network.avatars == 1
 
 
 class SlowEncoder(H264Encoder):

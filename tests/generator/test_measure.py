@@ -11,7 +11,7 @@ from mien_generator import measure as measuring
 from mien_generator.face.contract import AvatarFace, FaceRequest, RgbArray
 from mien_generator.face.ladder import Ladder, Rung
 from mien_generator.face.warp import WarpFace, WarpGenerator
-from mien_generator.measure import Measurement, measured_speed, speed_file, usable_cores
+from mien_generator.measure import Measurement, measured_speed, speed_file
 
 WARP = Rung("warp", WarpGenerator(), on_device=False)
 FAST = Measurement(tiers=[], warp_s=0.001, finish_s=0.002, noisy=False)
@@ -92,7 +92,3 @@ def test_a_folder_that_cannot_be_written_only_costs_time(measured: list[Measurem
     blocked = tmp_path / "file"
     blocked.write_text("no folder")
     assert measured_speed(Ladder((WARP,)), "libx264", 16, 2.0, blocked / "mien") == FAST.speed()
-
-
-def test_there_is_a_core_to_use() -> None:
-    assert usable_cores() > 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mien_generator.metrics import GeneratorMetrics
+from mien_generator.metrics import GeneratorMetrics, StartResult
 
 
 def value(metrics: GeneratorMetrics, name: str, **labels: str) -> float | None:
@@ -31,9 +31,14 @@ def test_counters_are_there_before_anything_happens() -> None:
     metrics = GeneratorMetrics()
     for name, label, values in (
         ("mien_generated_frames_total", "motion", ("speaker", "default")),
-        ("mien_skipped_motion_total", "reason", ("superseded", "unusable", "unknown_session")),
+        ("mien_skipped_motion_total", "reason", ("superseded", "unusable", "unknown_session", "length", "version")),
         ("mien_idr_requests_total", "reason", ("join", "pli", "gap", "redis")),
-        ("mien_generator_sessions_started_total", "result", ("placed", "claimed", "failed")),
+        ("mien_generator_sessions_started_total", "result", ("placed", "claimed", "failed", "refused")),
+        (
+            "mien_generator_sessions_ended_total",
+            "reason",
+            ("stopped", "taken_over", "drained", "expired", "failed", "shutdown", "engine_failed"),
+        ),
         ("mien_stage_seconds_count", "stage", ("wait", "face", "pool", "compose", "encode")),
         ("mien_tier_steps_total", "direction", ("down", "up")),
         ("mien_busy_seconds_total", "thread", ("device", "pool")),
@@ -46,7 +51,7 @@ def test_a_session_claimed_is_told_from_one_that_was_placed() -> None:
     metrics = GeneratorMetrics()
     metrics.session_started(claimed=True, seconds=0.1)
     metrics.session_started(claimed=False, seconds=0.3)
-    metrics.session_not_started()
+    metrics.session_not_started(StartResult.FAILED)
     assert [
         value(metrics, "mien_generator_sessions_started_total", result=result)
         for result in ("placed", "claimed", "failed")

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 
 import pytest
+from outages import hanging, stopped
 from redis.asyncio import Redis
 
 from mien_shared.bus import keys
@@ -165,3 +166,43 @@ async def test_redis_goes_away_and_comes_back_empty(redis: Redis, redis_server: 
     publisher.push("one", frame(7))
     await publisher.flush()
     assert await reading == [frame(7)]
+
+
+async def test_a_redis_that_hangs_brings_no_message_twice(redis: Redis, redis_server: EmbeddedRedis) -> None:
+    async with Redis.from_url(redis_server.url, socket_timeout=0.2) as impatient:
+        inbox = GeneratorInbox(impatient, "g")
+        await send_control(redis, "g", SetBitrate(session_id="one", bitrate_bps=1))
+        assert await inbox.read() == [SetBitrate(session_id="one", bitrate_bps=1)]
+        async with hanging(redis_server):
+            with pytest.raises(BUS_ERRORS):
+                await inbox.read()
+        await send_control(redis, "g", SetBitrate(session_id="one", bitrate_bps=2))
+        assert await inbox.read() == [SetBitrate(session_id="one", bitrate_bps=2)]
+
+
+async def test_a_redis_that_comes_back_empty_with_a_slower_clock_is_read_from_the_beginning(
+    redis: Redis, redis_server: EmbeddedRedis
+) -> None:
+    far_ahead = "9999999999999-0"
+    inbox, subscription = GeneratorInbox(redis, "g"), VideoSubscription(redis, "one")
+    await redis.xadd(keys.control("g"), {b"m": SetBitrate(session_id="one", bitrate_bps=1).to_bytes()}, id=far_ahead)
+    await redis.xadd(keys.inbox("g"), {b"b": b""}, id=far_ahead)
+    await redis.xadd(keys.video("one"), {b"r": b"r", b"i": 0, b"t": 0, b"k": 1, b"d": b""}, id=far_ahead)
+    assert len(await inbox.read()) == 1
+    assert await subscription.read() == []  # it skips what was there before
+    async with stopped(redis_server):
+        pass
+    await send_control(redis, "g", SetBitrate(session_id="one", bitrate_bps=2))
+    forwarder = MotionForwarder(redis, lambda reason, count: None)
+    forwarder.push("g", InboundMotion("one", b"2" * 128, 2))
+    await forwarder.flush()
+    publisher = FramePublisher(redis, lambda session_id, frames: None)
+    publisher.push("one", frame(0))
+    await publisher.flush()
+    got: list[object] = []
+    async with asyncio.timeout(10):
+        while len(got) < 3:
+            got += [*await inbox.read(), *await subscription.read()]
+    assert SetBitrate(session_id="one", bitrate_bps=2) in got
+    assert InboundMotion("one", b"2" * 128, 2) in got
+    assert frame(0) in got

@@ -5,29 +5,39 @@ from __future__ import annotations
 import asyncio
 import io
 import itertools
-from collections.abc import Awaitable, Callable
+import re
+import threading
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from fastapi import FastAPI
+from outages import hanging
 from PIL import Image
 from redis.asyncio import Redis
 
 from mien_generator.app import create_app
 from mien_generator.engine import Engine
 from mien_generator.face import build
-from mien_generator.face.build import make_ladders, portrait_ladder
+from mien_generator.face.build import Ladders, make_ladders, portrait_ladder
+from mien_generator.face.contract import FaceRequest, RgbArray
 from mien_generator.face.fomm.config import FommConfig, GeneratorConfig, HourglassConfig, KeypointDetectorConfig
+from mien_generator.face.ladder import Ladder, Rung
+from mien_generator.face.warp import WarpFace, WarpGenerator
 from mien_generator.h264.encoder import choose_h264_encoder
 from mien_generator.measure import Measurement, speed_file
+from mien_generator.scheduler import gather
 from mien_generator.settings import GeneratorSettings
-from mien_shared.avatars import AvatarRecord, AvatarStore, FaceBox
+from mien_shared.avatars import AvatarKind, AvatarRecord, AvatarStore, FaceBox
+from mien_shared.bus import connection, keys
 from mien_shared.bus.channels import MotionForwarder, VideoSubscription, send_control
 from mien_shared.bus.embedded_redis import EmbeddedRedis
 from mien_shared.bus.messages import (
     EncodedFrame,
+    EndReason,
     GeneratorStatus,
     InboundMotion,
     SessionRecord,
@@ -106,6 +116,13 @@ async def frames_of(redis: Redis, session_id: str, count: int) -> list[EncodedFr
     return got
 
 
+async def until_ready(http: httpx.AsyncClient) -> None:
+    """A service is unready until its first probe of Redis has an answer."""
+    async with asyncio.timeout(10):
+        while (await http.get("/readyz")).status_code != 200:
+            await asyncio.sleep(0.02)
+
+
 def record(session_id: str, avatar_id: str) -> SessionRecord:
     return SessionRecord(session_id=session_id, avatar_id=avatar_id, created_at_ms=1)
 
@@ -127,7 +144,7 @@ async def test_a_session_is_started_moved_and_stopped(
     assert any(trace is not None and trace.sequence == 9 for trace in traces)
 
     async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
-        assert (await http.get("/readyz")).status_code == 200
+        await until_ready(http)
         async with asyncio.timeout(5):
             while await registry.stats("s1") is None:
                 await asyncio.sleep(0.05)
@@ -337,7 +354,7 @@ async def test_auto_without_weights_warps_and_says_why(
     monkeypatch.setattr(build, "SHIPPED_WEIGHTS", tmp_path / "none.safetensors")
     url = await run_app(create_app(settings.model_copy(update={"face_backend": "auto"}), make_ladders))
     async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
-        assert (await http.get("/readyz")).status_code == 200
+        await until_ready(http)
         page = (await http.get("/metrics")).text
     assert 'mien_backend_fallback_info{reason="weights"} 1.0' in page
     assert 'mien_generator_info{backend="warp",h264_encoder="libx264"} 1.0' in page
@@ -367,3 +384,203 @@ async def test_a_generator_that_cannot_hold_what_it_has_offers_no_place(
     async with asyncio.timeout(20):
         while (await generator_status(registry)).capacity != 1:
             await asyncio.sleep(0.05)
+
+
+async def started(url: str, result: str) -> float:
+    return await metric(url, "mien_generator_sessions_started_total", f'result="{result}"')
+
+
+async def metric(url: str, name: str, labels: str = "") -> float:
+    """The value of one series, 0 if there is none."""
+    series = f"{name}{{{labels}}} " if labels else f"{name} "
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
+        lines = (await http.get("/metrics")).text.splitlines()
+    return sum(float(line.removeprefix(series)) for line in lines if line.startswith(series))
+
+
+async def until_sessions(url: str, count: int) -> None:
+    async with asyncio.timeout(10):
+        while await metric(url, "mien_generator_sessions") != count:
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.slow
+async def test_a_redis_that_hangs_revives_no_ended_session(
+    run_app: RunApp,
+    settings: GeneratorSettings,
+    redis: Redis,
+    redis_server: EmbeddedRedis,
+    avatar: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "_SOCKET_TIMEOUT_S", 1.2)  # longer than a blocking read
+    url = await run_app(create_app(settings, make_ladders))
+    registry = Registry(redis)
+    gid = await generator_id(registry)
+    for number in range(3):
+        await place(registry, record(f"s{number}", avatar), gid)
+        await frames_of(redis, f"s{number}", 1)
+        await registry.end_session(f"s{number}")
+        await registry.free_slot(gid, f"s{number}")
+        await send_control(redis, gid, StopSession(session_id=f"s{number}"))
+        await until_sessions(url, 0)
+        await redis.delete(keys.ended(f"s{number}"))  # what its time to live does
+    failures = await metric(url, "mien_redis_failures_total")
+    async with hanging(redis_server), asyncio.timeout(20):
+        # Its three loops have failed: the heartbeat, the probe, and the one that reads the inbox.
+        while await metric(url, "mien_redis_failures_total") < failures + 4:
+            await asyncio.sleep(0.05)
+    await place(registry, record("new", avatar), gid)
+    await frames_of(redis, "new", 5)
+    assert await started(url, "placed") == 4, "three before, and the new one"
+    assert await metric(url, "mien_generator_sessions") == 1
+
+
+@pytest.mark.parametrize("flaw", ["no record", "ended", "held by another", "no free place"])
+async def test_an_order_to_start_is_checked(
+    run_app: RunApp, settings: GeneratorSettings, redis: Redis, avatar: str, flaw: str
+) -> None:
+    url = await run_app(create_app(settings.model_copy(update={"capacity": 1}), make_ladders))
+    registry = Registry(redis)
+    gid = await generator_id(registry)
+    session = record("s1", avatar)
+    if flaw != "no record":
+        await registry.keep_alive(session)
+    if flaw == "ended":
+        await registry.end_session("s1")
+    await registry.hold("another" if flaw == "held by another" else gid, "s1", 20_000)
+    if flaw == "no free place":
+        await place(registry, record("first", avatar), gid)
+        await frames_of(redis, "first", 1)
+    await send_control(redis, gid, StartSession(session=session))
+    async with asyncio.timeout(10):
+        while await started(url, "refused") != 1:
+            await asyncio.sleep(0.02)
+    assert await metric(url, "mien_generator_sessions") == (1 if flaw == "no free place" else 0)
+    assert await registry.owner("s1") == ("another" if flaw == "held by another" else None)
+
+
+async def test_a_stop_cancels_a_start_in_progress(
+    run_app: RunApp, settings: GeneratorSettings, redis: Redis, avatar: str
+) -> None:
+    url = await run_app(create_app(settings, make_ladders))
+    registry = Registry(redis)
+    gid = await generator_id(registry)
+    session = record("s1", avatar)
+    await registry.keep_alive(session)
+    async with redis.pipeline(transaction=True) as pipe:  # both are read at once, so the start has only begun
+        for order in (StartSession(session=session), StopSession(session_id="s1")):
+            pipe.xadd(keys.control(gid), {b"m": order.to_bytes()})
+        await registry.hold(gid, "s1", RESERVATION_MS)
+        await pipe.execute()
+    await place(registry, record("s2", avatar), gid)
+    await frames_of(redis, "s2", 3)
+    assert await started(url, "placed") == 1
+    assert await redis.exists(keys.video("s1")) == 0
+
+
+class Poisoned(WarpGenerator):
+    """A device that cannot make the face of one avatar, a black one."""
+
+    name = "network"
+
+    def animate(self, requests: Sequence[FaceRequest[WarpFace]]) -> list[RgbArray]:
+        faces = super().animate(requests)
+        if any(face.max() < 8 for face in faces):
+            raise RuntimeError("a face cannot be made")
+        return faces
+
+
+def poisoned_ladders(settings: GeneratorSettings, threads: int) -> tuple[Ladders, None]:
+    rungs = Rung("network-384", Poisoned(), on_device=True), Rung("warp", WarpGenerator(), on_device=False)
+    return {AvatarKind.PORTRAIT: Ladder(rungs)}, None
+
+
+@pytest.fixture
+async def black_avatar(settings: GeneratorSettings) -> str:
+    black = io.BytesIO()
+    Image.new("RGB", (1280, 720)).save(black, "PNG")
+    box = FaceBox(x=448, y=100, size=384)
+    stored = AvatarRecord(avatar_id="black", width=1280, height=720, face_box=box, keypoints=ROWS)
+    await AvatarStore.open(settings.avatar_store).put(stored, black.getvalue())
+    return stored.avatar_id
+
+
+class Lost(Poisoned):
+    """A device that is lost for good with the face of that avatar."""
+
+    is_lost = False
+
+    def animate(self, requests: Sequence[FaceRequest[WarpFace]]) -> list[RgbArray]:
+        try:
+            if self.is_lost:
+                raise RuntimeError("the device is lost")
+            return super().animate(requests)
+        except RuntimeError:
+            self.is_lost = True
+            raise
+
+
+def losing_ladders(settings: GeneratorSettings, threads: int) -> tuple[Ladders, None]:
+    rungs = Rung("network-384", Lost(), on_device=True), Rung("warp", WarpGenerator(), on_device=False)
+    return {AvatarKind.PORTRAIT: Ladder(rungs)}, None
+
+
+@pytest.mark.slow
+async def test_a_session_that_kills_devices_ends_with_the_second_one(
+    run_app: RunApp, settings: GeneratorSettings, redis: Redis, black_avatar: str
+) -> None:
+    urls = [await run_app(create_app(settings, losing_ladders)) for _ in range(2)]
+    registry = Registry(redis)
+    await place(registry, record("bad", black_avatar), await generator_id(registry))
+    async with asyncio.timeout(20):
+        while await registry.session("bad") is not None:
+            await asyncio.sleep(0.05)
+    assert await registry.end_reason("bad") is EndReason.FAILED
+    async with httpx.AsyncClient(trust_env=False) as http:
+        assert [(await http.get(f"{url}/livez")).status_code for url in urls] == [503, 503]
+    ended = [await metric(url, "mien_generator_sessions_ended_total", 'reason="engine_failed"') for url in urls]
+    assert ended == [1, 1]
+
+
+async def test_a_face_that_fails_ends_its_session_on_every_generator(
+    run_app: RunApp, settings: GeneratorSettings, redis: Redis, avatar: str, black_avatar: str
+) -> None:
+    urls = [await run_app(create_app(settings, poisoned_ladders)) for _ in range(2)]
+    registry = Registry(redis)
+    gid = await generator_id(registry)
+    await place(registry, record("good", avatar), gid)
+    await place(registry, record("bad", black_avatar), gid)
+    async with asyncio.timeout(10):
+        while await registry.session("bad") is not None:
+            await asyncio.sleep(0.02)
+    assert await registry.end_reason("bad") is EndReason.FAILED
+    assert await registry.owner("bad") is None
+    assert len(await frames_of(redis, "good", 5)) >= 5
+    ended = [await metric(url, "mien_generator_sessions_ended_total", 'reason="failed"') for url in urls]
+    assert sorted(ended) == [0, 1]
+    assert [await started(url, "claimed") for url in urls] == [0, 0]
+    async with httpx.AsyncClient(trust_env=False) as http:
+        assert [(await http.get(f"{url}/livez")).status_code for url in urls] == [200, 200]
+
+
+@pytest.mark.parametrize("thread", ["device", "pool"])
+async def test_a_dead_thread_makes_livez_fail(
+    run_app: RunApp, settings: GeneratorSettings, redis: Redis, monkeypatch: pytest.MonkeyPatch, thread: str
+) -> None:
+    url = await run_app(create_app(settings, poisoned_ladders))
+    await generator_id(Registry(redis))
+
+    def broken(*args: Any, **options: Any) -> Any:
+        if threading.current_thread().name.startswith(thread):
+            raise RuntimeError("the schedule is broken")
+        return gather(*args, **options)
+
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as http, asyncio.timeout(10):
+        assert (await http.get("/livez")).status_code == 200
+        monkeypatch.setattr("mien_generator.engine.gather", broken)
+        while (answer := await http.get("/livez")).status_code == 200:
+            await asyncio.sleep(0.02)
+    assert answer.status_code == 503
+    (reason,) = answer.json()["reasons"].values()
+    assert re.fullmatch(rf"the {thread}( \d)? thread has failed: the schedule is broken", reason)

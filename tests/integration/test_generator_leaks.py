@@ -17,7 +17,7 @@ from mien_generator.face.ladder import Ladder, Rung
 from mien_generator.face.warp import WarpGenerator
 from mien_generator.frame.compositor import Compositor
 from mien_generator.h264.encoder import H264Encoder
-from mien_generator.metrics import GeneratorMetrics
+from mien_generator.metrics import EndedBy, GeneratorMetrics
 from mien_generator.pipeline import Pipeline
 from mien_generator.session import Arrival, SessionAvatar
 from mien_generator.specimen import CROP, draw_speaker, face_of
@@ -64,7 +64,7 @@ async def test_a_thousand_sessions_leave_nothing_behind() -> None:
             async with asyncio.timeout(20):
                 while record.session_id not in seen:
                     await asyncio.sleep(0.002)
-        engine.remove(record.session_id, "stopped")
+        engine.remove(record.session_id, EndedBy.STOPPED)
 
     try:
         for number in range(CYCLES // 10):

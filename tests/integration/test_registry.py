@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
+from outages import DelayingProxy, stopped
 from redis.asyncio import Redis
 
 from mien_shared.bus import keys
+from mien_shared.bus.connection import open_redis
 from mien_shared.bus.embedded_redis import EmbeddedRedis
-from mien_shared.bus.messages import GeneratorStatus, SessionRecord
+from mien_shared.bus.messages import EndReason, GeneratorStatus, SessionRecord, SessionStats
 from mien_shared.bus.placement import NoGenerator, hand_over
-from mien_shared.bus.registry import LEASE_TTL_MS, Registry, Renewal
+from mien_shared.bus.registry import HEARTBEAT_INTERVAL_S, LEASE_TTL_MS, OpenUplink, Registry, Renewal
 
 pytestmark = pytest.mark.integration
 
+STATUS = GeneratorStatus(generator_id="g", capacity=4, sessions=1, backend="warp")
 ONE = SessionRecord(session_id="one", avatar_id="mien", created_at_ms=2)
 TWO = SessionRecord(session_id="two", avatar_id="mien", created_at_ms=1)
 
@@ -96,7 +100,7 @@ async def test_leases_and_slots_are_renewed_together(registry: Registry) -> None
     await registry.keep_alive(ONE)
     await registry.hold("h", "two")
     await registry.end_session("three")
-    renewals = await registry.renew("g", ["one", "two", "three", "four"])
+    renewals = await registry.heartbeat(STATUS, ["one", "two", "three", "four"])
     assert renewals == {
         "one": Renewal.HELD,
         "two": Renewal.TAKEN_OVER,
@@ -110,22 +114,22 @@ async def test_leases_and_slots_are_renewed_together(registry: Registry) -> None
 
 
 async def test_nothing_is_renewed_where_nothing_is_held(registry: Registry) -> None:
-    assert await registry.renew("g", []) == {}
+    assert await registry.heartbeat(STATUS) == {}
     assert await registry.taken_slots("g") == 0
 
 
 async def test_a_generator_with_many_sessions_renews_them_all(registry: Registry) -> None:
     names = [f"s{number}" for number in range(1000)]
-    assert set((await registry.renew("g", names)).values()) == {Renewal.UNRECORDED}
+    assert set((await registry.heartbeat(STATUS, names)).values()) == {Renewal.UNRECORDED}
     assert await registry.taken_slots("g") == len(names)
 
 
 async def test_a_renewal_after_redis_came_back_empty(registry: Registry, redis_server: EmbeddedRedis) -> None:
     await registry.keep_alive(ONE)
-    assert await registry.renew("g", ["one"]) == {"one": Renewal.HELD}
+    assert await registry.heartbeat(STATUS, ["one"]) == {"one": Renewal.HELD}
     await asyncio.to_thread(redis_server.stop)
     await asyncio.to_thread(redis_server.start)
-    assert await registry.renew("g", ["one"]) == {"one": Renewal.UNRECORDED}
+    assert await registry.heartbeat(STATUS, ["one"]) == {"one": Renewal.UNRECORDED}
     assert await registry.owner("one") == "g"
 
 
@@ -186,7 +190,7 @@ async def test_renewing_does_not_take_an_ended_session_s_slot_again(registry: Re
     assert await registry.hold("g", "one")
     await registry.end_session("one")
     await registry.free_slot("g", "one")
-    assert await registry.renew("g", ["one"]) == {"one": Renewal.ENDED}
+    assert await registry.heartbeat(STATUS, ["one"]) == {"one": Renewal.ENDED}
     assert await registry.taken_slots("g") == 0
 
 
@@ -195,5 +199,172 @@ async def test_renewing_frees_the_slots_of_sessions_that_ended(registry: Registr
     assert await registry.reserve("g", "ended", capacity=4, ttl_ms=30)
     assert await registry.hold("g", "one")
     await asyncio.sleep(0.05)
-    await registry.renew("g", ["one"])
+    await registry.heartbeat(STATUS, ["one"])
     assert await registry.redis.zrange(keys.slots("g"), 0, -1) == [b"one"]
+
+
+FIGURES = SessionStats(
+    fps=30,
+    bitrate_bps=1,
+    uplink_bps=2,
+    motion_to_packet_ms_p50=None,
+    motion_to_packet_ms_p99=None,
+    backend="none",
+    tier="warp",
+    idle=False,
+)
+
+
+async def test_a_heartbeat_writes_the_figures_of_live_sessions_alone(registry: Registry) -> None:
+    await registry.keep_alive(ONE)
+    await registry.end_session("two")
+    await registry.heartbeat(STATUS, ["one", "two"], {"one": FIGURES, "two": FIGURES})
+    assert await registry.stats("one") == FIGURES
+    assert await registry.stats("two") is None
+    assert await registry.owner("two") is None, "an ended session is held by no generator"
+
+
+async def test_a_session_is_taken_only_if_it_may_be_started(registry: Registry) -> None:
+    await registry.keep_alive(ONE)
+    assert await registry.take("g", "one", capacity=1) is Renewal.HELD
+    assert await registry.take("g", "one", capacity=1) is Renewal.HELD, "by its own holder again"
+    assert await registry.take("h", "one", capacity=1) is Renewal.TAKEN_OVER
+    assert await registry.take("h", "unknown", capacity=1) is Renewal.UNRECORDED
+    await registry.end_session("two")
+    assert await registry.take("h", "two", capacity=1) is Renewal.ENDED
+    assert await registry.taken_slots("h") == 0
+    await registry.keep_alive(SessionRecord(session_id="more", avatar_id="mien", created_at_ms=3))
+    await registry.hold("g", "more")
+    assert await registry.take("g", "more", capacity=1) is Renewal.FULL
+    assert await registry.owner("more") is None, "so that another generator can claim it"
+    assert await registry.owner("one") == "g"
+
+
+async def test_a_session_with_which_two_devices_were_lost_is_ended(registry: Registry) -> None:
+    await registry.keep_all_alive([ONE, TWO])
+    await registry.accuse(["one", "two"])
+    assert await registry.sessions() == [TWO, ONE], "the first device may have been lost by chance"
+    await registry.accuse(["one"])
+    await registry.accuse([])
+    assert await registry.sessions() == [TWO]
+    assert await registry.end_reason("one") is EndReason.FAILED
+
+
+# Ended means ended
+
+
+@pytest.fixture
+async def paused(registry: Registry, redis_server: EmbeddedRedis) -> AsyncIterator[tuple[Registry, SessionRecord]]:
+    """The registry of a service that keeps ONE alive, and the record as this service last saw it."""
+    await registry.keep_alive(ONE)
+    async with open_redis(redis_server.url) as redis:
+        other = Registry(redis)
+        seen = await other.session("one")
+        assert seen is not None
+        yield other, seen
+
+
+async def marks_lapse(registry: Registry, session_id: str) -> None:
+    async with asyncio.timeout(5):
+        while await registry.was_ended(session_id):
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("kept_in_between", [False, True])
+async def test_a_service_that_was_paused_for_longer_than_the_mark_revives_nothing(
+    registry: Registry,
+    paused: tuple[Registry, SessionRecord],
+    monkeypatch: pytest.MonkeyPatch,
+    kept_in_between: bool,
+) -> None:
+    monkeypatch.setattr(keys, "ENDED_S", 0.3)
+    other, seen = paused
+    if kept_in_between:
+        kept = await other.keep_alive(seen)
+        assert kept is not None
+        seen = kept
+    await registry.end_session("one", EndReason.OPERATOR)
+    await marks_lapse(registry, "one")
+    assert await other.keep_alive(seen) is None
+    assert (await other.keep_all_alive([seen, TWO]))["one"] is None
+    assert await other.session("one") is None
+
+
+async def test_uplinks_of_a_gateway_that_was_paused_revive_nothing(
+    registry: Registry, paused: tuple[Registry, SessionRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "ENDED_S", 0.3)
+    other, seen = paused
+    await registry.end_session("one")
+    await marks_lapse(registry, "one")
+    assert await other.keep_uplinks([OpenUplink(seen, "c")], 100.0, 60) == {"one": None}
+    assert await other.session("one") is None
+
+
+async def test_a_record_that_expired_while_redis_did_not_answer_is_written_again(
+    registry: Registry, paused: tuple[Registry, SessionRecord]
+) -> None:
+    """A record lives for a minute and a mark for an hour: what is missing after two minutes was not ended."""
+    other, seen = paused
+    await registry.redis.delete(keys.record("one"))  # what its time to live does
+    assert seen.seen_ms is not None
+    long_ago = seen.model_copy(update={"seen_ms": seen.seen_ms - 120_000})
+    assert await other.keep_alive(long_ago) is not None
+    assert await registry.session("one") is not None
+
+
+async def test_a_redis_that_came_back_empty_is_filled_even_by_a_service_with_a_faster_clock(
+    registry: Registry, redis_server: EmbeddedRedis, paused: tuple[Registry, SessionRecord]
+) -> None:
+    other, seen = paused
+    async with stopped(redis_server):
+        pass
+    assert seen.seen_ms is not None
+    assert await other.keep_alive(seen.model_copy(update={"seen_ms": seen.seen_ms + 10_000_000})) is not None
+
+
+async def test_nobody_s_records_are_kept_alive(registry: Registry) -> None:
+    assert await registry.keep_all_alive([]) == {}
+
+
+# Round trips
+
+
+async def test_a_heartbeat_and_the_keep_alives_take_one_round_trip_each(
+    registry: Registry, redis_server: EmbeddedRedis
+) -> None:
+    """Over a link of 200 ms; leases of twenty sessions hold, of which a beat of seven round trips lost a quarter."""
+    names = [f"s{number}" for number in range(20)]
+    sessions = [SessionRecord(session_id=name, avatar_id="mien", created_at_ms=1) for name in names]
+    await registry.keep_all_alive(sessions)
+    figures = dict.fromkeys(names, FIGURES)
+    async with DelayingProxy(redis_server, delay_s=0.1) as proxy, open_redis(proxy.url) as slow:
+        far = Registry(slow)
+        await far.heartbeat(STATUS, names, figures)  # connects, and loads the scripts
+        before = proxy.round_trips
+        assert set((await far.heartbeat(STATUS, names, figures)).values()) == {Renewal.HELD}
+        assert proxy.round_trips - before == 1
+        uplinks = [OpenUplink(session, "c") for session in sessions]
+        for call in (
+            lambda: far.keep_all_alive(sessions),
+            lambda: far.keep_uplinks(uplinks, 100.0, 60),
+            lambda: far.uplink_states(names),
+        ):
+            await call()
+            before = proxy.round_trips
+            await call()
+            assert proxy.round_trips - before == 1
+        await far.heartbeat(STATUS, names)
+        beating = asyncio.create_task(beat(far, names))
+        try:
+            for _ in range(60):
+                assert await registry.owners(names) == dict.fromkeys(names, "g")
+                await asyncio.sleep(0.05)
+        finally:
+            beating.cancel()
+
+
+async def beat(registry: Registry, names: list[str]) -> None:
+    while True:
+        await registry.heartbeat(STATUS, names, dict.fromkeys(names, FIGURES))
+        await asyncio.sleep(HEARTBEAT_INTERVAL_S)

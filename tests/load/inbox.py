@@ -80,8 +80,7 @@ class Inbox:
             status = GeneratorStatus(
                 generator_id=self._generator_id, capacity=self._capacity, sessions=len(self._sessions), backend="none"
             )
-            await self._registry.heartbeat(status)
-            for session_id, renewal in (await self._registry.renew(self._generator_id, list(self._sessions))).items():
+            for session_id, renewal in (await self._registry.heartbeat(status, list(self._sessions))).items():
                 if renewal in {Renewal.TAKEN_OVER, Renewal.ENDED}:
                     self._sessions.discard(session_id)
                     self._lost_leases += renewal is Renewal.TAKEN_OVER

@@ -89,7 +89,8 @@ async def test_a_redis_that_does_not_answer_is_a_reason(supervisor: Supervisor, 
     supervisor.started()
     async with Redis(host="127.0.0.1", port=1) as redis:
         supervisor.watch_redis(redis, GATEWAY)
-        await clock.advance(0.01)
+        supervisor.keep("has nothing to ask Redis", returns, pause_s=0.1)
+        await clock.advance(0.35)
         assert supervisor.unready() == {"redis": "Redis does not answer"}
         assert supervisor.fatal() == {}
         await supervisor.aclose()

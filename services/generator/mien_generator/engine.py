@@ -5,6 +5,10 @@ due on the device's tiers. A pool thread takes a face that waits to be composed 
 tier, for which it makes the face too. A session has at most one face in progress and one frame at its H.264 encoder. So
 no queue can form, frames keep their order, and the next face always shows the newest motion.
 
+A face that fails ends its own session and no other. A batch that fails on the device is made again, one face at a
+time. If a face fails alone, the device is tried with a computed avatar. A device that cannot make that face either is
+lost: its thread ends, `failure` says why, /livez fails, and other generators claim the sessions.
+
 The thread that makes a tier's faces also prepares its avatars. The device thread does so between two batches, at most
 one at a time. It prepares the tiers below a session's current tier while it has nothing else to do, so that a step down
 finds the face ready.
@@ -16,7 +20,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +32,7 @@ from mien_generator.face.ladder import Ladder
 from mien_generator.frame.compositor import Compositor
 from mien_generator.h264.encoder import H264Encoder
 from mien_generator.h264.keyframes import KeyframePolicy
-from mien_generator.metrics import GeneratorMetrics
+from mien_generator.metrics import EndedBy, GeneratorMetrics, Skipped
 from mien_generator.pipeline import Driven, FacesUnderWay, Pipeline
 from mien_generator.scheduler import gather
 from mien_generator.session import Arrival, Cue, DrawnFace, GeneratorSession, SessionAvatar
@@ -95,7 +99,10 @@ class Engine:
         ]
         if ladder.last > 0:
             self._threads.append(threading.Thread(target=self._run_device, name="device", daemon=True))
+        self._failed: list[str] = []
         self.failure: str | None = None
+        #: The sessions of the batch with which the device was lost: one of them may have caused it.
+        self.suspects: list[str] = []
         #: Number of sessions that were removed, for any reason.
         self.ended = 0
 
@@ -154,7 +161,13 @@ class Engine:
         for lower in range(tier + 1, len(self._ladder.rungs)):
             self._prepare(avatar, lower, ahead=True)
 
-    def remove(self, session_id: str, reason: str) -> None:
+    def take_failed(self) -> list[str]:
+        """The sessions that were removed because their frames failed, since the last call."""
+        with self._lock:
+            failed, self._failed = self._failed, []
+        return failed
+
+    def remove(self, session_id: str, reason: EndedBy) -> None:
         """Remove a session and count it under this reason. Does nothing if the session is unknown."""
         with self._lock:
             session = self._sessions.pop(session_id, None)
@@ -163,6 +176,8 @@ class Engine:
             session.gone = True
             session.drawn = None
             self.ended += 1
+            if reason is EndedBy.FAILED:
+                self._failed.append(session_id)
             self._count_sessions()
         self._metrics.session_ended(reason)
 
@@ -170,13 +185,13 @@ class Engine:
         """Pass the newest motion of a session to the engine."""
         session = self._sessions.get(session_id)
         if session is None:
-            self._metrics.skipped("unknown_session")
+            self._metrics.skipped(Skipped.UNKNOWN_SESSION)
             return
         with self._lock:
             replaced = session.offer(arrival)
             self._wake(session)
         if replaced:
-            self._metrics.skipped("superseded", replaced)
+            self._metrics.skipped(Skipped.SUPERSEDED, replaced)
 
     def request_keyframe(self, session_id: str, reason: KeyframeReason) -> None:
         self._metrics.idr_requested(reason)
@@ -190,8 +205,14 @@ class Engine:
     def balance(self) -> None:
         """Step sessions up or down according to the device's load. Call it a few times per second."""
         for step in self._policy.decide(self._clock.monotonic_s(), self._loads(), self._face_s()):
-            if session := self._sessions.get(step.session_id):
-                self._step(session, step.tier)
+            self.step(step.session_id, step.tier)
+
+    def step(self, session_id: str, tier: int) -> None:
+        """Move a session to a tier as soon as its avatar is prepared for it. Does nothing if the session is unknown."""
+        if session := self._sessions.get(session_id):
+            session.target_tier = tier
+            preparation = self._prepare(session.avatar, tier)
+            preparation.add_done_callback(lambda prepared: self._enter_tier(session, tier, prepared))
 
     # Tiers
 
@@ -211,11 +232,6 @@ class Engine:
         """Seconds of device time per face on each tier under the present load, in the largest allowed batches."""
         costs = [self._costs[tier].of(most) / most for tier, most in self._most.items() if tier != self._ladder.last]
         return [*(cost_s * self._load.factor for cost_s in costs), 0.0]
-
-    def _step(self, session: GeneratorSession, tier: int) -> None:
-        session.target_tier = tier
-        preparation = self._prepare(session.avatar, tier)
-        preparation.add_done_callback(lambda prepared: self._enter_tier(session, tier, prepared))
 
     def _enter_tier(self, session: GeneratorSession, tier: int, prepared: Future[None]) -> None:
         """The tier's face is ready: draw the session's next frame on this tier, with the same H.264 encoder."""
@@ -333,7 +349,10 @@ class Engine:
     def _begin_batch(self, tier: int, turns: list[tuple[GeneratorSession, Cue]]) -> _Batch | None:
         moved: list[Driven] = []
         for session, cue in turns:
-            if motion := self._pipeline.motion(session, cue):
+            motion = None
+            with self._isolating(session):
+                motion = self._pipeline.motion(session, cue)
+            if motion:
                 moved.append((session, motion))
             else:
                 with self._lock:
@@ -342,18 +361,47 @@ class Engine:
 
     def _finish_batch(self, batch: _Batch) -> None:
         """Wait until the device has made the faces, and hand them to the pool."""
-        faces = self._pipeline.faces(batch.faces)
+        try:
+            faces = self._pipeline.faces(batch.faces)
+        except Exception:
+            logger.exception("a batch failed on the device: making its faces one by one")
+            self._metrics.batch_failed()
+            self._make_alone(batch)
+            return
         # A batch that was submitted while another one ran gets the device only when that one is done.
         busy_s = faces[0].drawn_s - max(batch.faces.started_s, self._drawn_s)
         self._drawn_s = faces[0].drawn_s
         self._load.observe(self._costs[batch.faces.tier].of(len(faces)), busy_s)
         self._metrics.device_load(self._load.factor)
+        self._hand_over(batch.moved, faces)
+
+    def _hand_over(self, moved: list[Driven], faces: Sequence[DrawnFace | None]) -> None:
+        """Give the pool the faces of these sessions; None where there is none."""
         with self._lock:
-            for (session, _), face in zip(batch.moved, faces, strict=True):
+            for (session, _), face in zip(moved, faces, strict=True):
                 session.drawing = False
                 if not session.gone:  # a session that was removed during the batch gets no more frames
                     session.drawn = face
                     self._pool_work.notify()
+
+    def _make_alone(self, batch: _Batch) -> None:
+        """Make the faces of a failed batch one by one; raises the device's error if the device is lost."""
+        if self._under_way is not None and self._under_way is not batch:  # the device makes one thing at a time
+            under_way, self._under_way = self._under_way, None
+            self._finish_batch(under_way)
+        is_tried = False
+        for session, motion in batch.moved:
+            face = None
+            try:
+                (face,) = self._pipeline.faces(self._pipeline.face_alone(batch.faces.tier, (session, motion)))
+            except Exception:
+                if not is_tried:
+                    self.suspects = [suspect.session_id for suspect, _ in batch.moved]
+                    self._pipeline.try_device(batch.faces.tier)
+                    is_tried, self.suspects = True, []
+                logger.exception("a session's face failed")
+                self.remove(session.session_id, EndedBy.FAILED)
+            self._hand_over([(session, motion)], [face])
 
     # On the pool's threads
 
@@ -413,7 +461,7 @@ class Engine:
             yield
         except Exception:
             logger.exception("a session's frame failed")
-            self.remove(session.session_id, "failed")  # its lease lapses, and the next holder starts it again
+            self.remove(session.session_id, EndedBy.FAILED)
 
     # On every thread
 
@@ -433,6 +481,8 @@ class Engine:
             self.failure = self.failure or failure
             for session in self._sessions.values():
                 session.gone = True
+                if failure:
+                    self._metrics.session_ended(EndedBy.ENGINE_FAILED)
             self._sessions.clear()
             self._count_sessions()
             waiting, self._preparations = self._preparations, deque()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,6 +26,7 @@ from mien_generator.face.ladder import Ladder, Rung
 from mien_generator.frame.compositor import Compositor
 from mien_generator.h264.encoder import FRAME_RATE, H264Encoder
 from mien_generator.specimen import CROP, draw_speaker, face_of, talking
+from mien_shared.machine import processor_name
 from mien_shared.media.clock import VIDEO_CLOCK_HZ
 
 logger = logging.getLogger(__name__)
@@ -136,16 +136,6 @@ def _finish_s(h264_name: str, last: Rung, noise: _Noise) -> float:
     return noise.fastest(run) / _FINISH_FRAMES
 
 
-def usable_cores() -> float:
-    """The number of cores that this process may use: those of its affinity, or its control group's quota if lower."""
-    cores = float(len(os.sched_getaffinity(0)))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else min(cores, int(quota) / int(period))
-
-
 def default_cache_folder() -> Path:
     """Mien's cache folder by the XDG base directory specification."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
@@ -155,17 +145,10 @@ def default_cache_folder() -> Path:
 def speed_file(ladder: Ladder, encoder: str, max_batch: int, cores: float) -> str:
     """The file name under which a speed is stored. It depends on everything that the speed depends on."""
     facts: Sequence[object] = (
-        version("mien-generator"), _cpu(), cores, ladder.device, ladder.model, ladder.names, encoder, max_batch,
+        version("mien-generator"), processor_name(), cores,
+        ladder.device, ladder.model, ladder.names, encoder, max_batch,
     )  # fmt: skip
     return f"speed-{hashlib.sha256(repr(facts).encode()).hexdigest()[:24]}.json"
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _load_stored(path: Path) -> Speed | None:

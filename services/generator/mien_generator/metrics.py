@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Literal
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from mien_shared.bus.messages import KeyframeReason
 from mien_shared.metrics import LATENCY_BUCKETS_S, ServiceMetrics
+from mien_shared.wire.motion import MotionPacketError
 
 #: Buckets for the time from the order to start a session until its first frame is due.
 _START_BUCKETS_S = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0)
@@ -17,13 +19,42 @@ _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
 # Each of these label values is created at zero: rate() misses a counter's first increase if the series was not there.
 _MOTIONS = ("speaker", "default")
-_SKIP_REASONS = ("superseded", "unusable", "unknown_session")
 _STAGES = ("wait", "face", "pool", "compose", "encode")
 _DIRECTIONS = ("down", "up")
 _THREADS = ("device", "pool")
 _FALLBACKS = ("weights", "runtime")
-_START_RESULTS = ("placed", "claimed", "failed")
-_END_REASONS = ("stopped", "taken_over", "expired", "shutdown")
+
+
+class Skipped(StrEnum):
+    """Why no frame was made for a motion packet. Packets that cannot be read have the reason of their error."""
+
+    SUPERSEDED = "superseded"  # newer motion of its session came first
+    UNUSABLE = "unusable"
+    UNKNOWN_SESSION = "unknown_session"
+
+
+_UNREADABLE = {MotionPacketError.reason, *(kind.reason for kind in MotionPacketError.__subclasses__())}
+
+
+class StartResult(StrEnum):
+    """What became of a start of a session."""
+
+    PLACED = "placed"  # by the order of a gateway, or of a generator that drains
+    CLAIMED = "claimed"  # no generator held the session
+    FAILED = "failed"
+    REFUSED = "refused"  # the session had ended, or another generator held it, or no place was free
+
+
+class EndedBy(StrEnum):
+    """Why this generator stopped generating a session."""
+
+    STOPPED = "stopped"  # the session has ended
+    TAKEN_OVER = "taken_over"  # another generator holds it
+    DRAINED = "drained"  # it was handed over
+    EXPIRED = "expired"  # nothing keeps it alive
+    FAILED = "failed"  # its frames failed
+    SHUTDOWN = "shutdown"  # this generator ends
+    ENGINE_FAILED = "engine_failed"  # the device or a thread failed; another generator claims the session
 
 
 class GeneratorMetrics(ServiceMetrics):
@@ -95,6 +126,11 @@ class GeneratorMetrics(ServiceMetrics):
             buckets=_BATCH_BUCKETS,
             registry=registry,
         )
+        self._batches_failed = Counter(
+            "mien_device_batches_failed_total",
+            "Runs of the device that failed; their faces were made again one by one",
+            registry=registry,
+        )
         self._stage = Histogram(
             "mien_stage_seconds",
             "Time of each stage of a frame: wait (from the gateway's receipt of the motion to the start of the batch),"
@@ -121,8 +157,8 @@ class GeneratorMetrics(ServiceMetrics):
         )
         self._starts = Counter(
             "mien_generator_sessions_started_total",
-            "Sessions that a gateway placed here (placed), that this generator took over (claimed), or that failed to"
-            " start (failed)",
+            "Sessions that a gateway placed here (placed), that this generator took over (claimed), that failed to"
+            " start (failed), or whose order was out of date or found no free place (refused)",
             ["result"],
             registry=registry,
         )
@@ -140,14 +176,14 @@ class GeneratorMetrics(ServiceMetrics):
         )
         for family, labels in (
             (self._frames, _MOTIONS),
-            (self._skipped, _SKIP_REASONS),
+            (self._skipped, (*Skipped, *_UNREADABLE)),
             (self._stage, _STAGES),
             (self._steps, _DIRECTIONS),
             (self._busy, _THREADS),
             (self._fallback, _FALLBACKS),
             (self._idr_requests, tuple(KeyframeReason)),
-            (self._starts, _START_RESULTS),
-            (self._ended, _END_REASONS),
+            (self._starts, tuple(StartResult)),
+            (self._ended, tuple(EndedBy)),
         ):
             for label in labels:
                 family.labels(label)
@@ -158,7 +194,7 @@ class GeneratorMetrics(ServiceMetrics):
         self._tier_names = tuple(tiers)
         self.sessions([])
 
-    def fell_back(self, reason: str) -> None:
+    def fell_back(self, reason: Literal["weights", "runtime"]) -> None:
         """`auto` does not run the network. reason: see face.build.Fallback."""
         self._fallback.labels(reason).set(1)
 
@@ -189,14 +225,19 @@ class GeneratorMetrics(ServiceMetrics):
         self._idrs.inc(is_idr)
         self._encoded.inc(size_bytes)
 
-    def skipped(self, reason: str, count: int = 1) -> None:
-        """reason: superseded, unusable, unknown_session, or the reason of a MotionPacketError."""
+    def skipped(self, reason: Skipped, count: int = 1) -> None:
         self._skipped.labels(reason).inc(count)
+
+    def unreadable(self, error: MotionPacketError) -> None:
+        self._skipped.labels(error.reason).inc()
 
     def batch(self, size: int) -> None:
         self._batch.observe(size)
 
-    def stage(self, name: str, seconds: float) -> None:
+    def batch_failed(self) -> None:
+        self._batches_failed.inc()
+
+    def stage(self, name: Literal["wait", "face", "pool", "compose", "encode"], seconds: float) -> None:
         self._stage.labels(name).observe(seconds)
 
     def motion_to_packet(self, seconds: float) -> None:
@@ -210,12 +251,12 @@ class GeneratorMetrics(ServiceMetrics):
 
     def session_started(self, claimed: bool, seconds: float) -> None:
         """claimed: no generator held the session, so this one took it over. Otherwise a gateway placed it here."""
-        self._starts.labels("claimed" if claimed else "placed").inc()
+        self._starts.labels(StartResult.CLAIMED if claimed else StartResult.PLACED).inc()
         self._start.observe(seconds)
 
-    def session_not_started(self) -> None:
-        self._starts.labels("failed").inc()
+    def session_not_started(self, result: StartResult) -> None:
+        """result: FAILED or REFUSED."""
+        self._starts.labels(result).inc()
 
-    def session_ended(self, reason: str) -> None:
-        """reason: stopped, taken_over, drained, expired, failed or shutdown."""
+    def session_ended(self, reason: EndedBy) -> None:
         self._ended.labels(reason).inc()

@@ -13,12 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, Never
 
-from mien_generator.face.contract import FacePicture, FaceRequest
+from mien_generator.face.contract import FacePicture, FaceRefused, FaceRequest
 from mien_generator.face.ladder import Ladder
-from mien_generator.metrics import GeneratorMetrics
+from mien_generator.metrics import GeneratorMetrics, Skipped
 from mien_generator.motion.speaker import UnusableMotion
 from mien_generator.session import Cue, DrawnFace, DrivenFace, GeneratorSession
+from mien_generator.specimen import draw_speaker, face_of
 from mien_shared.bus.messages import EncodedFrame
 from mien_shared.clock import Clock
 from mien_shared.media.clock import to_90k
@@ -47,25 +49,50 @@ class Pipeline:
         try:
             return session.move(cue)
         except UnusableMotion:
-            self._metrics.skipped("unusable")
+            self._metrics.skipped(Skipped.UNUSABLE)
             return None
 
     def begin_faces(self, tier: int, driven: Sequence[Driven]) -> FacesUnderWay:
         """Stage two: start the faces of all these sessions in one run of the tier's face generator.
 
-        Only a generator that overlaps batches returns before the faces are done.
+        Only a generator that overlaps batches returns before the faces are done. An error of the face generator is
+        raised by `faces`.
         """
-        started_s, started_unix_s = self._clock.monotonic_s(), self._clock.unix_s()
-        requests = [FaceRequest(session.avatar.prepared[tier], motion.driving) for session, motion in driven]
-        rung = self._ladder.rungs[tier]
+        rung, requests = self._ladder.rungs[tier], _requests(tier, driven)
         if rung.on_device:
             self._metrics.batch(len(driven))
+        if (device := self._ladder.overlapping(tier)) is None:
+            return self._done(tier, driven)
+        started_s, started_unix_s = self._clock.monotonic_s(), self._clock.unix_s()
+        try:
+            ticket = device.submit(requests)
+        except Exception as error:  # noqa: BLE001 - raised by `faces`
+            return FacesUnderWay(tier, driven, started_s, started_unix_s, partial(_raise, error), is_done=True)
+        return FacesUnderWay(tier, driven, started_s, started_unix_s, partial(device.collect, ticket), is_done=False)
+
+    def face_alone(self, tier: int, driven: Driven) -> FacesUnderWay:
+        """Stage two for one session, without overlap."""
+        return self._done(tier, [driven])
+
+    def _done(self, tier: int, driven: Sequence[Driven]) -> FacesUnderWay:
+        started_s, started_unix_s = self._clock.monotonic_s(), self._clock.unix_s()
         pictures: Callable[[], Sequence[FacePicture]]
-        if (device := self._ladder.overlapping(tier)) is not None:
-            pictures = partial(device.collect, device.submit(requests))
-        else:
-            pictures = partial(list, rung.generator.animate(requests))
-        return FacesUnderWay(tier, driven, started_s, started_unix_s, pictures, is_done=device is None)
+        try:
+            pictures = partial(list, self._ladder.rungs[tier].generator.animate(_requests(tier, driven)))
+        except Exception as error:  # noqa: BLE001 - raised by `faces`
+            pictures = partial(_raise, error)
+        return FacesUnderWay(tier, driven, started_s, started_unix_s, pictures, is_done=True)
+
+    def try_device(self, tier: int) -> None:
+        """Make a face of a computed avatar on this tier; raises the device's error if it cannot make that one either.
+
+        A device without memory for another avatar still works.
+        """
+        generator, avatar = self._ladder.rungs[tier].generator, face_of(draw_speaker())
+        try:
+            generator.animate([FaceRequest(generator.prepare(avatar), avatar.keypoints)])
+        except FaceRefused:
+            pass
 
     def faces(self, under_way: FacesUnderWay) -> list[DrawnFace]:
         """Wait for the faces of a batch that was begun, and return them."""
@@ -103,6 +130,14 @@ class Pipeline:
         self._metrics.stage("encode", times.encode_s)
         self._metrics.frame(motion.arrival is None, frame.is_idr, len(frame.data))
         session.meter.encoded(self._clock.monotonic_s(), len(frame.data), motion_to_packet_s)
+
+
+def _requests(tier: int, driven: Sequence[Driven]) -> list[FaceRequest[Any]]:
+    return [FaceRequest(session.avatar.prepared[tier], motion.driving) for session, motion in driven]
+
+
+def _raise(error: Exception) -> Never:
+    raise error
 
 
 @dataclass(frozen=True, slots=True)

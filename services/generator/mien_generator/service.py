@@ -1,4 +1,8 @@
-"""The generator's work on Redis: inbox, leases, heartbeat and drain. It starts and ends this generator's sessions."""
+"""The generator's work on Redis: inbox, leases, heartbeat and drain. It starts and ends this generator's sessions.
+
+The heartbeat does nothing but renew, in one round trip, so that leases hold on a slow network. Every start first takes
+the session's slot and lease (`Registry.take`): an order may be old, and the session ended or held by another generator.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +19,14 @@ from mien_generator.face.build import Ladders
 from mien_generator.face.contract import AvatarFace, FaceRefused, RgbArray
 from mien_generator.frame.compositor import Compositor
 from mien_generator.h264.encoder import H264Encoder, NoH264Encoder
-from mien_generator.metrics import GeneratorMetrics
+from mien_generator.metrics import EndedBy, GeneratorMetrics, StartResult
 from mien_generator.session import Arrival, SessionAvatar
 from mien_generator.settings import GeneratorSettings
 from mien_shared.avatars import AvatarKind, AvatarNotFound, AvatarRecord, AvatarStore, AvatarStoreError
 from mien_shared.bus.channels import GeneratorInbox
 from mien_shared.bus.connection import BUS_ERRORS
 from mien_shared.bus.messages import (
+    EndReason,
     GeneratorStatus,
     InboundMotion,
     RequestKeyframe,
@@ -31,7 +36,7 @@ from mien_shared.bus.messages import (
     StopSession,
 )
 from mien_shared.bus.placement import AllFull, NoGenerator, hand_over
-from mien_shared.bus.registry import RESERVATION_MS, Registry, Renewal
+from mien_shared.bus.registry import Registry, Renewal
 from mien_shared.clock import Clock
 from mien_shared.spans import span
 from mien_shared.wire.motion import MotionPacket, MotionPacketError
@@ -96,7 +101,11 @@ class Generator:
         self._inbox = GeneratorInbox(registry.redis, self.generator_id)
         # Sessions of the same avatar share its prepared faces. These are freed with the last of those sessions.
         self._prepared_avatars: WeakValueDictionary[str, SessionAvatar] = WeakValueDictionary()
-        self._starting: set[str] = set()
+        self._starting: dict[str, asyncio.Task[None]] = {}
+        #: Sessions of which a start is in progress and has taken the lease.
+        self._taken: set[str] = set()
+        self._failed: list[str] = []
+        self._has_accused = False
         self._missing_since_s: dict[str, float] = {}
         self._refused_until_s: dict[str, float] = {}
         self._overloaded_since_s: float | None = None
@@ -114,7 +123,7 @@ class Generator:
                     try:
                         packet = MotionPacket.unpack(data)
                     except MotionPacketError as error:
-                        self._metrics.skipped(error.reason)
+                        self._metrics.unreadable(error)
                         continue
                     self._metrics.channel_lag("motion", self._clock.unix_s() - received_unix_us / 1e6)
                     arrival = Arrival(packet, len(data), received_unix_us, self._clock.monotonic_s())
@@ -122,40 +131,62 @@ class Generator:
                 case StartSession(session=session, traceparent=parent):
                     self._start(session, claimed=False, parent=parent)
                 case StopSession(session_id=session_id):
-                    self._end(session_id, "stopped")
+                    self._end(session_id, EndedBy.STOPPED)
                 case RequestKeyframe(session_id=session_id, reason=reason):
                     self._engine.request_keyframe(session_id, reason)
                 case SetBitrate(session_id=session_id, bitrate_bps=bitrate_bps):
                     self._engine.set_bitrate(session_id, bitrate_bps)
 
     async def beat(self) -> None:
-        """One heartbeat: report the status, renew leases, end lost sessions, and claim sessions without a holder."""
+        """One heartbeat: report the status, renew leases, and end sessions that were lost or have failed."""
         async with self._beating:
             if not self._has_left:
                 await self._beat()
 
     async def _beat(self) -> None:
         if self._engine.failure:  # let the leases lapse, so that other generators claim the sessions
-            return
+            await self._accuse()
+        else:
+            await self._renew()
+        await self._end_failed()
+
+    async def _renew(self) -> None:
         sessions = self._engine.records()
-        await self._registry.heartbeat(
-            GeneratorStatus(
-                generator_id=self.generator_id,
-                capacity=self._capacity(len(sessions)),
-                sessions=len(sessions),
-                backend=self._ladders[AvatarKind.PORTRAIT].rungs[0].generator.name,
-                draining=self._draining,
-            )
+        status = GeneratorStatus(
+            generator_id=self.generator_id,
+            capacity=self._capacity(len(sessions)),
+            sessions=len(sessions),
+            backend=self._ladders[AvatarKind.PORTRAIT].rungs[0].generator.name,
+            draining=self._draining,
         )
-        ours = [session.session_id for session in sessions if session.session_id not in self._handed_over]
-        renewals = await self._registry.renew(self.generator_id, ours)
-        for session_id, renewal in renewals.items():
+        ours = [*(session.session_id for session in sessions), *self._taken]
+        kept = [session_id for session_id in dict.fromkeys(ours) if session_id not in self._handed_over]
+        for session_id, renewal in (await self._registry.heartbeat(status, kept, self._engine.stats())).items():
             self._apply_renewal(session_id, renewal)
-        stats = self._engine.stats()
-        await self._registry.put_stats({session_id: stats[session_id] for session_id in ours if session_id in stats})
-        if not self._draining:
-            for session in await self._registry.orphans():
-                await self._claim(session)
+
+    async def _end_failed(self) -> None:
+        """End the sessions whose frames failed for good: they would fail on every generator."""
+        self._failed += self._engine.take_failed()
+        while self._failed:
+            await self._registry.end_session(self._failed[0], EndReason.FAILED)
+            await self._registry.free_slot(self.generator_id, self._failed.pop(0))
+
+    async def _accuse(self) -> None:
+        """Once: tell the registry with which sessions the device was lost."""
+        if not self._has_accused:
+            await self._registry.accuse(self._engine.suspects)
+            self._has_accused = True
+
+    async def claim(self) -> None:
+        """Start sessions that no generator holds, as far as there is room; one step of a loop."""
+        if self._draining or self._has_left or self._engine.failure:
+            return
+        now_s = self._clock.monotonic_s()
+        self._refused_until_s = {name: until_s for name, until_s in self._refused_until_s.items() if until_s > now_s}
+        for session in await self._registry.orphans():
+            has_room = len(self._known()) < self._places and not self._draining
+            if has_room and session.session_id not in self._refused_until_s:
+                self._start(session, claimed=True)
 
     def _capacity(self, sessions: int) -> int:
         """The number of sessions to offer: the measured capacity, but no free place while sessions miss frames.
@@ -199,21 +230,23 @@ class Generator:
 
     async def _end_later(self, session_id: str) -> None:
         await self._clock.sleep(_OVERLAP_S)
-        self._end(session_id, "drained")
+        self._end(session_id, EndedBy.DRAINED)
 
     async def close(self) -> None:
         """Release all leases and leave the registry, so that other generators can claim the sessions at once.
 
         No heartbeat runs during this call or after it.
         """
+        held = [*(session.session_id for session in self._engine.records()), *self._taken]
         for task in self._tasks:
             task.cancel()
         try:
             async with asyncio.timeout(1.0), self._beating:
                 self._has_left = True
-                for session in self._engine.records():
-                    await self._registry.release(self.generator_id, session.session_id)
-                    self._metrics.session_ended("shutdown")
+                for session_id in dict.fromkeys(held):
+                    await self._registry.release(self.generator_id, session_id)
+                for _ in self._engine.records():
+                    self._metrics.session_ended(EndedBy.SHUTDOWN)
                 await self._registry.remove_generator(self.generator_id)
                 await self._inbox.remove()
         except (*BUS_ERRORS, TimeoutError):
@@ -225,33 +258,48 @@ class Generator:
             case Renewal.HELD:
                 self._missing_since_s.pop(session_id, None)
             case Renewal.TAKEN_OVER if session_id not in self._handed_over:  # a drain may have handed it over meanwhile
-                self._end(session_id, "taken_over")
+                self._end(session_id, EndedBy.TAKEN_OVER)
             case Renewal.ENDED:
-                self._end(session_id, "stopped")
+                self._end(session_id, EndedBy.STOPPED)
             case Renewal.UNRECORDED:
                 if now_s - self._missing_since_s.setdefault(session_id, now_s) > _EXPIRED_AFTER_S:
-                    self._end(session_id, "expired")
+                    self._end(session_id, EndedBy.EXPIRED)
 
-    async def _claim(self, session: SessionRecord) -> None:
-        session_id = session.session_id
-        if session_id in self._starting or self._clock.monotonic_s() < self._refused_until_s.get(session_id, 0.0):
-            return
-        if not await self._registry.reserve(self.generator_id, session_id, self._places):
-            return
-        if await self._registry.hold(self.generator_id, session_id, RESERVATION_MS):
-            logger.info("session taken over")
-            self._start(session, claimed=True)
-        else:
-            await self._registry.free_slot(self.generator_id, session_id)
+    def _known(self) -> set[str]:
+        """The sessions that this generator generates or starts."""
+        return {record.session_id for record in self._engine.records()} | self._starting.keys()
 
     def _start(self, session: SessionRecord, claimed: bool, parent: str | None = None) -> None:
-        known = {record.session_id for record in self._engine.records()} | self._starting
-        if session.session_id in known:
+        if self._has_left or session.session_id in self._known():
             return
-        self._starting.add(session.session_id)
-        task = asyncio.create_task(self._build(session, claimed, parent), name="start session")
+        task = asyncio.create_task(self._take_and_build(session, claimed, parent), name="start session")
+        self._starting[session.session_id] = task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _take_and_build(self, session: SessionRecord, claimed: bool, parent: str | None) -> None:
+        session_id = session.session_id
+        try:
+            if (refusal := await self._refusal(session_id)) is None:
+                self._taken.add(session_id)
+                await self._build(session, claimed, parent)
+            elif not claimed:  # another generator was faster with a claim: that is no news
+                self._metrics.session_not_started(StartResult.REFUSED)
+                logger.warning("session not started", extra={"error": refusal})
+        except BUS_ERRORS as error:  # the lease lapses, and a generator claims the session when Redis is back
+            self._metrics.session_not_started(StartResult.FAILED)
+            logger.warning("session not started", extra={"error": str(error)})
+        finally:
+            self._starting.pop(session_id, None)
+            self._taken.discard(session_id)
+
+    async def _refusal(self, session_id: str) -> Renewal | None:
+        """Take the session, or say why it must not be started."""
+        if len(self._known() - {session_id}) >= self._places:  # Redis may not know: while it hangs, slots lapse
+            await self._registry.release(self.generator_id, session_id)
+            return Renewal.FULL
+        taken = await self._registry.take(self.generator_id, session_id, self._places)
+        return None if taken is Renewal.HELD else taken
 
     async def _build(self, session: SessionRecord, claimed: bool, parent: str | None) -> None:
         ordered_s = self._clock.monotonic_s()
@@ -268,12 +316,18 @@ class Generator:
             self._metrics.session_started(claimed, self._clock.monotonic_s() - ordered_s)
             logger.info("session started", extra={"avatar": session.avatar_id})
         except _NOT_STARTED as error:
-            self._metrics.session_not_started()
             logger.warning("session not started", extra={"error": str(error)})
-            self._refused_until_s[session.session_id] = self._clock.monotonic_s() + _REFUSED_S
-            await self._registry.release(self.generator_id, session.session_id)
-        finally:
-            self._starting.discard(session.session_id)
+            await self._give_up(session.session_id)
+        except Exception:
+            logger.exception("session not started")
+            await self._give_up(session.session_id)
+
+    async def _give_up(self, session_id: str) -> None:
+        """Leave a session that could not be started to other generators."""
+        self._metrics.session_not_started(StartResult.FAILED)
+        self._refused_until_s[session_id] = self._clock.monotonic_s() + _REFUSED_S
+        self._taken.discard(session_id)
+        await self._registry.release(self.generator_id, session_id)
 
     def _make(self, record: AvatarRecord, still: RgbArray) -> tuple[SessionAvatar, Compositor, H264Encoder]:
         """A session's compositor and H.264 encoder, and its avatar, shared by all sessions of this avatar."""
@@ -287,7 +341,10 @@ class Generator:
             avatar = self._prepared_avatars.setdefault(record.avatar_id, SessionAvatar(face))
         return avatar, compositor, encoder
 
-    def _end(self, session_id: str, reason: str) -> None:
+    def _end(self, session_id: str, reason: EndedBy) -> None:
+        """End a session here, also one whose start is in progress."""
+        if starting := self._starting.get(session_id):
+            starting.cancel()
         self._engine.remove(session_id, reason)
         self._missing_since_s.pop(session_id, None)
 

@@ -10,6 +10,11 @@ from pydantic import AliasChoices, BeforeValidator, Field, PositiveInt
 from mien_shared.settings import ServiceSettings
 
 
+def _number(value: object) -> object:
+    """The environment has only text, which equals no number of a Literal."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
 class GeneratorSettings(ServiceSettings):
     """Read from MIEN_<FIELD>. ServiceSettings has the settings of every service."""
 
@@ -29,7 +34,7 @@ class GeneratorSettings(ServiceSettings):
     precision: Literal["auto", "float32", "float16", "bfloat16", "int8"] = Field(
         "auto", description="Number format in which the network computes. auto: the fastest format that was validated."
     )
-    face_size: Literal[256, 384] = Field(
+    face_size: Annotated[Literal[256, 384], BeforeValidator(_number)] = Field(
         384, description="Side in pixels of the network's faces on the best tier. The tiers below 384 are 256 and warp."
     )
     floor_fps: int = Field(

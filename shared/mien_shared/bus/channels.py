@@ -1,7 +1,9 @@
 """The channels between services, on Redis streams. They are capped, the newest entry wins, and every drop is counted.
+Each expires soon after its last entry, and motion is deleted after two seconds (`keys.LIVES`).
 
 `push` never waits. One flusher per channel sends all gathered entries in one round trip. A reader asks for the newest
 id once and continues from the last id it has read: an XREAD with `$` in every call loses entries between two calls.
+After a failure it continues there too, or it would read everything again. It begins anew only if the stream did.
 """
 
 from __future__ import annotations
@@ -9,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from operator import attrgetter
 
 from pydantic import ValidationError
@@ -27,6 +30,7 @@ from mien_shared.bus.messages import (
     parse_control,
     unpack_motion,
 )
+from mien_shared.bus.trip import Script, Trip
 from mien_shared.wire.newest import NewestWins
 
 logger = logging.getLogger(__name__)
@@ -34,11 +38,25 @@ logger = logging.getLogger(__name__)
 INBOX_CAP = 512  # batches of motion; one gateway sends one at a time: half a second even at 1 ms a batch
 CONTROL_CAP = 1024
 VIDEO_CAP = 60  # two seconds of one session
-_VIDEO_TTL_S = 30
 #: Most frames of one session that wait for Redis: a third of a second. If more come, all are dropped.
 PENDING_FRAMES = 10
 
 _BEGINNING = b"0-0"
+
+# Appends motion, and deletes what is too old or too much. The age is counted by the server's clock, so that a gateway
+# whose clock is wrong cannot delete motion that is new. KEYS: stream. ARGV: motion, entries, age in ms, life in ms.
+_APPEND_MOTION = Script("""
+local id = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], '*', 'b', ARGV[1])
+redis.call('XTRIM', KEYS[1], 'MINID', string.format('%.0f', tonumber(string.match(id, '^%d+')) - ARGV[3]))
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+""")
+
+
+class DropReason(StrEnum):
+    """Why motion was dropped before it reached a generator's inbox."""
+
+    SUPERSEDED = "superseded"  # by a newer packet of its session
+    REDIS = "redis"  # it failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +71,8 @@ class _Outgoing:
 class MotionForwarder:
     """The gateway's end of the inbox: sends the newest packet of each session to the generator that holds it."""
 
-    def __init__(self, redis: Redis, on_drop: Callable[[str, int], None]) -> None:
-        """on_drop: takes the reason, "superseded" (by a newer packet) or "redis" (it failed), and the count."""
+    def __init__(self, redis: Redis, on_drop: Callable[[DropReason, int], None]) -> None:
+        """on_drop: takes the reason and the number of packets."""
         self._redis = redis
         self._on_drop = on_drop
         self._pending: dict[str, NewestWins[_Outgoing]] = {}
@@ -66,7 +84,7 @@ class MotionForwarder:
         if slot is None:
             slot = self._pending[motion.session_id] = NewestWins(attrgetter("may_be_dropped"))
         if replaced := slot.push(_Outgoing(generator_id, motion, may_be_dropped)):
-            self._on_drop("superseded", replaced)
+            self._on_drop(DropReason.SUPERSEDED, replaced)
         self._gathered.set()
 
     async def flush(self) -> None:
@@ -78,20 +96,22 @@ class MotionForwarder:
         batches: dict[str, list[InboundMotion]] = {}
         for entry in outgoing:
             batches.setdefault(entry.generator_id, []).append(entry.motion)
+        trip, age_ms, life_ms = Trip(self._redis), round(keys.MOTION_S * 1000), round(keys.INBOX_S * 1000)
+        for generator_id, batch in batches.items():
+            trip.run(_APPEND_MOTION, [keys.inbox(generator_id)], [pack_motion(batch), INBOX_CAP, age_ms, life_ms])
         try:
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for generator_id, batch in batches.items():
-                    fields = {b"b": pack_motion(batch)}
-                    pipe.xadd(keys.inbox(generator_id), fields, maxlen=INBOX_CAP, approximate=True)
-                await pipe.execute()
+            await trip.go()
         except BUS_ERRORS:
-            self._on_drop("redis", len(outgoing))
+            self._on_drop(DropReason.REDIS, len(outgoing))
             raise
 
 
 async def send_control(redis: Redis, generator_id: str, message: Control) -> None:
     """Send a generator a control message. Newer messages do not replace it."""
-    await redis.xadd(keys.control(generator_id), {b"m": message.to_bytes()}, maxlen=CONTROL_CAP, approximate=True)
+    name, fields, trip = keys.control(generator_id), {b"m": message.to_bytes()}, Trip(redis)
+    trip.add(lambda pipe: pipe.xadd(name, fields, maxlen=CONTROL_CAP, approximate=True))
+    trip.add(lambda pipe: pipe.pexpire(name, round(keys.CONTROL_S * 1000)))
+    await trip.go()
 
 
 @dataclass
@@ -101,6 +121,7 @@ class GeneratorInbox:
     redis: Redis
     generator_id: str
     _last: dict[bytes, bytes] = field(init=False)
+    _may_be_new: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         # A generator's id is new with every start: its streams begin empty, and it must read them from the beginning.
@@ -111,14 +132,13 @@ class GeneratorInbox:
 
     async def read(self) -> list[InboundMotion | Control]:
         """Messages since the last call, oldest first within each kind. Waits at most a second."""
-        try:
-            answer = await self.redis.xread(self._last, count=INBOX_CAP, block=BLOCK_MS)
-        except BUS_ERRORS:
-            # A server that comes back empty, or whose clock went back, gives ids that are smaller than our last one.
-            self._last = dict.fromkeys(self._last, _BEGINNING)
-            raise
+        if self._may_be_new:
+            self._last = await _where_to_continue(self.redis, self._last)
+        self._may_be_new = True  # if this read fails
+        answer = _streams(await self.redis.xread(self._last, count=INBOX_CAP, block=BLOCK_MS))
+        self._may_be_new = not any(name == keys.inbox(self.generator_id).encode() for name, _ in answer)
         messages: list[InboundMotion | Control] = []
-        for name, entries in _streams(answer):
+        for name, entries in answer:
             for entry_id, fields in entries:
                 self._last[name] = entry_id
                 try:
@@ -164,7 +184,7 @@ class FramePublisher:
                 for session_id, frames in batch.items():
                     for frame in frames:
                         pipe.xadd(keys.video(session_id), _frame_fields(frame), maxlen=VIDEO_CAP, approximate=False)
-                    pipe.expire(keys.video(session_id), _VIDEO_TTL_S)
+                    pipe.expire(keys.video(session_id), keys.VIDEO_S)
                 await pipe.execute()
         except BUS_ERRORS:
             for session_id, frames in batch.items():
@@ -194,6 +214,9 @@ class VideoSubscription:
             for entry_id, fields in entries:
                 self._last = entry_id
                 frames.append(_frame_of(fields))
+        if not frames:
+            name = self._key.encode()
+            self._last = (await _where_to_continue(self._redis, {name: self._last}))[name]
         return frames
 
     async def _newest_id(self) -> bytes:
@@ -207,6 +230,27 @@ class VideoSubscription:
 
 
 Entries = list[tuple[bytes, dict[bytes, bytes]]]
+
+
+async def _where_to_continue(redis: Redis, last: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """The ids from which to read streams after silence or a failure; last: the ids that were read last.
+
+    A stream that began anew since, by a server whose clock is behind the old ids, must be read from its beginning. Its
+    newest id is then behind ours. One without entries is read from the beginning as well: all that comes is new.
+    """
+    trip = Trip(redis)
+    for name in last:
+        trip.add(lambda pipe, name=name: pipe.xrevrange(name, count=1))  # type: ignore[misc]
+    newest = dict(zip(last, await trip.go(), strict=True))
+    return {
+        name: read if newest[name] and _order(newest[name][0][0]) >= _order(read) else _BEGINNING
+        for name, read in last.items()
+    }
+
+
+def _order(entry_id: bytes) -> tuple[int, int]:
+    milliseconds, _, sequence = entry_id.partition(b"-")
+    return int(milliseconds), int(sequence)
 
 
 def _streams(answer: object) -> list[tuple[bytes, Entries]]:

@@ -1,8 +1,33 @@
-"""Every Redis key in one place.
+"""Every Redis key in one place, and how long it lives.
 
 The braces are hash tags: in a cluster, all keys of one session, or of one generator, are on one node, so that a script
 or a blocking read can use several of them.
+
+Every key expires by itself after its last write, so that nothing stays of a service that is killed. `LIVES` is the
+table; tests/e2e/test_redis_keys.py compares it with the keys of a running system.
 """
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# Lives in seconds, counted from the last write.
+RECORD_S = 60
+ENDED_S = 3600
+LEASE_S = 4.0
+STATS_S = 5
+VIEWERS_S = 15
+UPLINK_S = 60
+SUSPECT_S = 600
+VIDEO_S = 5
+STATUS_S = 1.6
+SLOTS_S = 60
+INBOX_S = 3.0
+CONTROL_S = 10.0
+LISTS_S = 60
+#: Motion that is older than this is deleted from an inbox, even if the stream itself lives on.
+MOTION_S = 2.0
+
 
 SESSIONS = "mien:sessions"
 GENERATORS = "mien:generators"
@@ -46,3 +71,49 @@ def inbox(generator_id: str) -> str:
 
 def control(generator_id: str) -> str:
     return f"mien:generator:{{{generator_id}}}:control"
+
+
+def uplink(session_id: str) -> str:
+    """Which connection owns the session's uplink."""
+    return f"mien:session:{{{session_id}}}:uplink"
+
+
+def speaker(session_id: str) -> str:
+    """When the session last had an uplink, in Unix seconds."""
+    return f"mien:session:{{{session_id}}}:speaker"
+
+
+def suspect(session_id: str) -> str:
+    """With how many generators' devices the session was lost."""
+    return f"mien:session:{{{session_id}}}:suspect"
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """How long the keys of one kind live at most after their last write.
+
+    keys: a pattern in which * stands for an id. longest_s: None if a setting decides it; such a key expires as well.
+    """
+
+    keys: str
+    longest_s: float | None
+    why: str
+
+
+LIVES = (
+    Life(SESSIONS, LISTS_S, "ids only; as long as the records that it lists"),
+    Life(GENERATORS, LISTS_S, "ids only; every heartbeat writes it"),
+    Life(record("*"), RECORD_S, "a session without speaker and viewers ends after a minute"),
+    Life(ended("*"), ENDED_S, "a service that was paused for less than this cannot bring the session back"),
+    Life(lease("*"), LEASE_S, "a generator that is silent loses its sessions; a reservation lives a little longer"),
+    Life(stats("*"), STATS_S, "figures of the last seconds"),
+    Life(viewers("*"), VIEWERS_S, "three keep-alives of signaling"),
+    Life(uplink("*"), UPLINK_S, "as long as the record"),
+    Life(speaker("*"), None, "a time only; MIEN_NO_SPEAKER_S and five minutes"),
+    Life(suspect("*"), SUSPECT_S, "a count; several generators may be lost one after another in this time"),
+    Life(video("*"), VIDEO_S, "live video: a viewer that joins needs the next frames, not old ones"),
+    Life(status("*"), STATUS_S, "a generator that is silent gets no sessions"),
+    Life(slots("*"), SLOTS_S, "each slot has its own, shorter time in it"),
+    Life(inbox("*"), INBOX_S, "a speaker's motion: a generator reads it at once or never"),
+    Life(control("*"), CONTROL_S, "orders and requests, no motion; every heartbeat of its generator prolongs it"),
+)

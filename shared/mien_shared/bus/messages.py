@@ -19,11 +19,16 @@ class _Message(BaseModel):
 
 
 class SessionRecord(_Message):
-    """A session as the registry stores it."""
+    """A session as the registry stores it.
+
+    seen_ms: when the registry was last known to hold it, by Redis' clock; None in a record that was not read or written
+    there by itself. It is not stored.
+    """
 
     session_id: str
     avatar_id: str
     created_at_ms: int
+    seen_ms: int | None = Field(None, exclude=True)
 
 
 class GeneratorStatus(_Message):
@@ -66,6 +71,37 @@ class StopSession(_Message):
 
     kind: Literal["stop"] = "stop"
     session_id: str
+
+
+class EndReason(StrEnum):
+    """Why a session has ended; `text` completes the sentence "the session has ended: ..."."""
+
+    text: str
+
+    def __new__(cls, value: str, text: str) -> EndReason:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.text = text
+        return member
+
+    SPEAKER = "speaker", "its speaker ended it"
+    OPERATOR = "operator", "an operator ended it"
+    NO_SPEAKER = "no-speaker", "it had no speaker for too long"
+    DURATION = "duration", "it reached the longest duration that this deployment allows"
+    AVATAR_DELETED = "avatar-deleted", "its avatar was deleted"
+    FAILED = "failed", "its face could not be generated"
+
+    @classmethod
+    def of(cls, value: bytes | str | None) -> EndReason | None:
+        """The reason that Redis holds, None for none and for a value of another version."""
+        found = value.decode() if isinstance(value, bytes) else value
+        return next((reason for reason in cls if reason == found), None)
+
+    @classmethod
+    def sentence(cls, value: bytes | str | None) -> str:
+        """What a participant reads, for a value from Redis."""
+        reason = cls.of(value)
+        return "the session has ended" if reason is None else f"the session has ended: {reason.text}"
 
 
 class KeyframeReason(StrEnum):

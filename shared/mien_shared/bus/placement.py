@@ -85,7 +85,7 @@ async def _reserve(registry: Registry, session_id: str, leaving_id: str | None =
 
 
 async def _undo(registry: Registry, generator_id: str, session_id: str) -> None:
-    """Undo a placement, best effort: Redis has just failed. The rest expires within RESERVATION_MS or SESSION_TTL_S."""
+    """Undo a placement, best effort: Redis has just failed. The rest expires within RESERVATION_MS or keys.RECORD_S."""
     try:
         await registry.end_session(session_id)
         await registry.release(generator_id, session_id)

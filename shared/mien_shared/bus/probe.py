@@ -40,6 +40,7 @@ class RedisProbe:
         asked_s = self._clock.monotonic_s()
         refused = _refused(_ALIVE, await self._answers(_ALIVE))
         self._metrics.redis_round_trip(self._clock.monotonic_s() - asked_s)
+        self._metrics.redis_answered()
         if not refused:  # without a transaction Redis would execute the samples
             answers = await self._answers([("MULTI",), *self._samples, ("DISCARD",)])
             refused = _refused(self._samples, answers[1:-1])

@@ -1,0 +1,89 @@
+"""What is in Redis during a call and after it: every key expires, and motion is gone seconds after a session's end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from fnmatch import fnmatchcase
+
+import pytest
+from e2e.system import System, watch_for
+from redis.asyncio import Redis
+
+from mien_client.viewer import Viewer
+from mien_shared.bus import keys
+from mien_shared.bus.connection import open_redis
+from mien_shared.bus.messages import unpack_motion
+
+pytestmark = pytest.mark.e2e
+
+#: "A few seconds" of docs/security.md.
+_MOTION_GONE_S = keys.MOTION_S + keys.INBOX_S
+
+
+async def lives(redis: Redis) -> dict[str, float]:
+    """Every key of the server, and how many seconds it will still live; infinite if it never expires."""
+    names = [name async for name in redis.scan_iter("*", count=1000)]
+    left_ms = {name.decode(): await redis.pttl(name) for name in names}
+    return {name: ms / 1000 if ms >= 0 else float("inf") for name, ms in left_ms.items() if ms != -2}
+
+
+def flaws(found: dict[str, float]) -> list[str]:
+    """What contradicts the table of lives."""
+    wrong = []
+    for name, left_s in found.items():
+        rows = [life for life in keys.LIVES if fnmatchcase(name, life.keys)]
+        if len(rows) != 1:
+            wrong.append(f"{name} has {len(rows)} rows in keys.LIVES")
+        elif left_s > (rows[0].longest_s or 24 * 3600):
+            wrong.append(f"{name} lives for another {left_s} s, not for {rows[0].longest_s} s at most")
+    return wrong
+
+
+async def motions(redis: Redis) -> list[str]:
+    """The session of every motion packet in Redis."""
+    inboxes = [name async for name in redis.scan_iter(keys.inbox("*"))]
+    batches = [fields[b"b"] for name in inboxes for _, fields in await redis.xrange(name)]
+    return [motion.session_id for batch in batches for motion in unpack_motion(batch)]
+
+
+async def test_every_key_expires_and_an_ended_session_leaves_no_motion(system: System) -> None:
+    seen: set[str] = set()
+    async with open_redis(system.redis.url) as redis, system.call() as other:
+        async with system.call() as call:
+            session_id = call.session.session_id
+            async with Viewer(call.session.whep_url, call.session.watch_token) as viewer:
+                watching = asyncio.create_task(watch_for(viewer, 6.0))  # longer than a keep-alive
+                while not watching.done():
+                    found = await lives(redis)
+                    seen |= found.keys()
+                    assert flaws(found) == []
+                    oldest = [await redis.xrange(name, count=1) for name in found if fnmatchcase(name, keys.inbox("*"))]
+                    now_ms = int((await redis.time())[0]) * 1000
+                    assert all(now_ms - int(entry[0][0].split(b"-")[0]) < 1000 * _MOTION_GONE_S for entry in oldest)
+                    await asyncio.sleep(0.2)
+                await watching
+        ended_s = time.monotonic()  # the call's session was ended on leaving its context
+        async with asyncio.timeout(_MOTION_GONE_S):
+            while session_id in await motions(redis):
+                await asyncio.sleep(0.1)
+        assert other.session.session_id in await motions(redis), "the other speaker still speaks"
+        async with asyncio.timeout(keys.VIDEO_S + 5):
+            while left := {name for name in await lives(redis) if session_id in name} - {keys.ended(session_id)}:
+                await asyncio.sleep(0.1)
+        assert not left, f"{time.monotonic() - ended_s:.1f} s after its end"
+    patterns = {life.keys for life in keys.LIVES}
+    unseen = {pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in seen)}
+    assert unseen <= {keys.ended("*"), keys.suspect("*")}, "kinds that this call must have written"
+
+
+async def test_a_generator_that_was_killed_leaves_nothing_behind(system: System) -> None:
+    async with open_redis(system.redis.url) as redis, system.call():
+        async with asyncio.timeout(20):
+            while not await motions(redis):
+                await asyncio.sleep(0.05)
+        await system.stack.kill("generator")
+        async with asyncio.timeout(keys.CONTROL_S + 10):
+            while await redis.keys(keys.inbox("*")) or await redis.keys(keys.control("*")):
+                await asyncio.sleep(0.2)
+        assert await motions(redis) == []
