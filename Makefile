@@ -21,6 +21,8 @@ PACKAGES := shared encoder services/gateway services/generator services/signalin
 EDITABLE := $(foreach package,$(PACKAGES),-e $(package))
 # If there is no python3.11, use python3; its version is checked below.
 INTERPRETER := $(shell command -v $(PYTHON) || command -v python3)
+# Many tests wait for sockets and processes: one more of them than there are cores keeps the cores busy.
+WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 COMPOSE := $(shell command -v docker-compose || echo docker compose)
 # The variables also constrain what builds a package: pip before 25.3 reads the first one for that, later ones the second.
 CONSTRAINED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
@@ -40,14 +42,14 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest -q -n auto --dist worksteal -m "not slow and not long" tests/test_no_telemetry.py tests/shared tests/encoder tests/evaluation tests/benchmarks tests/gateway tests/generator tests/signaling tests/client tests/tools \
+	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal -m "not slow and not long" tests/test_no_telemetry.py tests/shared tests/encoder tests/evaluation tests/benchmarks tests/gateway tests/generator tests/signaling tests/client tests/tools \
 	  tests/deploy/test_compose.py tests/deploy/test_operating.py tests/deploy/test_supply_chain.py
 
 # First what may run side by side, on every core; then whole services and measured rates, one test at a time. A pass that
 # selects no test (ARGS="-k ...") ends with status 5, which is no failure.
 test: $(VENV)/.dev
 	@failed=0; \
-	$(BIN)/pytest -n auto --dist worksteal -m "not alone and not long" $(ARGS) || [ $$? = 5 ] || failed=1; \
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not alone and not long" $(ARGS) || [ $$? = 5 ] || failed=1; \
 	$(BIN)/pytest -m "alone and not long" $(ARGS) || [ $$? = 5 ] || failed=1; \
 	exit $$failed
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -75,7 +76,7 @@ async def test_a_generator_with_a_session_waits_for_another_and_a_second_signal_
     ):
         registry = Registry(redis)
         [generator] = await registry.generators()
-        session = SessionRecord(session_id="s1", avatar_id="mien", created_at_ms=1)
+        session = SessionRecord(session_id="s1", avatar_id="mien", created_at_ms=time.time_ns() // 1_000_000)
         await registry.keep_alive(session)
         await registry.reserve(generator.generator_id, "s1", 1)
         await registry.hold(generator.generator_id, "s1", RESERVATION_MS)
