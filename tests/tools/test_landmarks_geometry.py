@@ -11,7 +11,7 @@ from mien_landmarks.geometry import (
     GROUPS,
     LOWER_LIP_INSIDE,
     Array,
-    CropBox,
+    CropSquare,
     crop_box_of,
     keypoints_of,
     least_squares_jacobian,
@@ -139,7 +139,7 @@ class TestCrop:
         np.testing.assert_allclose((box.x, box.y, box.size), (-1, -1, 2), atol=0.01)
 
     def test_half_way_to_another_box(self) -> None:
-        assert CropBox(0, 10, 100).towards(CropBox(10, 0, 200), 0.5) == CropBox(5, 5, 150)
+        assert CropSquare(0, 10, 100).towards(CropSquare(10, 0, 200), 0.5) == CropSquare(5, 5, 150)
 
 
 class TestNeutral:

@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 
 from mien_landmarks import serve, track
-from mien_landmarks.geometry import Array, CropBox, crop_box_of, keypoints_of, most_neutral
+from mien_landmarks.geometry import Array, CropSquare, crop_box_of, keypoints_of, most_neutral
 from mien_shared.wire.motion import MotionFlags
 
 #: The crop box is the mean over this many frames with a face; it is then fixed for the clip.
@@ -90,10 +90,10 @@ def found_faces(clip: Path) -> tuple[list[Array], list[float]]:
     return [landmarks for landmarks, _ in found], [time_s for _, time_s in found]
 
 
-def held_box(faces: Sequence[Array]) -> CropBox:
+def held_box(faces: Sequence[Array]) -> CropSquare:
     """One crop box for a whole clip: the mean of the boxes of its first frames."""
     boxes = [crop_box_of(face) for face in faces[:FRAMING_FRAMES]]
-    return CropBox(
+    return CropSquare(
         x=sum(box.x for box in boxes) / len(boxes),
         y=sum(box.y for box in boxes) / len(boxes),
         size=sum(box.size for box in boxes) / len(boxes),

@@ -8,7 +8,7 @@ import av
 import cv2
 import numpy as np
 
-from mien_landmarks.geometry import CropBox, crop_box_of, keypoints_of
+from mien_landmarks.geometry import CropSquare, crop_box_of, keypoints_of
 from mien_landmarks.mesh import FaceMesh
 from mien_shared.media.upright import Orientation
 
@@ -19,7 +19,7 @@ _ARM = 0.09  # crop units: length of the drawn arm for a unit column of a Jacobi
 def draw_clip(clip: Path, folder: Path, every: int) -> None:
     """Write FOLDER/NNNN.png, the crop of every `every`-th frame. Red arms are J's first column, green its second."""
     folder.mkdir(parents=True, exist_ok=True)
-    box: CropBox | None = None
+    box: CropSquare | None = None
     with FaceMesh() as mesh, av.open(str(clip)) as container:
         for number, frame in enumerate(container.decode(video=0)):
             rgb = Orientation.of(frame).upright(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))

@@ -75,7 +75,7 @@ GROUPS: dict[FaceKeypoint, Group] = {
 
 
 @dataclass(frozen=True, slots=True)
-class CropBox:
+class CropSquare:
     """A square of a picture, in its pixels: left edge, top edge, side."""
 
     x: float
@@ -87,21 +87,21 @@ class CropBox:
         scaled: Array = (landmarks - (self.x, self.y)) * (2 / self.size) - 1
         return scaled
 
-    def towards(self, other: CropBox, amount: float) -> CropBox:
+    def towards(self, other: CropSquare, amount: float) -> CropSquare:
         """Interpolates to another box: amount 0 is this box, 1 the other one."""
-        return CropBox(
+        return CropSquare(
             self.x + amount * (other.x - self.x),
             self.y + amount * (other.y - self.y),
             self.size + amount * (other.size - self.size),
         )
 
 
-def crop_box_of(landmarks: Array) -> CropBox:
+def crop_box_of(landmarks: Array) -> CropSquare:
     """The crop box of one face, framed as in clips and avatars. landmarks: (478, 2 or more), picture pixels."""
     top, bottom = landmarks[FOREHEAD, :2], landmarks[CHIN, :2]
     side = CROP_SIDE_IN_FACE_HEIGHTS * float(np.linalg.norm(bottom - top))
     sides = landmarks[[234, 454], :2].mean(axis=0)
-    return CropBox(
+    return CropSquare(
         x=float(sides[0] - side / 2),
         y=float((top[1] + bottom[1]) / 2 - FACE_CENTRE_FROM_TOP * side),
         size=side,

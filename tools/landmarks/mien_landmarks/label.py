@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mien_landmarks.geometry import Array, CropBox, crop_box_of, keypoints_of
+from mien_landmarks.geometry import Array, CropSquare, crop_box_of, keypoints_of
 from mien_landmarks.mesh import FaceMesh, pictures_of
 from mien_landmarks.track import TrackError, motion_of
 
@@ -61,7 +61,7 @@ def label(source: Path, folder: Path, identity: str, segment_frames: int | None 
 
 def _write(found: list[tuple[Picture, Array]], folder: Path, meta: dict[str, str | int]) -> None:
     boxes = [crop_box_of(landmarks) for _, landmarks in found[:FRAMING_FRAMES]]
-    box = CropBox(*(float(np.mean([getattr(box, part) for box in boxes])) for part in ("x", "y", "size")))
+    box = CropSquare(*(float(np.mean([getattr(box, part) for box in boxes])) for part in ("x", "y", "size")))
     framed = [box.to_crop(landmarks) for _, landmarks in found]
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -74,7 +74,7 @@ def _write(found: list[tuple[Picture, Array]], folder: Path, meta: dict[str, str
     partial.rename(folder)
 
 
-def cropped(rgb: Picture, box: CropBox) -> Picture:
+def cropped(rgb: Picture, box: CropSquare) -> Picture:
     """(SIZE, SIZE, 3): the box cut out of a picture. Outside the picture its border is repeated."""
     scale = SIZE / box.size
     shift = 0.5 * scale - 0.5  # warpAffine maps the centres of pixels, not their corners

@@ -25,7 +25,7 @@ from typing import BinaryIO
 import numpy as np
 
 from mien_encoder.smoothing import OneEuro
-from mien_landmarks.geometry import Array, CropBox, crop_box_of, keypoints_of, motion_since, strain
+from mien_landmarks.geometry import Array, CropSquare, crop_box_of, keypoints_of, motion_since, strain
 from mien_landmarks.track import keypoints_at, motion_of
 from mien_shared.keypoints import Keypoints
 from mien_shared.wire.motion import MotionFlags, MotionPacket
@@ -54,7 +54,7 @@ class LiveMotion:
         self._smoothed = smoothed
         self._sequence = 0
         self._last_ms: int | None = None
-        self._box: CropBox | None = None
+        self._box: CropSquare | None = None
         self._euro = OneEuro()
         self._initial: Keypoints | None = None
         self._initial_strain = 0.0
@@ -77,7 +77,7 @@ class LiveMotion:
         self._sequence = (self._sequence + 1) & 0xFFFF
         return packet
 
-    def _follow(self, box: CropBox, capture_ms: int) -> None:
+    def _follow(self, box: CropSquare, capture_ms: int) -> None:
         if self._box is None or self._last_ms is None or not 0 <= capture_ms - self._last_ms <= FORGET_MS:
             self._box = box
             self._euro = OneEuro()

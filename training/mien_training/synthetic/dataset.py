@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mien_landmarks.geometry import CropBox
+from mien_landmarks.geometry import CropSquare
 from mien_training.labelled import write_set
 from mien_training.synthetic.labels import keypoint_rows
 
@@ -24,11 +24,11 @@ class LabelledSequence:
     landmarks: NDArray[np.float32]
 
 
-def shaken(rng: np.random.Generator, box: CropBox) -> CropBox:
+def shaken(rng: np.random.Generator, box: CropSquare) -> CropSquare:
     """The box with a small random error, as a face finder makes it."""
     size = box.size * rng.uniform(0.94, 1.08)
     x, y = rng.normal(0, 0.015, 2) * size
-    return CropBox(box.x + (box.size - size) / 2 + x, box.y + 0.47 * (box.size - size) + y, size)
+    return CropSquare(box.x + (box.size - size) / 2 + x, box.y + 0.47 * (box.size - size) + y, size)
 
 
 class Film:

@@ -45,7 +45,7 @@ from mien_draw_avatar.sculpture import (
     half_gap,
     lid_edges,
 )
-from mien_landmarks.geometry import NUM_LANDMARKS, CropBox
+from mien_landmarks.geometry import NUM_LANDMARKS, CropSquare
 from mien_training.synthetic import paint
 from mien_training.synthetic.dataset import Film, LabelledSequence, labelled, shaken
 from mien_training.synthetic.labels import framing
@@ -241,7 +241,7 @@ def _placed(landmarks: Points, size: int, squeeze: Points, mirrored: bool) -> Po
     return np.asarray(placed * squeeze)
 
 
-def _reframed(picture: NDArray[np.uint8], box: CropBox, squeeze: Points, size: int) -> NDArray[np.uint8]:
+def _reframed(picture: NDArray[np.uint8], box: CropSquare, squeeze: Points, size: int) -> NDArray[np.uint8]:
     """(size, size, 3) the box of the squeezed picture. Outside the picture its border is repeated."""
     scale = size / box.size
     across, down = squeeze * scale

@@ -16,7 +16,7 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
-from mien_landmarks.geometry import NUM_LANDMARKS, CropBox, crop_box_of, keypoints_of
+from mien_landmarks.geometry import NUM_LANDMARKS, CropSquare, crop_box_of, keypoints_of
 from mien_training.synthetic.head import Array
 
 
@@ -34,10 +34,10 @@ def landmarks_of(projected: Array) -> NDArray[np.float64]:
     return landmarks
 
 
-def framing(faces: list[NDArray[np.float64]]) -> CropBox:
+def framing(faces: list[NDArray[np.float64]]) -> CropSquare:
     """The crop box of a sequence of faces, (478, 2) each: the mean of their boxes, as for clips."""
     boxes = [crop_box_of(face) for face in faces]
-    return CropBox(*(float(np.mean([getattr(box, part) for box in boxes])) for part in ("x", "y", "size")))
+    return CropSquare(*(float(np.mean([getattr(box, part) for box in boxes])) for part in ("x", "y", "size")))
 
 
 def keypoint_rows(landmarks: NDArray[np.float64]) -> NDArray[np.float32]:
