@@ -234,12 +234,16 @@ async def facts(system: System) -> dict[str, float]:
     }
 
 
+#: Keys of a session that expire by themselves (mien_shared.bus.keys says after what time), or come a moment later.
+_EXPIRING = (b":ended", b":video", b":stats", b":viewers", b":speaker", b":uplink")
+
+
 async def lasting_keys(system: System) -> set[str]:
     """All Redis keys, except those of ended sessions that expire by themselves."""
     lasting = set()
     async with open_redis(system.redis.url) as redis:
         for name in await redis.keys("*"):
-            lapses = name.endswith((b":ended", b":video", b":stats", b":viewers")) and await redis.ttl(name) > 0
+            lapses = name.endswith(_EXPIRING) and await redis.ttl(name) > 0
             if not lapses:
                 lasting.add(name.decode())
     return lasting

@@ -236,7 +236,9 @@ async def test_more_uploads_than_are_taken_at_once_are_sent_away(start_gateway: 
 
 
 async def test_the_memory_of_all_uploads_is_bounded(start_gateway: Any) -> None:
-    gateway = await start_gateway(upload_budget_bytes=150_000, max_upload_bytes=100_000, upload_timeout_s=120)
+    gateway = await start_gateway(
+        upload_budget_bytes=150_000, max_upload_bytes=100_000, upload_timeout_s=120, uploads_per_minute=1_000_000
+    )
     begun, over = asyncio.Event(), asyncio.Event()
 
     async def stalled() -> AsyncIterator[bytes]:
