@@ -42,7 +42,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal -m "not slow and not long" tests/test_no_telemetry.py tests/shared tests/encoder tests/evaluation tests/benchmarks tests/gateway tests/generator tests/signaling tests/client tests/tools \
+	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal -m "not slow and not long" tests/test_no_telemetry.py tests/shared tests/encoder tests/gateway tests/generator tests/signaling tests/client tests/tools \
 	  tests/deploy/test_compose.py tests/deploy/test_operating.py tests/deploy/test_supply_chain.py
 
 # First what may run side by side, on every core; then whole services and measured rates, one test at a time. A pass that
