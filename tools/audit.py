@@ -23,17 +23,40 @@ _TIMEOUT_S = 300
 _MIN_KNOWN_SHARE = 0.9
 
 
-def pins() -> str:
-    """Every pin of every file once, as requirements without hashes and conditions."""
+def pins() -> list[str]:
+    """Every pin of every file once, as requirements without hashes and conditions.
+
+    pip-audit takes one version of a package at a time: the second version of a package is in the second text.
+    """
     found = {line for file in PINNED for line in re.findall(r"^[\w.-]+==[\w.!+-]+", file.read_text(), re.MULTILINE)}
-    return "".join(f"{line}\n" for line in sorted(found))
+    rounds: list[dict[str, str]] = []
+    for line in sorted(found):
+        name = re.sub(r"[-_.]+", "-", line.partition("==")[0]).lower()
+        free = next((taken for taken in rounds if name not in taken), None)
+        if free is None:
+            rounds.append(free := {})
+        free[name] = line
+    return ["".join(f"{line}\n" for line in taken.values()) for taken in rounds]
 
 
 def audit(service: str) -> tuple[list[dict[str, Any]] | None, str]:
     """A database's result for every pinned package, and ""; without a result None, and the reason."""
+    everything: list[dict[str, Any]] = []
+    for requirements in pins():
+        found, reason = _looked_up(service, requirements)
+        if found is None:
+            return None, reason
+        everything += found
+    known = [pin for pin in everything if "skip_reason" not in pin]
+    if len(known) < _MIN_KNOWN_SHARE * len(everything):
+        return None, f"knows only {len(known)} of {len(everything)} packages"
+    return known, ""
+
+
+def _looked_up(service: str, pinned: str) -> tuple[list[dict[str, Any]] | None, str]:
     with tempfile.TemporaryDirectory() as folder:
         report, requirements = Path(folder) / "report.json", Path(folder) / "requirements.txt"
-        requirements.write_text(pins())
+        requirements.write_text(pinned)
         command = [sys.executable, "-m", "pip_audit", "--requirement", str(requirements), "--no-deps", "--disable-pip"]
         command += ["--vulnerability-service", service, "--format", "json", "--output", str(report)]
         try:
@@ -44,11 +67,8 @@ def audit(service: str) -> tuple[list[dict[str, Any]] | None, str]:
             return None, f"no answer within {_TIMEOUT_S} s"
         if not report.is_file():
             return None, (done.stderr.strip().splitlines() or ["pip-audit wrote no report"])[-1][:200]
-        looked_up: list[dict[str, Any]] = json.loads(report.read_text())["dependencies"]
-    known = [pin for pin in looked_up if "skip_reason" not in pin]
-    if len(known) < _MIN_KNOWN_SHARE * len(looked_up):
-        return None, f"knows only {len(known)} of {len(looked_up)} packages"
-    return known, ""
+        found: list[dict[str, Any]] = json.loads(report.read_text())["dependencies"]
+    return found, ""
 
 
 def say(text: str) -> None:
