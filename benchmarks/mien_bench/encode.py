@@ -155,12 +155,19 @@ def load_picture(path: Path) -> RgbArray:
     return rgb
 
 
-@click.command()
-@click.option("--frames", default=300, show_default=True, type=click.IntRange(min=10), help="Frames to measure.")
-@click.option(
+_frames_option = click.option(
+    "--frames", default=300, show_default=True, type=click.IntRange(min=10), help="Frames to measure."
+)
+_avatar_option = click.option(
     "--avatar", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A picture instead of the drawn one."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+
+
+@click.command()
+@_frames_option
+@_avatar_option
+@_json_option
 def encode(frames: int, avatar: Path | None, as_json: bool) -> None:
     """Measure composing and encoding of one 720p session, compared with converting a whole RGB frame."""
     cv2.setNumThreads(1)  # as in a generator, whose sessions share the cores
@@ -179,11 +186,9 @@ def encode(frames: int, avatar: Path | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--frames", default=300, show_default=True, type=click.IntRange(min=10), help="Frames to measure.")
-@click.option(
-    "--avatar", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A picture instead of the drawn one."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@_frames_option
+@_avatar_option
+@_json_option
 def compose(frames: int, avatar: Path | None, as_json: bool) -> None:
     """Measure composing a face into its 720p picture, compared with converting the whole picture."""
     cv2.setNumThreads(1)  # as in a generator, whose sessions share the cores

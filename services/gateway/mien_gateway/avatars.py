@@ -311,7 +311,7 @@ async def read(avatar_id: str, request: Request, avatars: Here, gate: Gate) -> A
 async def picture(avatar_id: str, request: Request, avatars: Here) -> Response:
     """The 1280x720 still picture, for operators and for bearers of a token of a session that uses it."""
     png = await avatars.picture(avatar_id, request)
-    # A face must not stay in a browser's cache after its avatar was deleted. The bundled avatar is nobody's face.
+    # A browser's cache must not keep a face after its avatar is deleted. The bundled avatar shows no real person.
     caching = "private, max-age=300" if avatar_id == BUNDLED_AVATAR_ID else "no-store"
     headers = {"Cache-Control": caching, "Vary": "Authorization"}
     return Response(png, media_type="image/png", headers=headers)

@@ -40,7 +40,7 @@ class ReadAheadProtocol(WebSocketsSansIOProtocol):
 
     def handle_ping(self) -> None:
         if self.transport.is_closing():
-            self.conn.data_to_send()  # one read may bring many more pings: their pongs are for nobody now
+            self.conn.data_to_send()  # drops the pongs; one read may hold many more pings
             return
         super().handle_ping()
         if self.transport.get_write_buffer_size() > MAX_OWED_BYTES:

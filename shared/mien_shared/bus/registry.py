@@ -411,8 +411,8 @@ class Registry:
     ) -> dict[str, SessionRecord | None]:
         """Keep the sessions of open uplinks alive, owned by their connections, and with a speaker at `now_s` (Unix).
 
-        A connection's claim that is there is prolonged, whoever made it; a missing one is made again. Returns the
-        records by id as keep_alive does. One round trip for any number of uplinks.
+        An existing claim on a session is prolonged, even if another connection holds it. A missing claim is made again.
+        Returns the records by id as keep_alive does. One round trip for any number of uplinks.
         """
         sessions, trip = [uplink.session for uplink in uplinks], Trip(self.redis)
         self._add_keep_alives(trip, sessions)

@@ -1,8 +1,8 @@
 """What protects a demo on loopback from the pages in the same machine's browser: it has neither keys nor watch tokens.
 
-A page of another site can make the browser send requests to loopback. By a DNS name of its own that suddenly means
-127.0.0.1 (DNS rebinding) it can also read the answers. So the Host must be a name of loopback, and whatever changes
-something must come from a page of ours or from a program, which sends no Origin.
+A page of another site can make the browser send requests to loopback. If the site changes its own DNS name to
+127.0.0.1 (DNS rebinding), its page can also read the answers. So the Host must be a name of loopback. A request that
+changes something must come from one of our pages, or from a program, which sends no Origin.
 """
 
 from __future__ import annotations
