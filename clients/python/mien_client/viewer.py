@@ -18,6 +18,7 @@ from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcrtpreceiver import RemoteStreamTrack, RTCRtpReceiver
 
 from mien_client.api import NotMien, Unreachable, authorization, checked_address, refuse_failure
+from mien_client.nacks import RepeatedNacks
 from mien_shared.settings import IceServer
 
 _TIMEOUT_S = 10.0
@@ -48,6 +49,7 @@ class Viewer:
         self._resource: str | None = None
         self._track: RemoteStreamTrack | None = None
         self._lost = asyncio.Event()
+        self._nacks: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         """Connect.
@@ -71,6 +73,7 @@ class Viewer:
         transceiver = self._peer.addTransceiver("video", direction="recvonly")
         codecs = RTCRtpReceiver.getCapabilities("video").codecs
         transceiver.setCodecPreferences([codec for codec in codecs if codec.mimeType in {"video/H264", "video/rtx"}])
+        self._nacks = asyncio.create_task(RepeatedNacks(transceiver.receiver).run(), name="repeated-nacks")
         connected = asyncio.Event()
 
         def on_track(track: RemoteStreamTrack) -> None:
@@ -131,5 +134,7 @@ class Viewer:
             except httpx.HTTPError:
                 pass  # the service notices that the connection closes
         self._resource = None
+        if self._nacks is not None:
+            self._nacks.cancel()
         await self._peer.close()
         await self._http.aclose()
