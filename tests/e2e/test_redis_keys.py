@@ -14,6 +14,7 @@ from mien_client.viewer import Viewer
 from mien_shared.bus import keys
 from mien_shared.bus.connection import open_redis
 from mien_shared.bus.messages import unpack_motion
+from mien_shared.bus.viewers import Viewers
 
 pytestmark = pytest.mark.e2e
 
@@ -52,6 +53,7 @@ async def test_every_key_expires_and_an_ended_session_leaves_no_motion(system: S
     async with open_redis(system.redis.url) as redis, system.call() as other:
         async with system.call() as call:
             session_id = call.session.session_id
+            await Viewers(redis).end(session_id, "a viewer that has left")
             async with Viewer(call.session.whep_url, call.session.watch_token) as viewer:
                 watching = asyncio.create_task(watch_for(viewer, 6.0))  # longer than a keep-alive
                 while not watching.done():

@@ -24,6 +24,7 @@ TOKENS = TokenIssuer("a secret of thirty-two bytes or more")
 TOKEN = TOKENS.issue(SESSION_ID, SPEAKER_GRANTS)
 SPEAKER = TOKENS.read(TOKEN)
 SESSION = audit.digest(SESSION_ID)
+VIEWER_ID = "a viewer's unguessable id"
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,11 @@ SESSION = audit.digest(SESSION_ID)
             "session ended",
             {"role": "gateway", "session": SESSION, "reason": "duration"},
         ),
+        (
+            lambda: audit.viewer_ended(OPERATOR, SESSION_ID, VIEWER_ID),
+            "viewer ended",
+            {"role": "operator", "principal": OWNER, "session": SESSION, "viewer": audit.digest(VIEWER_ID)},
+        ),
     ],
 )
 def test_who_did_what(
@@ -68,7 +74,7 @@ def test_who_did_what(
     assert {name: entry[name] for name in entry if name not in {"time", "level", "service", "logger", "message"}} == (
         fields
     )
-    for secret in (KEY, TOKEN, SESSION_ID):
+    for secret in (KEY, TOKEN, SESSION_ID, VIEWER_ID):
         assert secret not in line
 
 

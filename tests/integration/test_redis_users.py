@@ -14,10 +14,11 @@ from mien_shared.bus import keys, rights
 from mien_shared.bus.channels import GeneratorInbox, MotionForwarder, send_control
 from mien_shared.bus.connection import open_redis
 from mien_shared.bus.embedded_redis import EmbeddedRedis
-from mien_shared.bus.messages import GeneratorStatus, InboundMotion, SessionRecord, StopSession
+from mien_shared.bus.messages import GeneratorStatus, InboundMotion, SessionRecord, StopSession, ViewerState
 from mien_shared.bus.probe import RedisProbe
 from mien_shared.bus.registry import Registry, Renewal
 from mien_shared.bus.rights import Rights
+from mien_shared.bus.viewers import Viewers
 from mien_shared.clock import SystemClock
 from mien_shared.metrics import ServiceMetrics
 
@@ -62,6 +63,12 @@ async def test_a_session_is_placed_held_and_ended_by_the_users_of_its_services(c
     await forwarder.flush()
     inbox = GeneratorInbox(clients["generator"], "g1")
     assert sorted(map(str, await inbox.read())) == sorted(map(str, [motion, StopSession(session_id="s1")]))
+    viewers = Viewers(clients["gateway"])
+    await viewers.end("s1", "v1")
+    viewer = ViewerState(viewer_id="v1", state="connected", joined_at_ms=1, sent_bps=1, target_bps=1)
+    ends = await Viewers(clients["signaling"]).exchange("signaling", {"s1": [viewer]}, ["s1"])
+    assert ends == {"s1": frozenset({"v1"})}
+    assert (await viewers.of_session("s1"), await viewers.count("s1")) == ([viewer], 1)
     await gateway.end_session("s1")
     assert not await signaling.keep_alive(SESSION)
 
@@ -80,6 +87,10 @@ FOREIGN = [
     ("signaling", ("XREAD", "STREAMS", keys.inbox("g1"), "0"), "a speaker's motion"),
     ("signaling", ("XADD", keys.video("s1"), "*", "d", "x"), "the video"),
     ("signaling", ("DEL", keys.record("s1")), "the record of a session"),
+    ("signaling", ("ZADD", keys.viewer_ends("s1"), "0", "v1"), "who ends viewers"),
+    ("signaling", ("HGETALL", keys.viewer_lists("s1")), "the viewers of other signaling services"),
+    ("generator", ("HGETALL", keys.viewer_lists("s1")), "who watches"),
+    ("gateway", ("HSET", keys.viewer_lists("s1"), "s", "x"), "who watches"),
     ("gateway", ("XREAD", "STREAMS", keys.video("s1"), "0"), "the video"),
     ("gateway", ("XREAD", "STREAMS", keys.inbox("g1"), "0"), "motion of other gateways"),
     ("gateway", ("XADD", keys.video("s1"), "*", "d", "x"), "the video"),
@@ -150,7 +161,7 @@ async def test_the_probe_executes_nothing_and_names_what_is_refused(clients: dic
     await curious.step()
     reason = curious.why_unready()
     assert reason is not None
-    assert reason.startswith("Redis refuses DEL, EVALSHA, EXPIRE, GET, MGET")
+    assert reason.startswith("Redis refuses DEL, EVALSHA, EXPIRE, GET, HGETALL, MGET")
     assert await clients["admin"].dbsize() == 0
 
 

@@ -53,16 +53,6 @@ async def test_an_ended_session_cannot_be_brought_back(registry: Registry) -> No
     assert await registry.was_ended("one")
 
 
-async def test_viewers_count_over_all_services_until_they_are_overdue(registry: Registry) -> None:
-    await registry.put_viewers("one", ["a", "b"], now_s=100.0)
-    await registry.put_viewers("one", ["c"], now_s=104.0)
-    await registry.put_viewers("one", [], now_s=104.0)
-    assert await registry.viewers("one", 104.0) == 3
-    await registry.put_viewers("one", ["b"], now_s=105.0)
-    assert await registry.viewers("one", 108.0) == 2
-    assert await registry.viewers("one", 200.0) == 0
-
-
 async def test_a_redis_that_came_back_empty_is_filled_by_a_sessions_users(
     registry: Registry, redis_server: EmbeddedRedis
 ) -> None:

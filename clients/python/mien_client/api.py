@@ -11,7 +11,7 @@ import httpx
 from pydantic import BaseModel, Field, ValidationError
 
 from mien_shared.avatars import AvatarKind, FaceBox, KeypointRow
-from mien_shared.bus.messages import SessionStats
+from mien_shared.bus.messages import SessionStats, ViewerState
 from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
 from mien_shared.settings import IceServer
 
@@ -23,13 +23,15 @@ _IDLE_S = 3.0
 class MienError(Exception):
     """The service refused a call.
 
-    status: the HTTP status. code: the problem's stable name. retry_after_s: when to try again, if the service said so.
+    status: the HTTP status. code: the problem's stable name. detail: one sentence for a person. retry_after_s: when to
+    try again, if the service said so.
     """
 
     def __init__(self, status: int, code: str, detail: str, retry_after_s: float | None = None) -> None:
         super().__init__(f"{detail} ({status} {code})")
         self.status = status
         self.code = code
+        self.detail = detail
         self.retry_after_s = retry_after_s
 
 
@@ -98,6 +100,10 @@ class _SessionList(BaseModel):
     sessions: list[SessionState]
 
 
+class _ViewerList(BaseModel):
+    viewers: list[ViewerState]
+
+
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -138,6 +144,15 @@ class MienClient:
 
     async def end_session(self, session_id: str, token: str) -> None:
         await self._call("DELETE", f"/v1/sessions/{quote(session_id, safe='')}", headers=authorization(token))
+
+    async def viewers(self, session_id: str) -> list[ViewerState]:
+        """Who watches a session at the moment. Needs an API key, unless the deployment is open."""
+        path = f"/v1/sessions/{quote(session_id, safe='')}/viewers"
+        return self._parsed(_ViewerList, await self._call("GET", path)).viewers
+
+    async def end_viewer(self, session_id: str, viewer_id: str) -> None:
+        """End one viewer's connection. Needs an API key, unless the deployment is open."""
+        await self._call("DELETE", f"/v1/sessions/{quote(session_id, safe='')}/viewers/{quote(viewer_id, safe='')}")
 
     async def _call(self, method: str, path: str, **request: Any) -> bytes:
         try:

@@ -17,11 +17,12 @@ from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSession
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcrtpreceiver import RemoteStreamTrack, RTCRtpReceiver
 
-from mien_client.api import NotMien, Unreachable, authorization, checked_address, refuse_failure
+from mien_client.api import MienError, NotMien, Unreachable, authorization, checked_address, refuse_failure
 from mien_client.nacks import RepeatedNacks
 from mien_shared.settings import IceServer
 
 _TIMEOUT_S = 10.0
+_VIEWER_ENDED = "viewer-ended"
 
 
 class WhepError(Exception):
@@ -126,14 +127,23 @@ class Viewer:
         stats = await self._peer.getStats()
         return sum(entry.bytesReceived for entry in stats.values() if entry.type == "transport")
 
+    async def leave(self) -> str | None:
+        """Tell the service that this viewer leaves. Returns why the service had ended it before, None if it had not."""
+        resource, self._resource = self._resource, None
+        if resource is None:
+            return None
+        try:
+            response = await self._http.delete(resource, headers=authorization(self._token))
+            refuse_failure(response)
+        except MienError as error:
+            return error.detail if error.code == _VIEWER_ENDED else None
+        except (httpx.HTTPError, NotMien):
+            pass  # the service notices that the connection closes
+        return None
+
     async def aclose(self) -> None:
         """Tell the service that this viewer leaves, then close the connection."""
-        if self._resource is not None:
-            try:
-                await self._http.delete(self._resource, headers=authorization(self._token))
-            except httpx.HTTPError:
-                pass  # the service notices that the connection closes
-        self._resource = None
+        await self.leave()
         if self._nacks is not None:
             self._nacks.cancel()
         await self._peer.close()

@@ -24,7 +24,10 @@ async def watch(
     whep_url, token = await whep_url_of(url, token)
     async with Viewer(whep_url, token) as viewer:
         say("Connected. Ctrl-C ends it." if seconds is None else f"Connected, for {seconds:g} s.")
-        return await receive(viewer, record, seconds)
+        report = await receive(viewer, record, seconds)
+        if reason := await viewer.leave():
+            say(f"The service ended the connection: {reason}.")
+        return report
 
 
 async def whep_url_of(url: str, token: str | None) -> tuple[str, str | None]:

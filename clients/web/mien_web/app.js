@@ -21,6 +21,8 @@ import { WhepClient } from "./whep.js";
 
 const POLL_MS = 2000;
 const POLL_LIMIT_MS = 15_000;
+/** After the first frame: by then the server counts this viewer. */
+const FIRST_FIGURES_MS = 600;
 const STATS_MS = 1000;
 const TOKEN_KEY = "mien.watch";
 
@@ -246,7 +248,9 @@ async function startWatching() {
     });
   });
   started.addEventListener("state", () => {
-    if (client === started) render();
+    if (client !== started) return;
+    if (started.state === "connected") window.setTimeout(() => void poll(), FIRST_FIGURES_MS);
+    render();
   });
   started.start();
 }

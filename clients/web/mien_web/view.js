@@ -14,9 +14,9 @@ import { avatarPicture } from "./api.js";
  * - `ready`: a session is selected; the play button starts it
  * - `connecting`: play was pressed, and no frame has arrived yet
  * - `playing`: the page presents frames
- * - `waiting`, `busy`, `reconnecting`, `ended`, `denied`, `failed`: as in whep.js
+ * - `waiting`, `busy`, `reconnecting`, `ended`, `removed`, `denied`, `failed`: as in whep.js
  * @typedef {"loading"|"offline"|"locked"|"empty"|"ready"|"connecting"|"playing"|"waiting"|"busy"|"reconnecting"|"ended"
- *   |"denied"|"failed"} PageState
+ *   |"removed"|"denied"|"failed"} PageState
  */
 
 /**
@@ -152,6 +152,13 @@ const WORDS = {
     pill: "Ended",
     tone: "calm",
   },
+  removed: {
+    title: "You were removed from this session",
+    text: "An operator ended your connection.",
+    action: "Close",
+    pill: "Removed",
+    tone: "bad",
+  },
   denied: {
     title: "You can’t watch this session",
     text: "The server did not accept the watch token.",
@@ -197,7 +204,7 @@ export function showPage(view, onSelect) {
   setText("access-error", view.accessError);
   show("access-error", view.accessError !== "");
   show("veil", state !== "playing");
-  show("controls", view.watching && state !== "ended" && state !== "denied" && state !== "failed");
+  show("controls", view.watching && !["ended", "removed", "denied", "failed"].includes(state));
   show("synthetic", session !== null && state !== "locked");
   show("resting", state === "playing" && session?.stats?.idle === true);
 

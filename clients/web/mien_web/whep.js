@@ -24,6 +24,8 @@ const BACKOFF_FIRST_MS = 500;
 const BACKOFF_LIMIT_MS = 15_000;
 const RETRY_AFTER_LIMIT_MS = 60_000;
 const WAITING_RETRY_MS = 2000;
+/** What a viewer's session URL answers after an operator has ended the viewer (problem `viewer-ended`). */
+const VIEWER_ENDED = 410;
 
 /**
  * - `connecting`: the first try is running
@@ -32,9 +34,11 @@ const WAITING_RETRY_MS = 2000;
  * - `busy`: the server is full (429, 503); tries again
  * - `reconnecting`: the connection or the server was lost; tries again
  * - `ended`: the session no longer exists (404, 410)
+ * - `removed`: an operator ended this viewer; no further try
  * - `denied`: the token was not accepted (401, 403)
  * - `failed`: the server refuses this browser's offer; another try would not help
- * @typedef {"idle"|"connecting"|"connected"|"waiting"|"busy"|"reconnecting"|"ended"|"denied"|"failed"} WhepState
+ * @typedef {"idle"|"connecting"|"connected"|"waiting"|"busy"|"reconnecting"|"ended"|"removed"|"denied"
+ *   |"failed"} WhepState
  */
 
 /** A WHEP request whose answer was not 2xx. */
@@ -440,8 +444,19 @@ export class WhepClient extends EventTarget {
   #deleteSession(attempt) {
     if (attempt.sessionUrl === null) return;
     // keepalive lets the request outlive the page. The server frees an abandoned session anyway.
-    fetch(attempt.sessionUrl, { method: "DELETE", headers: this.#authorization(), keepalive: true }).catch(() => {});
+    fetch(attempt.sessionUrl, { method: "DELETE", headers: this.#authorization(), keepalive: true })
+      .then(({ status }) => status === VIEWER_ENDED && this.#onRemoved())
+      .catch(() => {});
     attempt.sessionUrl = null;
+  }
+
+  /** The connection was not lost: an operator ended it. Ends the tries that follow a lost connection. */
+  #onRemoved() {
+    if (this.#state === "idle") return;
+    window.removeEventListener("online", this.#onOnline);
+    this.#cancelRetry();
+    this.#endAttempt();
+    this.#setState("removed");
   }
 
   #cancelRetry() {

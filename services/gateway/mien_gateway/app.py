@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from mien_encoder.model_file import EncoderFileError, bundled_path, read_encoder
-from mien_gateway import avatars, bundled, page, sessions, uplinks
+from mien_gateway import avatars, bundled, page, sessions, uplinks, viewers
 from mien_gateway.access import Access
 from mien_gateway.avatar_upkeep import INTERVAL_S as UPKEEP_INTERVAL_S
 from mien_gateway.avatar_upkeep import AvatarUpkeep
@@ -26,6 +26,7 @@ from mien_shared.bus import rights
 from mien_shared.bus.channels import MotionForwarder
 from mien_shared.bus.connection import open_redis, redis_url
 from mien_shared.bus.registry import Registry
+from mien_shared.bus.viewers import Viewers
 from mien_shared.clock import SystemClock
 from mien_shared.http.edge import BodyLimit, SecurityHeaders
 from mien_shared.http.loopback import LoopbackOnly
@@ -53,7 +54,8 @@ def create_app(settings: GatewaySettings) -> FastAPI:
                 store = AvatarStore.open(settings.avatar_store)
                 store_probe = StoreProbe(store)
                 uplinks_here = Uplinks(registry, forwarder, access, metrics, clock, limits.speaker_ttl_s)
-                sessions_all = Sessions(settings, registry, store, tokens, uplinks_here, metrics, clock)
+                viewers_all = Viewers(redis)
+                sessions_all = Sessions(settings, registry, viewers_all, store, tokens, uplinks_here, metrics, clock)
                 avatars_all = Avatars(settings, store, registry, access, metrics, clock, sessions_all.end_all_with)
                 app.state.avatars = avatars_all
                 app.state.uplinks = uplinks_here
@@ -80,6 +82,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app.state.access = access
     app.include_router(avatars.router)
     app.include_router(sessions.router)
+    app.include_router(viewers.router)
     app.include_router(uplinks.router)
     page.install(app, settings)
     _guard(app, settings)

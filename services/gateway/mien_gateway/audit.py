@@ -1,7 +1,8 @@
 """The audit log: who created or ended what. Each line is a constant text with fields, in the logger mien.audit.
 
 A caller appears by the name of its principal, which does not reveal its key or token. A session appears by a digest of
-its id, because the id is enough to watch it in an open deployment. The lines are written at every MIEN_LOG_LEVEL.
+its id, because the id is enough to watch it in an open deployment. A viewer appears by a digest of its id, because the
+id is enough to end it there. The lines are written at every MIEN_LOG_LEVEL.
 """
 
 from __future__ import annotations
@@ -34,9 +35,13 @@ def session_ended(by: Principal | None, session_id: str, reason: EndReason) -> N
     _write("session ended", by, session=digest(session_id), reason=str(reason))
 
 
-def digest(session_id: str) -> str:
-    """What stands for a session in the log: `printf %s ID | sha256sum | head -c 16`."""
-    return hashlib.sha256(session_id.encode()).hexdigest()[:16]
+def viewer_ended(by: Principal, session_id: str, viewer_id: str) -> None:
+    _write("viewer ended", by, session=digest(session_id), viewer=digest(viewer_id))
+
+
+def digest(secret_id: str) -> str:
+    """What stands for a session or a viewer in the log: `printf %s ID | sha256sum | head -c 16`."""
+    return hashlib.sha256(secret_id.encode()).hexdigest()[:16]
 
 
 def _write(message: str, by: Principal | None, **fields: str) -> None:

@@ -23,6 +23,7 @@ from mien_shared.bus.channels import send_control
 from mien_shared.bus.messages import EndReason, SessionRecord, SessionStats, StopSession
 from mien_shared.bus.placement import AllFull, NoGenerator, place
 from mien_shared.bus.registry import Registry
+from mien_shared.bus.viewers import Viewers
 from mien_shared.clock import Clock
 from mien_shared.http.principal import Principal, Role
 from mien_shared.http.problems import Code, Problem, describe, redis_problems
@@ -77,6 +78,7 @@ class Sessions:
 
     settings: GatewaySettings
     registry: Registry
+    viewers: Viewers
     store: AvatarStore
     tokens: TokenIssuer
     uplinks: Uplinks
@@ -141,7 +143,7 @@ class Sessions:
         generator = await self.registry.owner(session.session_id)
         stats = await self.registry.stats(session.session_id)
         if stats is not None:
-            viewers = await self.registry.viewers(session.session_id, self.clock.unix_s())
+            viewers = await self.viewers.count(session.session_id)
             stats = stats.model_copy(update={"viewers": viewers})
         return SessionView(
             session_id=session.session_id,

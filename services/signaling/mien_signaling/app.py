@@ -19,6 +19,7 @@ from mien_shared.supervisor import Supervisor
 from mien_signaling import passthrough, whep
 from mien_signaling.audience import Audience
 from mien_signaling.metrics import SignalingMetrics
+from mien_signaling.roster import INTERVAL_S, Registrar
 from mien_signaling.settings import SignalingSettings
 
 
@@ -36,6 +37,8 @@ def create_app(settings: SignalingSettings, clock: Clock | None = None) -> FastA
                 supervisor.watch_redis(redis, rights.SIGNALING)
                 audience = Audience(redis, settings, clock, metrics)
                 supervisor.run("token expiry", audience.remove_expired())
+                registrar = Registrar(redis, clock, audience.roster, audience.end)
+                supervisor.keep("viewers", registrar.step, INTERVAL_S)
                 app.include_router(whep.routes(audience, settings, clock))
                 try:
                     yield

@@ -6,11 +6,13 @@ import asyncio
 import logging
 import secrets
 import socket
+from collections import deque
 from collections.abc import Coroutine
 from ipaddress import ip_address
 
 from redis.asyncio import Redis
 
+from mien_shared.bus.messages import ViewerState
 from mien_shared.bus.registry import Registry
 from mien_shared.clock import Clock
 from mien_shared.http.principal import Principal
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 _DISCARD_PORT = 9
 _EXPIRY_CHECK_S = 1.0
+#: How many viewers that an operator ended are remembered. Their session URLs say why they were ended.
+_ENDED_REMEMBERED = 1000
 
 
 class UnknownSession(LookupError):
@@ -50,6 +54,7 @@ class Audience:
         self._metrics = metrics
         self._viewers: dict[str, ViewerConnection] = {}
         self._broadcasts: dict[str, Broadcast] = {}
+        self._ended_viewers: deque[tuple[str, str]] = deque(maxlen=_ENDED_REMEMBERED)
         self._lingering: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._announcement = announcement_of(settings)
@@ -100,6 +105,23 @@ class Audience:
         self._metrics.viewer_gone(reason)
         await viewer.close()
         self._linger_unless_watched(viewer.broadcast.session.session_id)
+
+    def roster(self) -> dict[str, list[ViewerState]]:
+        """The viewers of this process by session."""
+        found: dict[str, list[ViewerState]] = {}
+        for viewer in self._viewers.values():
+            found.setdefault(viewer.broadcast.session.session_id, []).append(viewer.state())
+        return found
+
+    def end(self, session_id: str, viewer_id: str) -> None:
+        """End a viewer for an operator; does nothing if this process does not have it."""
+        if viewer := self.find(session_id, viewer_id):
+            self._ended_viewers.append((session_id, viewer_id))
+            self._gone(viewer, Gone.OPERATOR)
+
+    def was_ended(self, session_id: str, viewer_id: str) -> bool:
+        """Whether an operator ended this viewer, among the newest thousand."""
+        return (session_id, viewer_id) in self._ended_viewers
 
     async def remove_expired(self) -> None:
         """Remove viewers whose token has expired, once a second until cancelled."""

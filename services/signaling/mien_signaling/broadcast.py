@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Callable
 
 from redis.asyncio import Redis
@@ -37,7 +36,6 @@ class ViewerFeed:
 
     def __init__(self, limits: BitrateLimits) -> None:
         self._ready = asyncio.Event()
-        self.name = secrets.token_hex(8)  # for counting viewers; does not identify the viewer
         self.queue = ViewerQueue(self._ready.set)
         self.bitrate = ViewerBitrate(limits)
 
@@ -192,5 +190,3 @@ class Broadcast:
             self.session = kept
         else:
             self._on_ended(self)
-        names = [feed.name for feed in self._feeds]
-        await self._registry.put_viewers(self.session.session_id, names, self._clock.unix_s())

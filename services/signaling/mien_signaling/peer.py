@@ -11,7 +11,7 @@ from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSession
 from aiortc.exceptions import InvalidStateError
 from aiortc.sdp import candidate_from_sdp
 
-from mien_shared.bus.messages import KeyframeReason
+from mien_shared.bus.messages import KeyframeReason, ViewerState
 from mien_shared.clock import Clock
 from mien_shared.http.principal import Principal
 from mien_shared.settings import IceServer
@@ -43,6 +43,7 @@ class Gone(StrEnum):
     TIMED_OUT = "timed_out"
     REFUSED = "refused"
     SESSION_ENDED = "session_ended"
+    OPERATOR = "operator"  # an operator ended it
     EXPIRED = "expired"  # its token
     SHUTDOWN = "shutdown"
 
@@ -73,6 +74,9 @@ class ViewerConnection:
         self._metrics = metrics
         self._on_gone = on_gone
         self._started_s = clock.monotonic_s()
+        self._joined_at_ms = round(clock.unix_s() * 1000)
+        self._loss: float | None = None
+        self._rtt_s: float | None = None
         self._saw_frame = False
         self._closing = False
         self._candidates_left = MAX_CANDIDATES
@@ -108,6 +112,18 @@ class ViewerConnection:
         """Whether the viewer's token has expired since it joined."""
         expires_unix_s = None if self.bearer is None else self.bearer.expires_unix_s
         return expires_unix_s is not None and now_unix_s > expires_unix_s
+
+    def state(self) -> ViewerState:
+        """What an operator may know of this viewer."""
+        return ViewerState(
+            viewer_id=self.viewer_id,
+            state="connected" if self.is_connected else "connecting",
+            joined_at_ms=self._joined_at_ms,
+            sent_bps=round(self.broadcast.sent_bps) if self.is_connected else 0,
+            target_bps=self._feed.bitrate.target_bps,
+            loss_ratio=None if self._loss is None else round(self._loss, 4),
+            rtt_ms=None if self._rtt_s is None else round(self._rtt_s * 1000, 1),
+        )
 
     def is_restart(self, fragment: TrickleFragment) -> bool:
         """Whether a fragment has credentials of another ICE session than the offer's."""
@@ -165,6 +181,9 @@ class ViewerConnection:
 
     def on_report(self, loss: float, rtt_s: float | None) -> None:
         self._metrics.viewer_reported(loss, rtt_s)
+        self._loss = loss
+        if rtt_s is not None:
+            self._rtt_s = rtt_s
         self._feed.bitrate.on_loss(loss, self.broadcast.sent_bps, self._clock.monotonic_s())
 
     def on_remb(self, bitrate_bps: int) -> None:

@@ -148,6 +148,8 @@ class Whep:
     def _find(self, session_id: str, viewer_id: str) -> ViewerConnection:
         viewer = self._audience.find(session_id, viewer_id)
         if viewer is None:
+            if self._audience.was_ended(session_id, viewer_id):
+                raise Problem(Code.VIEWER_ENDED, "an operator has ended this viewer's connection")
             raise Problem(Code.VIEWER_NOT_FOUND, "there is no such viewer, or it has left")
         return viewer
 
@@ -194,6 +196,7 @@ def routes(audience: Audience, settings: SignalingSettings, clock: Clock) -> API
             Code.UNREADABLE,
             Code.BAD_FRAGMENT,
             Code.VIEWER_NOT_FOUND,
+            Code.VIEWER_ENDED,
             Code.NO_SUCH_ETAG,
             Code.WRONG_MEDIA_TYPE,
             Code.ICE_RESTART_UNSUPPORTED,
@@ -205,7 +208,7 @@ def routes(audience: Audience, settings: SignalingSettings, clock: Clock) -> API
         methods=["DELETE"],
         response_class=Response,
         dependencies=[_TOKEN],
-        responses=describe(*_ANY_ROUTE, Code.VIEWER_NOT_FOUND),
+        responses=describe(*_ANY_ROUTE, Code.VIEWER_NOT_FOUND, Code.VIEWER_ENDED),
     )
     for path, methods, headers in (
         (endpoint, _ENDPOINT_METHODS, {"Accept-Post": SDP}),

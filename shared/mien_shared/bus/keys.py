@@ -17,6 +17,7 @@ ENDED_S = 3600
 LEASE_S = 4.0
 STATS_S = 5
 VIEWERS_S = 15
+VIEWER_ENDS_S = 60
 UPLINK_S = 60
 SUSPECT_S = 600
 VIDEO_S = 5
@@ -49,8 +50,19 @@ def stats(session_id: str) -> str:
     return f"mien:session:{{{session_id}}}:stats"
 
 
-def viewers(session_id: str) -> str:
-    return f"mien:session:{{{session_id}}}:viewers"
+def viewer_counts(session_id: str) -> str:
+    """How many viewers each signaling service has."""
+    return f"mien:session:{{{session_id}}}:viewer-counts"
+
+
+def viewer_lists(session_id: str) -> str:
+    """The viewers of each signaling service, with what it knows of them."""
+    return f"mien:session:{{{session_id}}}:viewer-lists"
+
+
+def viewer_ends(session_id: str) -> str:
+    """The viewers that operators want to end."""
+    return f"mien:session:{{{session_id}}}:viewer-ends"
 
 
 def video(session_id: str) -> str:
@@ -107,7 +119,9 @@ LIVES = (
     Life(ended("*"), ENDED_S, "a service that was paused for less than this cannot bring the session back"),
     Life(lease("*"), LEASE_S, "a generator that is silent loses its sessions; a reservation lives a little longer"),
     Life(stats("*"), STATS_S, "figures of the last seconds"),
-    Life(viewers("*"), VIEWERS_S, "three keep-alives of signaling"),
+    Life(viewer_counts("*"), VIEWERS_S, "three keep-alives of signaling; each count has its own, shorter time in it"),
+    Life(viewer_lists("*"), VIEWERS_S, "as long as the counts"),
+    Life(viewer_ends("*"), VIEWER_ENDS_S, "ids only; a signaling service that was paused for less than this obeys"),
     Life(uplink("*"), UPLINK_S, "as long as the record"),
     Life(speaker("*"), None, "a time only; MIEN_NO_SPEAKER_S and five minutes"),
     Life(suspect("*"), SUSPECT_S, "a count; several generators may be lost one after another in this time"),

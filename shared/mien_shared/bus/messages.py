@@ -55,6 +55,18 @@ class SessionStats(_Message):
     viewers: int | None = Field(None, description="Viewers on all signaling services; added by the gateway")
 
 
+class ViewerState(_Message):
+    """A viewer of a session, as its signaling service knows it. It says nothing of the person, device or address."""
+
+    viewer_id: str = Field(description="The last part of the viewer's WHEP session URL")
+    state: Literal["connecting", "connected"]
+    joined_at_ms: int = Field(description="Unix time at which its offer arrived")
+    sent_bps: int = Field(description="Rate at which the session's video is sent; 0 while the viewer is connecting")
+    target_bps: int = Field(description="Rate that the viewer can receive, by its reports")
+    loss_ratio: float | None = Field(None, description="Share of packets lost, 0 to 1, in its newest report")
+    rtt_ms: float | None = Field(None, description="Round-trip time by its newest report")
+
+
 class StartSession(_Message):
     """To a generator: start this session. Its slot is reserved, and its lease names the receiving generator.
 

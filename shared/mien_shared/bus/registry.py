@@ -34,7 +34,6 @@ RESERVATION_MS = round(keys.LEASE_S * 1000)
 _SLOTS_MS = round(keys.SLOTS_S * 1000)
 #: A session with which this many devices were lost is ended: it may be the cause.
 _DEVICES_LOST = 2
-_VIEWER_TTL_S = 1.5 * KEEP_ALIVE_INTERVAL_S
 
 # Writes the record unless the session has ended, or may have ended: a record that is missing was deleted, or it
 # expired, or Redis came back empty. It was not deleted if every mark since the caller last saw it would still be there.
@@ -243,7 +242,9 @@ class Registry:
             keys.lease(session_id),
             keys.stats(session_id),
             keys.video(session_id),
-            keys.viewers(session_id),
+            keys.viewer_counts(session_id),
+            keys.viewer_lists(session_id),
+            keys.viewer_ends(session_id),
             keys.uplink(session_id),
             keys.speaker(session_id),
             keys.suspect(session_id),
@@ -270,20 +271,6 @@ class Registry:
     async def stats(self, session_id: str) -> SessionStats | None:
         data = await self.redis.get(keys.stats(session_id))
         return SessionStats.model_validate_json(data) if data else None
-
-    async def put_viewers(self, session_id: str, viewer_ids: Sequence[str], now_s: float) -> None:
-        """Record the viewers that watch at `now_s` (Unix seconds). Each counts until its next keep-alive is overdue."""
-        if viewer_ids:
-            until_s = now_s + _VIEWER_TTL_S
-            trip = Trip(self.redis)
-            trip.add(lambda pipe: pipe.zadd(keys.viewers(session_id), dict.fromkeys(viewer_ids, until_s)))
-            trip.add(lambda pipe: pipe.zremrangebyscore(keys.viewers(session_id), "-inf", now_s))
-            trip.add(lambda pipe: pipe.expire(keys.viewers(session_id), keys.VIEWERS_S))
-            await trip.go()
-
-    async def viewers(self, session_id: str, now_s: float) -> int:
-        """How many viewers a session has on all signaling services."""
-        return int(await self.redis.zcount(keys.viewers(session_id), now_s, "+inf"))
 
     # Generators
 

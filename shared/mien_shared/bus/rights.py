@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from mien_shared.bus import keys
 
 _RECORD, _ENDED, _LEASE = keys.record("*"), keys.ended("*"), keys.lease("*")
-_STATS, _VIEWERS, _VIDEO = keys.stats("*"), keys.viewers("*"), keys.video("*")
+_STATS, _VIDEO = keys.stats("*"), keys.video("*")
+_VIEWER_COUNTS, _VIEWER_LISTS = keys.viewer_counts("*"), keys.viewer_lists("*")
+_VIEWER_ENDS = keys.viewer_ends("*")
 _UPLINK, _SPEAKER, _SUSPECT = keys.uplink("*"), keys.speaker("*"), keys.suspect("*")
 _STATUS, _SLOTS, _INBOX, _CONTROL = keys.status("*"), keys.slots("*"), keys.inbox("*"), keys.control("*")
 _SESSIONS, _GENERATORS = keys.SESSIONS, keys.GENERATORS
@@ -29,6 +31,9 @@ _FORMS: dict[str, str] = {
     "exists": "EXISTS KEY",
     "expire": "EXPIRE KEY 1",
     "get": "GET KEY",
+    "hdel": "HDEL KEY probe",
+    "hgetall": "HGETALL KEY",
+    "hset": "HSET KEY probe probe",
     "incr": "INCR KEY",
     "mget": "MGET KEY",
     "pexpire": "PEXPIRE KEY 1",
@@ -42,7 +47,7 @@ _FORMS: dict[str, str] = {
     "xtrim": "XTRIM KEY MINID 0",
     "zadd": "ZADD KEY 0 probe",
     "zcard": "ZCARD KEY",
-    "zcount": "ZCOUNT KEY 0 0",
+    "zrange": "ZRANGE KEY 0 -1",
     "zrem": "ZREM KEY probe",
     "zremrangebyscore": "ZREMRANGEBYSCORE KEY 0 0",
     "zscore": "ZSCORE KEY probe",
@@ -80,15 +85,15 @@ _PLACEMENT_SLOTS = ("evalsha", "pexpire", "zadd", "zcard", "zrem", "zremrangebys
 
 
 #: What an end deletes: gateways end sessions, and generators end those whose face cannot be made.
-_OF_A_SESSION = (_RECORD, _LEASE, _STATS, _VIDEO, _VIEWERS, _UPLINK, _SPEAKER, _SUSPECT)
+_OF_A_SESSION = (
+    *(_RECORD, _LEASE, _STATS, _VIDEO, _UPLINK, _SPEAKER, _SUSPECT),
+    *(_VIEWER_COUNTS, _VIEWER_LISTS, _VIEWER_ENDS),
+)
 
 
 def _with_slots(keys_of: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     return keys_of | {command: (*keys_of.get(command, ()), _SLOTS) for command in _PLACEMENT_SLOTS}
 
-
-#: What ends a session: a script that deletes all of it.
-_OF_A_SESSION = (_RECORD, _LEASE, _STATS, _VIDEO, _VIEWERS, _UPLINK, _SPEAKER, _SUSPECT)
 
 GATEWAY = Rights(
     "gateway",
@@ -99,15 +104,17 @@ GATEWAY = Rights(
             "exists": (_RECORD, _ENDED),
             "expire": (_UPLINK, _SESSIONS),
             "get": (_RECORD, _ENDED, _LEASE, _STATS, _STATUS, _SPEAKER),
+            "hgetall": (_VIEWER_COUNTS, _VIEWER_LISTS),
             "mget": (_LEASE, _UPLINK, _ENDED),
-            "pexpire": (_INBOX, _CONTROL),
+            "pexpire": (_INBOX, _CONTROL, _VIEWER_ENDS),
             "sadd": (_SESSIONS,),
             "set": (_RECORD, _ENDED, _LEASE, _UPLINK, _SPEAKER),
             "smembers": (_SESSIONS, _GENERATORS),
             "srem": (_SESSIONS, _GENERATORS),
             "xadd": (_INBOX, _CONTROL),
             "xtrim": (_INBOX,),
-            "zcount": (_VIEWERS,),
+            "zadd": (_VIEWER_ENDS,),
+            "zremrangebyscore": (_VIEWER_ENDS,),
         }
     ),
 )
@@ -137,18 +144,20 @@ GENERATOR = Rights(
 SIGNALING = Rights(
     "signaling",
     {
-        "evalsha": (_RECORD, _ENDED),
+        "evalsha": (_RECORD, _ENDED, _VIEWER_COUNTS, _VIEWER_LISTS),
         "exists": (_RECORD, _ENDED),
-        "expire": (_VIEWERS, _SESSIONS),
+        "expire": (_SESSIONS,),
         "get": (_RECORD, _LEASE),
-        "pexpire": (_CONTROL,),
+        "hdel": (_VIEWER_COUNTS, _VIEWER_LISTS),
+        "hgetall": (_VIEWER_COUNTS,),
+        "hset": (_VIEWER_COUNTS, _VIEWER_LISTS),
+        "pexpire": (_CONTROL, _VIEWER_COUNTS, _VIEWER_LISTS),
         "sadd": (_SESSIONS,),
         "set": (_RECORD,),
         "xadd": (_CONTROL,),
         "xread": (_VIDEO,),
         "xrevrange": (_VIDEO,),
-        "zadd": (_VIEWERS,),
-        "zremrangebyscore": (_VIEWERS,),
+        "zrange": (_VIEWER_ENDS,),
     },
 )
 

@@ -104,6 +104,7 @@ class Code(StrEnum):
     UNREADABLE_OFFER = "unreadable-offer", 400, "the body is not an SDP description"
     BAD_FRAGMENT = "bad-fragment", 400, "the body is not a trickle-ICE fragment"
     VIEWER_NOT_FOUND = "viewer-not-found", 404, "no viewer has this id, or the viewer has left"
+    VIEWER_ENDED = "viewer-ended", 410, "an operator ended this viewer; its token stays valid"
     NO_PUBLICATION = "no-publication", 409, "the session has no video at the moment; try again after Retry-After"
     NO_SUCH_ETAG = "no-such-etag", 412, "sessions have no entity tag, because ICE restarts are not supported"
     WRONG_MEDIA_TYPE = "wrong-media-type", 415, "the body has another media type than this route takes"

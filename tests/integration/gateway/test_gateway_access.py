@@ -57,7 +57,8 @@ def everyone(method: str, path: str, status: int) -> Call:
 
 
 def operators(method: str, route: str, status: int, **request: Any) -> Call:
-    return Call(method, route, route.format(avatar_id="someone"), {"operator": status}, 401, request)
+    path = route.format(avatar_id="someone", session_id=SESSION_ID, viewer_id="somebody")
+    return Call(method, route, path, {"operator": status}, 401, request)
 
 
 def of_session(method: str, route: str, answers: dict[str, int]) -> Call:
@@ -87,6 +88,8 @@ CALLS = [
     operators("DELETE", "/v1/avatars/{avatar_id}", 204),
     operators("POST", "/v1/sessions", 503, json={"avatar_id": "someone"}),  # there is no generator
     operators("GET", "/v1/sessions", 200),
+    operators("GET", "/v1/sessions/{session_id}/viewers", 200),
+    operators("DELETE", "/v1/sessions/{session_id}/viewers/{viewer_id}", 404),  # nobody watches
     of_session("GET", "/v1/avatars/{avatar_id}/picture", SEEN),
     of_session("GET", "/v1/sessions/{session_id}", SEEN),
     of_session("DELETE", "/v1/sessions/{session_id}", {"operator": 204, "speaker": 204}),

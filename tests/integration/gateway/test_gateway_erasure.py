@@ -21,8 +21,9 @@ from mien_gateway.bundled import BUNDLED_AVATAR_ID
 from mien_shared.avatars import AvatarNotFound, AvatarRecord, AvatarStore, FaceBox
 from mien_shared.bus import keys
 from mien_shared.bus.channels import FramePublisher
-from mien_shared.bus.messages import EncodedFrame, StartSession, StopSession
+from mien_shared.bus.messages import EncodedFrame, StartSession, StopSession, ViewerState
 from mien_shared.bus.registry import Registry
+from mien_shared.bus.viewers import Viewers
 from mien_shared.clock import VirtualClock
 from mien_shared.keypoints import Keypoints
 
@@ -118,7 +119,9 @@ async def show(redis: Redis, session_id: str) -> None:
     publisher.push(session_id, EncodedFrame(run="r", index=0, pts_90k=0, is_idr=True, data=FACE))
     await publisher.flush()
     await redis.set(keys.stats(session_id), FACE)
-    await Registry(redis).put_viewers(session_id, ["v"], time.time())
+    viewer = ViewerState(viewer_id="v", state="connected", joined_at_ms=0, sent_bps=0, target_bps=0)
+    await Viewers(redis).exchange("service", {session_id: [viewer]})
+    await Viewers(redis).end(session_id, "v")
 
 
 async def test_a_delete_that_could_not_end_the_sessions_is_finished_by_the_next(
