@@ -72,13 +72,13 @@ async def use_everything(stack: Stack) -> dict[str, str]:
             for packet in MotionTrack.load(DEMO_TRACK).packets[:30]:
                 uplink.push(packet)
                 await asyncio.sleep(1 / 30)
-            unwanted |= await watch(session)
+            unwanted |= await watch(session, mien)
         await mien.session(session.session_id, session.watch_token)
         await mien.end_session(session.session_id, session.token)
     return unwanted
 
 
-async def watch(session: Session) -> dict[str, str]:
+async def watch(session: Session, mien: MienClient) -> dict[str, str]:
     peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     peer.addTransceiver("video", direction="recvonly")
     await peer.setLocalDescription(await peer.createOffer())
@@ -101,6 +101,14 @@ async def watch(session: Session) -> dict[str, str]:
         candidate = f"a=ice-ufrag:{ufrag[1]}\r\na=candidate:1 1 udp 1 192.0.2.77 61764 typ host\r\n"
         for body in (candidate, "a=candidate:nonsense"):
             await http.patch(resource, content=body, headers=authorization(session.watch_token) | FRAGMENT)
+        viewer_id = resource.path.rpartition("/")[2]
+        async with asyncio.timeout(20):
+            while viewer_id not in [viewer.viewer_id for viewer in await mien.viewers(session.session_id)]:
+                await asyncio.sleep(0.05)
+            await mien.end_viewer(session.session_id, viewer_id)
+            headers = authorization(session.watch_token) | FRAGMENT
+            while (await http.patch(resource, content="", headers=headers)).status_code != 410:
+                await asyncio.sleep(0.05)
         await http.delete(resource, headers=authorization(session.watch_token))
     await peer.close()
     secrets_of = re.compile(r"a=(?:ice-pwd|fingerprint):(.+?)\r?$", re.MULTILINE)
