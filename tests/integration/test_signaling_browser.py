@@ -10,7 +10,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from hostile.whep import verdicts
-from integration.test_signaling_media import SESSION, Publisher, settings
+from integration.media_ports import free_port
+from integration.test_signaling_media import SESSION, Publisher, RunApp, settings, world_of
 from integration.test_signaling_offers import bare_bundle_only, bundle_only
 from playwright.async_api import Page
 
@@ -42,6 +43,15 @@ async ({policy, steps}) => {
 }
 """
 _TAKE = "answer => window.peer.setRemoteDescription({type: 'answer', sdp: answer})"
+_TRANSPORT = """
+async () => {
+  const stats = [...(await window.peer.getStats()).values()];
+  const transport = stats.find(entry => entry.type === "transport");
+  const pair = stats.find(entry => entry.id === transport.selectedCandidatePairId);
+  const remote = stats.find(entry => entry.id === pair.remoteCandidateId);
+  return [remote.protocol, remote.port];
+}
+"""
 _DECODED = """
 async () => {
   let frames = 0;
@@ -84,14 +94,20 @@ CASES = {
 }
 
 
-async def watches(client: httpx.AsyncClient, page: Page, offer: str, expected: list[str]) -> None:
-    """Fails unless the browser takes the answer to this offer and decodes pictures."""
+async def watches(
+    client: httpx.AsyncClient,
+    page: Page,
+    offer: str,
+    expected: list[str],
+    change: Callable[[str], str] = lambda answer: answer,
+) -> None:
+    """Fails unless the browser takes the answer to this offer and decodes pictures. change: of the answer."""
     answer = await client.post(
         f"/v1/whep/{SESSION.session_id}", content=offer, headers={"Content-Type": "application/sdp"}
     )
     assert answer.status_code == 201, answer.text
     assert verdicts(answer.text) == expected
-    await page.evaluate(_TAKE, answer.text)
+    await page.evaluate(_TAKE, change(answer.text))
     state, frames = "", 0
     try:
         async with asyncio.timeout(20):
@@ -125,3 +141,26 @@ async def test_a_browser_that_hides_its_addresses_and_ends_its_candidates(
     offer = await page.evaluate(_OFFER, {"policy": "max-bundle", "steps": ["video recvonly"]})
     assert ".local " in offer
     await watches(client, page, offer + "a=end-of-candidates\r\n", ["video sendonly"])
+
+
+def without(transport: str) -> Callable[[str], str]:
+    """Takes the candidates of a transport out of a description: what a firewall that blocks it leaves."""
+
+    def changed(answer: str) -> str:
+        lines = answer.splitlines(keepends=True)
+        return "".join(line for line in lines if not (line.startswith("a=candidate:") and f" {transport} " in line))
+
+    return changed
+
+
+@pytest.mark.parametrize(("transport", "blocked"), [("udp", "none"), ("udp", "tcp"), ("tcp", "udp")])
+async def test_a_browser_at_the_media_port(
+    redis_server: EmbeddedRedis, run_app: RunApp, page: Page, transport: str, blocked: str
+) -> None:
+    port = free_port()
+    async with world_of(redis_server, run_app, media_port=port) as world:
+        offer = await page.evaluate(_OFFER, {"policy": "max-bundle", "steps": ["video recvonly"]})
+        change = without(blocked)
+        await watches(world.client, page, change(offer), ["video sendonly"], change)
+        assert await page.evaluate(_TRANSPORT) == [transport, port]
+        assert await world.metric(f'mien_viewers_connected_total{{transport="{transport}"}}') == 1

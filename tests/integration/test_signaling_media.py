@@ -68,6 +68,8 @@ class Publisher:
     requests: list[tuple[float, KeyframeReason]] = field(default_factory=list)
     bitrates_bps: list[int] = field(default_factory=list)
     skip_frames: int = 0
+    session: SessionRecord = SESSION
+    width: int = WIDTH
     _wants_idr: bool = True
 
     def __post_init__(self) -> None:
@@ -75,7 +77,7 @@ class Publisher:
         self._publisher = FramePublisher(self.redis, lambda _session, _frames: self.force_idr())
         self._inbox = GeneratorInbox(self.redis, self.generator_id)
         encoder = av.CodecContext.create("libx264", "w")
-        encoder.width, encoder.height, encoder.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        encoder.width, encoder.height, encoder.pix_fmt = self.width, HEIGHT, "yuv420p"
         encoder.time_base, encoder.framerate = Fraction(1, FPS), Fraction(FPS, 1)
         encoder.bit_rate, encoder.gop_size = 1_000_000, 10_000
         encoder.options = {"preset": "ultrafast", "tune": "zerolatency", "profile": "baseline", "forced-idr": "1"}
@@ -88,8 +90,8 @@ class Publisher:
     @asynccontextmanager
     async def live(self) -> AsyncIterator[None]:
         """Publish until the block ends."""
-        await self.registry.keep_alive(SESSION)
-        await self.registry.hold(self.generator_id, SESSION.session_id)
+        await self.registry.keep_alive(self.session)
+        await self.registry.hold(self.generator_id, self.session.session_id)
         loops = (self._beat, self._publisher.flush, self._obey, self._encode)
         tasks = [asyncio.create_task(self._forever(step)) for step in loops]
         try:
@@ -112,7 +114,7 @@ class Publisher:
         await self.registry.heartbeat(
             GeneratorStatus(generator_id=self.generator_id, capacity=1, sessions=1, backend="test")
         )
-        await self.registry.hold(self.generator_id, SESSION.session_id)
+        await self.registry.hold(self.generator_id, self.session.session_id)
         await asyncio.sleep(HEARTBEAT_INTERVAL_S)
 
     async def _obey(self) -> None:
@@ -125,8 +127,8 @@ class Publisher:
 
     async def _encode(self) -> None:
         # A grainy patch that wanders: enough to fill the bitrate.
-        picture = np.full((HEIGHT, WIDTH, 3), 96, np.uint8)
-        x = self.encoded * 4 % (WIDTH - 160)
+        picture = np.full((HEIGHT, self.width, 3), 96, np.uint8)
+        x = self.encoded * 4 % (self.width - 160)
         picture[20:160, x : x + 160] = self._random.integers(0, 255, (140, 160, 1), np.uint8)
         frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
         frame.pts = self.encoded
@@ -140,15 +142,27 @@ class Publisher:
             self.skip_frames -= 1
         else:
             pts_90k = to_90k(time.time())
-            self._publisher.push(SESSION.session_id, EncodedFrame(self.generator_id, index, pts_90k, is_idr, data))
+            self._publisher.push(self.session.session_id, EncodedFrame(self.generator_id, index, pts_90k, is_idr, data))
         await asyncio.sleep(1 / FPS)
 
 
 class Watcher:
-    """An ordinary WebRTC viewer that counts the frames it has decoded."""
+    """An ordinary WebRTC viewer that counts the frames it has decoded.
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    route: changes the answer before the viewer takes it. The offer then has no candidates, so that no check of
+    signaling reaches the viewer on another way.
+    """
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        session_id: str = SESSION.session_id,
+        route: Callable[[str], str] | None = None,
+    ) -> None:
         self.frames = 0
+        self.answer = ""
+        self._session_id = session_id
+        self._route = route
         self.size: tuple[int, int] | None = None
         self.url = ""
         self._client = client
@@ -158,14 +172,17 @@ class Watcher:
 
     async def join(self) -> None:
         await self.peer.setLocalDescription(await self.peer.createOffer())
+        lines = self.peer.localDescription.sdp.splitlines(keepends=True)
+        offer = "".join(line for line in lines if self._route is None or not line.startswith("a=candidate:"))
         answer = await self._client.post(
-            f"/v1/whep/{SESSION.session_id}",
-            content=self.peer.localDescription.sdp,
+            f"/v1/whep/{self._session_id}",
+            content=offer,
             headers={"Content-Type": "application/sdp"},
         )
         assert answer.status_code == 201, answer.text
-        self.url = answer.headers["location"]
-        await self.peer.setRemoteDescription(RTCSessionDescription(answer.text, "answer"))
+        self.url, self.answer = answer.headers["location"], answer.text
+        taken = self.answer if self._route is None else self._route(self.answer)
+        await self.peer.setRemoteDescription(RTCSessionDescription(taken, "answer"))
         self._decoding = asyncio.create_task(self._decode())
 
     async def _decode(self) -> None:
@@ -214,8 +231,8 @@ class World:
     publisher: Publisher
     stack: AsyncExitStack
 
-    async def watcher(self) -> Watcher:
-        watcher = Watcher(self.client)
+    async def watcher(self, session_id: str = SESSION.session_id, route: Callable[[str], str] | None = None) -> Watcher:
+        watcher = Watcher(self.client, session_id, route)
         self.stack.push_async_callback(watcher.close)
         await watcher.join()
         return watcher
@@ -244,16 +261,23 @@ def settings(redis_server: EmbeddedRedis, **changes: object) -> SignalingSetting
     return SignalingSettings(**values)  # type: ignore[arg-type]
 
 
-@pytest.fixture
-async def world(redis_server: EmbeddedRedis, run_app: RunApp) -> AsyncIterator[World]:
+@asynccontextmanager
+async def world_of(redis_server: EmbeddedRedis, run_app: RunApp, **changes: object) -> AsyncIterator[World]:
+    """A world with these settings of signaling changed."""
     async with AsyncExitStack() as stack:
         redis = open_redis(redis_server.url)
         stack.push_async_callback(redis.aclose)
         publisher = Publisher(redis)
         await stack.enter_async_context(publisher.live())
-        url = await run_app(create_app(settings(redis_server)))
+        url = await run_app(create_app(settings(redis_server, **changes)))
         client = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=15))
         yield World(client, publisher, stack)
+
+
+@pytest.fixture
+async def world(redis_server: EmbeddedRedis, run_app: RunApp) -> AsyncIterator[World]:
+    async with world_of(redis_server, run_app) as world:
+        yield world
 
 
 async def test_three_viewers_decode_what_was_encoded_once(world: World) -> None:

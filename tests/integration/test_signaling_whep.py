@@ -27,9 +27,9 @@ from mien_shared.http.turn import turn_credentials
 from mien_shared.settings import IceServer
 from mien_signaling.app import create_app
 from mien_signaling.audience import Audience
+from mien_signaling.ice import end_consent_checks_with
 from mien_signaling.metrics import SignalingMetrics
 from mien_signaling.offer import parse_offer
-from mien_signaling.passthrough import end_consent_checks_with
 from mien_signaling.peer import ClosedWhileAnswering
 from mien_signaling.settings import SignalingSettings
 from mien_signaling.whep import joining_problems

@@ -16,26 +16,34 @@ from mien_shared.http.edge import BodyLimit, SecurityHeaders
 from mien_shared.http.loopback import LoopbackOnly
 from mien_shared.http.service import create_service
 from mien_shared.supervisor import Supervisor
-from mien_signaling import passthrough, whep
+from mien_signaling import ice, passthrough, whep
 from mien_signaling.audience import Audience
+from mien_signaling.media_port import MediaPort
 from mien_signaling.metrics import SignalingMetrics
 from mien_signaling.roster import INTERVAL_S, Registrar
 from mien_signaling.settings import SignalingSettings
 
 
 def create_app(settings: SignalingSettings, clock: Clock | None = None) -> FastAPI:
-    """Signaling as an ASGI application. Raises HookPointMissing, or ValueError for a wrong URL of an ICE server."""
+    """Signaling as an ASGI application.
+
+    Raises HookPointMissing, MediaPortUnavailable, or ValueError for a wrong URL of an ICE server.
+    """
     passthrough.check_hook_points()
+    ice.check_hook_points()
     connection_kwargs([RTCIceServer(server.urls) for server in settings.ice_servers])
     clock = clock or SystemClock()
     metrics = SignalingMetrics()
+    media_port = _media_port(settings, metrics)
 
     @asynccontextmanager
     async def run(app: FastAPI, supervisor: Supervisor) -> AsyncIterator[None]:
         with redis_url(settings.redis_url) as url:
             async with open_redis(url) as redis:
                 supervisor.watch_redis(redis, rights.SIGNALING)
-                audience = Audience(redis, settings, clock, metrics)
+                audience = Audience(redis, settings, clock, metrics, media_port)
+                if media_port is not None:
+                    await media_port.start()
                 supervisor.run("token expiry", audience.remove_expired())
                 registrar = Registrar(redis, clock, audience.roster, audience.end)
                 supervisor.keep("viewers", registrar.step, INTERVAL_S)
@@ -44,6 +52,8 @@ def create_app(settings: SignalingSettings, clock: Clock | None = None) -> FastA
                     yield
                 finally:
                     await audience.aclose()
+                    if media_port is not None:
+                        media_port.close()
                     await supervisor.aclose()
 
     app = create_service("signaling", metrics, run, clock, own_head=["/v1/whep/"])
@@ -53,3 +63,11 @@ def create_app(settings: SignalingSettings, clock: Clock | None = None) -> FastA
         app.add_middleware(LoopbackOnly, origins=settings.cors_origins)
     app.add_middleware(SecurityHeaders)
     return app
+
+
+def _media_port(settings: SignalingSettings, metrics: SignalingMetrics) -> MediaPort | None:
+    """The port of all viewers, opened here so that a port in use ends the start. None if it is not set."""
+    if settings.media_port is None:
+        return None
+    # A viewer has more than one connection only for moments: while it moves to another network.
+    return MediaPort(settings.media_port, ice.host_addresses(), 2 * settings.max_viewers, metrics)

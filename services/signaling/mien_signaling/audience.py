@@ -18,6 +18,7 @@ from mien_shared.clock import Clock
 from mien_shared.http.principal import Principal
 from mien_signaling.answer import Announcement, announced, answer_to
 from mien_signaling.broadcast import Broadcast
+from mien_signaling.media_port import MediaPort
 from mien_signaling.metrics import SignalingMetrics
 from mien_signaling.offer import Offer
 from mien_signaling.peer import Gone, ViewerConnection
@@ -44,14 +45,22 @@ class Full(Exception):
 
 
 class Audience:
-    """Owns viewers and broadcasts. `aclose` ends all of them."""
+    """Owns viewers and broadcasts. `aclose` ends all of them. media_port: None if each viewer has its own port."""
 
-    def __init__(self, redis: Redis, settings: SignalingSettings, clock: Clock, metrics: SignalingMetrics) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        settings: SignalingSettings,
+        clock: Clock,
+        metrics: SignalingMetrics,
+        media_port: MediaPort | None = None,
+    ) -> None:
         self._redis = redis
         self._registry = Registry(redis)
         self._settings = settings
         self._clock = clock
         self._metrics = metrics
+        self._media_port = media_port
         self._viewers: dict[str, ViewerConnection] = {}
         self._broadcasts: dict[str, Broadcast] = {}
         self._ended_viewers: deque[tuple[str, str]] = deque(maxlen=_ENDED_REMEMBERED)
@@ -77,6 +86,7 @@ class Audience:
             bearer,
             broadcast,
             self._settings.ice_servers,
+            self._media_port,
             self._clock,
             self._metrics,
             self._gone,

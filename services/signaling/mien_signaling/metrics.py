@@ -9,6 +9,8 @@ from prometheus_client import Counter, Gauge, Histogram
 from mien_shared.bus.messages import KeyframeReason
 from mien_shared.metrics import LATENCY_BUCKETS_S, ServiceMetrics
 from mien_signaling.fanout import FanoutReport
+from mien_signaling.media_paths import Dropped
+from mien_signaling.media_tcp import TcpEnd
 from mien_signaling.retransmission import Ignored
 
 _JOIN_BUCKETS_S = (*LATENCY_BUCKETS_S, 5.0, 10.0)
@@ -109,7 +111,35 @@ class SignalingMetrics(ServiceMetrics):
             buckets=_BITRATE_BUCKETS_BPS,
             registry=self.registry,
         )
+        self._transports = Counter(
+            "mien_viewers_connected_total",
+            "Viewers whose connection was established, by the transport of their media; TURN counts as udp",
+            ["transport"],
+            registry=self.registry,
+        )
+        self._media_dropped = Counter(
+            "mien_media_port_dropped_total",
+            "Datagrams dropped at the media port, received or to be sent, by reason",
+            ["reason"],
+            registry=self.registry,
+        )
+        self._media_tcp = Gauge(
+            "mien_media_tcp_connections",
+            "Open TCP connections at the media port; unknown ones have not yet shown which viewer they belong to",
+            ["state"],
+            registry=self.registry,
+        )
+        self._media_tcp_ended = Counter(
+            "mien_media_tcp_ended_total",
+            "TCP connections at the media port that ended, by reason",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.watch_media_tcp(lambda: 0, lambda: 0)
         for family, labels in (
+            (self._transports, ("udp", "tcp")),
+            (self._media_dropped, tuple(Dropped)),
+            (self._media_tcp_ended, tuple(TcpEnd)),
             (self._frames, _FRAME_RESULTS),
             (self._viewers_gone, _GONE_REASONS),
             (self._nack_ignored, tuple(Ignored)),
@@ -129,8 +159,21 @@ class SignalingMetrics(ServiceMetrics):
     def whep_request(self, method: str, status: int) -> None:
         self._requests.labels(method, str(status)).inc()
 
-    def viewer_connected(self, join_s: float) -> None:
+    def watch_media_tcp(self, unknown: Callable[[], int], known: Callable[[], int]) -> None:
+        """Read the number of TCP connections at the media port from these functions at every scrape."""
+        self._media_tcp.labels("unknown").set_function(unknown)
+        self._media_tcp.labels("viewer").set_function(known)
+
+    def media_dropped(self, reason: Dropped) -> None:
+        self._media_dropped.labels(reason.value).inc()
+
+    def media_tcp_ended(self, reason: TcpEnd) -> None:
+        self._media_tcp_ended.labels(reason.value).inc()
+
+    def viewer_connected(self, join_s: float, transport: str) -> None:
+        """Count a viewer whose connection is established, after this time, over "udp" or "tcp"."""
         self._join.observe(join_s)
+        self._transports.labels(transport).inc()
 
     def first_frame(self, wait_s: float) -> None:
         self._first_frame.observe(wait_s)

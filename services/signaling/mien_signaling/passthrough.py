@@ -1,4 +1,5 @@
 """Sends finished RTP payloads through aiortc. All uses of aiortc's private parts, and a check of them, are here.
+(ice.py has those of aioice.)
 
 aiortc 1.16 sends video in `RTCRtpSender._run_rtp`. It reads a picture from the track, encodes it for one viewer and
 builds an object for each packet. This module replaces the method on the instance: a frame that was packetised once is
@@ -19,8 +20,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from struct import Struct
 from typing import NamedTuple, Protocol
 
-from aioice import Connection
-from aiortc import MediaStreamTrack, RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, RTCRtpTransceiver, clock
+from aiortc import MediaStreamTrack, RTCRtpReceiver, RTCRtpSender, RTCRtpTransceiver, clock
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcrtpparameters import RTCRtpCodecCapability, RTCRtpCodecParameters, RTCRtpReceiveParameters
 from aiortc.rtcrtpsender import random_sequence_number
@@ -54,7 +54,6 @@ _HOOKS = {
     "_handle_rtcp_packet": ["self", "packet"],
 }
 _RECEIVER_HOOKS = {"receive": ["self", "parameters"]}
-_CONSENT_HOOKS = ("connect", "query_consent")
 _STARTED, _EXITED = "_RTCRtpSender__rtp_started", "_RTCRtpSender__rtp_exited"
 _EXTENSIONS, _MID = "_RTCRtpSender__rtp_header_extensions_map", "_RTCRtpSender__mid"
 _NTP, _TIMESTAMP = "_RTCRtpSender__ntp_timestamp", "_RTCRtpSender__rtp_timestamp"
@@ -71,11 +70,11 @@ _VERSION, _HAS_EXTENSION, _MARKER = 0x80, 0x10, 0x80
 
 
 class HookPointMissing(RuntimeError):
-    """The installed aiortc lacks a part that passthrough needs; the text names the part."""
+    """The installed aiortc or aioice lacks a part that we need; the text names the part."""
 
 
 def check_hook_points(sender: type = RTCRtpSender, receiver: type = RTCRtpReceiver) -> None:
-    """Raise HookPointMissing unless aiortc and aioice have every private part that this module uses."""
+    """Raise HookPointMissing unless aiortc has every private part that this module uses."""
     for kind, owner, hooks in (("Sender", sender, _HOOKS), ("Receiver", receiver, _RECEIVER_HOOKS)):
         for name, expected in hooks.items():
             method = getattr(owner, name, None)
@@ -84,11 +83,6 @@ def check_hook_points(sender: type = RTCRtpSender, receiver: type = RTCRtpReceiv
     for name in _FIELDS:
         if name not in RTCRtpSender.__init__.__code__.co_names:
             raise HookPointMissing(f"aiortc's RTCRtpSender has no field {name}")
-    for name in _CONSENT_HOOKS:
-        if not inspect.iscoroutinefunction(getattr(Connection, name, None)):
-            raise HookPointMissing(f"aioice's Connection has no {name}()")
-    if "_closing" not in Connection.__init__.__code__.co_names:
-        raise HookPointMissing("aioice's Connection has no field _closing")
     for kind, owner in (("Sender", sender), ("Receiver", receiver)):
         if "__slots__" in vars(owner):
             raise HookPointMissing(f"aiortc's RTCRtp{kind} does not let an instance replace its methods")
@@ -326,27 +320,3 @@ def _round_trip_s(sender: RTCRtpSender, report: RtcpReceiverInfo) -> float | Non
         return None
     round_trip_s = time.time() - getattr(sender, _LSR_TIME) - report.dlsr / 65536
     return round_trip_s if 0 <= round_trip_s <= _LONGEST_RTT_S else None
-
-
-def end_consent_checks_with(peer: RTCPeerConnection) -> None:
-    """Prevent endless consent checks of a connection that is closed just when ICE completes.
-
-    In aioice 0.13, `connect` may wake up after `close` has finished. It then starts the consent task, which is never
-    cancelled. Call this after setRemoteDescription, when all transports exist and none has started.
-    """
-    transports = {transceiver.receiver.transport.transport for transceiver in peer.getTransceivers()}
-    if peer.sctp is not None:
-        transports.add(peer.sctp.transport.transport)
-    for transport in transports:
-        connection = transport._connection
-        connection.query_consent = _unless_closed(connection)
-
-
-def _unless_closed(connection: Connection) -> Callable[[], Awaitable[None]]:
-    query_consent = connection.query_consent
-
-    async def query() -> None:
-        if not connection._closing:
-            await query_consent()
-
-    return query

@@ -15,9 +15,10 @@ from mien_shared.bus.messages import KeyframeReason, ViewerState
 from mien_shared.clock import Clock
 from mien_shared.http.principal import Principal
 from mien_shared.settings import IceServer
-from mien_signaling import passthrough
+from mien_signaling import ice, passthrough
 from mien_signaling.broadcast import Broadcast, ViewerFeed
 from mien_signaling.fanout import PacketisedFrame
+from mien_signaling.media_port import MediaPort
 from mien_signaling.metrics import SignalingMetrics
 from mien_signaling.offer import Offer, UnreadableOffer
 from mien_signaling.retransmission import Ignored
@@ -51,8 +52,8 @@ class Gone(StrEnum):
 class ViewerConnection:
     """A WHEP session.
 
-    bearer: who watches, None in an open demo. on_gone: called at most once, when the connection ends or does not come
-    up.
+    bearer: who watches, None in an open demo. media_port: the port of all viewers, None if this one has its own port.
+    on_gone: called at most once, when the connection ends or does not come up.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class ViewerConnection:
         bearer: Principal | None,
         broadcast: Broadcast,
         ice_servers: list[IceServer],
+        media_port: MediaPort | None,
         clock: Clock,
         metrics: SignalingMetrics,
         on_gone: Callable[[ViewerConnection, Gone], None],
@@ -70,6 +72,7 @@ class ViewerConnection:
         self.broadcast = broadcast
         self.is_connected = False
         self._offer: Offer | None = None
+        self._media_port = media_port
         self._clock = clock
         self._metrics = metrics
         self._on_gone = on_gone
@@ -159,6 +162,8 @@ class ViewerConnection:
         except Exception:
             # aiortc raises this if an offer left the connection incomplete. The caller must free the rest, so go on.
             logger.exception("a viewer's connection failed to close")
+        finally:
+            ice.leave_media_port(self._peer)
 
     # Reports of the viewer's receiver (passthrough.ReceiverFeedback)
 
@@ -194,7 +199,9 @@ class ViewerConnection:
         transceiver.setCodecPreferences(passthrough.h264_preferences())
         passthrough.install(transceiver, offer.format, self._next_frame, self, self._clock)
         await self._peer.setRemoteDescription(RTCSessionDescription(offer.reduced, "offer"))
-        passthrough.end_consent_checks_with(self._peer)
+        ice.end_consent_checks_with(self._peer)
+        if self._media_port is not None:
+            ice.use_media_port(self._peer, self._media_port, self._metrics)
         await self._peer.setLocalDescription()
         return str(self._peer.localDescription.sdp)
 
@@ -211,7 +218,7 @@ class ViewerConnection:
         if state == "connected" and not self._closing and not self.is_connected:
             self.is_connected = True
             self._cancel_deadline()
-            self._metrics.viewer_connected(self._clock.monotonic_s() - self._started_s)
+            self._metrics.viewer_connected(self._clock.monotonic_s() - self._started_s, ice.transport_of(self._peer))
             self.broadcast.attach(self._feed)
         elif state in {"failed", "closed"}:
             self._report_gone(Gone.FAILED if state == "failed" else Gone.CLOSED)

@@ -22,6 +22,12 @@ class SignalingSettings(ServiceSettings):
         None,
         description="Address at which viewers reach the media through a NAT that keeps port numbers. Unset: no NAT.",
     )
+    media_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="One port for the media of all viewers, UDP and TCP. Unset: a UDP port for each viewer, no TCP.",
+    )
     max_viewers: int = Field(400, ge=1, description="Most viewers of this process.")
     max_viewers_per_session: int = Field(200, ge=1, description="Most viewers of one session in this process.")
     max_viewers_per_token: int = Field(
