@@ -1,6 +1,7 @@
 """`mien bench fanout`: how many viewers one core can serve, compared with aiortc encoding separately for each viewer.
 
-Both ways run in this process, one after the other. The receivers are the same: real peer connections with ICE, DTLS
+Frames are passed through once with a UDP socket for each viewer and once with one media port for all of them, in turns.
+All ways run in this process, one after the other. The receivers are the same: real peer connections with ICE, DTLS
 and SRTP in a second process, connected over loopback. The source is 720p at 30 frames a second. The bench measures the
 CPU time of this process while all viewers are connected; the receivers only count packets and do not decode.
 """
@@ -9,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import statistics
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 
@@ -25,11 +28,13 @@ from av.video.frame import PictureType
 from mien_shared.bus.messages import EncodedFrame
 from mien_shared.clock import SystemClock
 from mien_shared.media.clock import VIDEO_CLOCK_HZ
-from mien_signaling import passthrough
+from mien_signaling import ice, passthrough
 from mien_signaling.broadcast import ViewerFeed
 from mien_signaling.fanout import Fanout
 from mien_signaling.feedback import BitrateLimits
 from mien_signaling.h264_format import H264Format
+from mien_signaling.media_port import MediaPort
+from mien_signaling.metrics import SignalingMetrics
 from mien_signaling.retransmission import Ignored
 
 WIDTH, HEIGHT, FPS, BITRATE_BPS = 1280, 720, 30, 1_200_000
@@ -133,8 +138,12 @@ async def measure(
     add_sender: Callable[[RTCPeerConnection], None],
     frames_sent: Callable[[], int],
     begin: Callable[[], None] = lambda: None,
+    prepare: Callable[[RTCPeerConnection], None] = lambda peer: None,
 ) -> Measurement:
-    """Connect `viewers` receivers to the senders that `add_sender` makes, call `begin`, then measure for `seconds`."""
+    """Connect `viewers` receivers to the senders that `add_sender` makes, call `begin`, then measure for `seconds`.
+
+    prepare: called with each peer that has taken its offer.
+    """
     peers: list[RTCPeerConnection] = []
     try:
         async with _receivers(viewers) as receivers:
@@ -146,6 +155,7 @@ async def measure(
                 peers.append(peer)
                 add_sender(peer)
                 await peer.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+                prepare(peer)
                 await peer.setLocalDescription()
                 answers.append(peer.localDescription.sdp)
             await _tell(receivers, answers)
@@ -169,9 +179,17 @@ async def measure(
     )
 
 
-async def measure_passthrough(frames: list[EncodedFrame], viewers: int, seconds: float) -> Measurement:
-    """Our way: each frame is packetised once and passed to the sender of every viewer."""
-    fanout = Fanout()
+async def measure_passthrough(
+    frames: list[EncodedFrame], viewers: int, seconds: float, port: int | None = None
+) -> Measurement:
+    """Our way: each frame is packetised once and passed to the sender of every viewer.
+
+    port: the media port of all viewers, None for a socket for each.
+    """
+    fanout, metrics = Fanout(), SignalingMetrics()
+    media_port = None if port is None else MediaPort(port, ice.host_addresses(), viewers, metrics)
+    if media_port is not None:
+        await media_port.start()
     sent = 0
 
     def add_sender(peer: RTCPeerConnection) -> None:
@@ -180,6 +198,10 @@ async def measure_passthrough(frames: list[EncodedFrame], viewers: int, seconds:
         transceiver = peer.addTransceiver(passthrough.PassthroughTrack(), direction="sendonly")
         transceiver.setCodecPreferences(passthrough.h264_preferences())
         passthrough.install(transceiver, _FORMAT, feed.next_frame, _NoFeedback(), SystemClock())
+
+    def prepare(peer: RTCPeerConnection) -> None:
+        if media_port is not None:
+            ice.use_media_port(peer, media_port, metrics)
 
     async def pump() -> None:
         nonlocal sent
@@ -194,11 +216,39 @@ async def measure_passthrough(frames: list[EncodedFrame], viewers: int, seconds:
     pumping: list[asyncio.Task[None]] = []
     try:
         return await measure(
-            viewers, seconds, add_sender, lambda: sent, lambda: pumping.append(asyncio.create_task(pump()))
+            viewers, seconds, add_sender, lambda: sent, lambda: pumping.append(asyncio.create_task(pump())), prepare
         )
     finally:
         for task in pumping:
             task.cancel()
+        if media_port is not None:
+            media_port.close()
+
+
+def measure_ports(
+    frames: list[EncodedFrame], viewers: int, seconds: float, turns: int
+) -> tuple[Measurement, Measurement]:
+    """Passing through with a socket for each viewer, and with one media port: the medians of turns.
+
+    The machine's speed changes by more than the ways differ, so they are measured in turns.
+    """
+    both = [
+        [asyncio.run(measure_passthrough(frames, viewers, seconds, port)) for port in (None, _free_port())]
+        for _ in range(turns)
+    ]
+    own, shared = ([turn[way] for turn in both] for way in (0, 1))
+    return _median(own), _median(shared)
+
+
+def _median(turns: list[Measurement]) -> Measurement:
+    cpu_ms = statistics.median_low(turn.cpu_ms_per_viewer for turn in turns)
+    return next(turn for turn in turns if turn.cpu_ms_per_viewer == cpu_ms)
+
+
+def _free_port() -> int:
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as free:
+        free.bind(("", 0))
+        return int(free.getsockname()[1])
 
 
 async def measure_encoding(pictures: list[av.VideoFrame], viewers: int, seconds: float) -> Measurement:
@@ -255,26 +305,29 @@ async def _ask_packets(process: asyncio.subprocess.Process) -> int:
 @click.option("--viewers", default=60, show_default=True, help="Number of viewers for passthrough.")
 @click.option("--encode-viewers", default=2, show_default=True, help="Number of viewers for which aiortc encodes.")
 @click.option("--seconds", default=6.0, show_default=True, help="Seconds to measure each way.")
+@click.option("--turns", default=3, show_default=True, help="Turns in which the two kinds of ports are measured.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-def fanout(viewers: int, encode_viewers: int, seconds: float, as_json: bool) -> None:
+def fanout(viewers: int, encode_viewers: int, seconds: float, turns: int, as_json: bool) -> None:
     """Measure how many viewers one core serves, passing encoded frames through or encoding for each viewer."""
     pictures = moving_pictures(_INPUT_FRAMES)
     frames = encode(pictures)
     kbps = sum(len(frame.data) for frame in frames) * 8 * FPS / len(frames) / 1000
-    through = asyncio.run(measure_passthrough(frames, viewers, seconds))
+    through, one_port = measure_ports(frames, viewers, seconds, turns)
     encoding = asyncio.run(measure_encoding(pictures[:FPS], encode_viewers, seconds))
     ratio = round(encoding.cpu_ms_per_viewer / through.cpu_ms_per_viewer, 1)
+    port_ratio = round(one_port.cpu_ms_per_viewer / through.cpu_ms_per_viewer, 3)
     if as_json:
-        result = {"kbps": round(kbps), "passthrough": asdict(through), "encoding": asdict(encoding), "ratio": ratio}
-        click.echo(json.dumps(result))
+        ways = {"passthrough": asdict(through), "one_port": asdict(one_port), "encoding": asdict(encoding)}
+        click.echo(json.dumps({"kbps": round(kbps), **ways, "ratio": ratio, "port_ratio": port_ratio}))
         return
     click.echo(f"{WIDTH}x{HEIGHT}, {FPS} frames a second, {kbps:.0f} kbit/s")
-    for name, way in (("passed through", through), ("encoded for each", encoding)):
+    for name, way in (("passed through", through), ("at one port", one_port), ("encoded for each", encoding)):
         click.echo(
             f"{name:>16}: {way.viewers_per_core:.1f} viewers a core, {way.cpu_ms_per_viewer:.3f} ms a second each"
             f" ({way.viewers} viewers, {way.fps:.1f} fps, {way.packets_per_viewer:.0f} packets/s each)"
         )
-    click.echo(f"{'ratio':>16}: {ratio}")
+    click.echo(f"{'ratio':>16}: encoding for each viewer costs {ratio} times as much as passing through")
+    click.echo(f"{'':>16}  one port costs {port_ratio} times as much as a port for each viewer")
 
 
 async def _receive(viewers: int) -> None:

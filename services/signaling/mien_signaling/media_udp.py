@@ -59,7 +59,7 @@ class SharedUdp:
         self._sendto = bound.sendto
         self._drop = drop
         self._waiting: deque[tuple[bytes, Address]] = deque()
-        self._waiting_bytes = 0
+        self.waiting_bytes = 0
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
@@ -85,11 +85,11 @@ class SharedUdp:
             except OSError:
                 self._drop(Dropped.SEND_FAILED)
                 return
-        if self._waiting_bytes + len(datagram) > MAX_WAITING_BYTES:
+        if self.waiting_bytes + len(datagram) > MAX_WAITING_BYTES:
             self._drop(Dropped.SEND_QUEUE_FULL)
             return
         self._waiting.append((datagram, address))
-        self._waiting_bytes += len(datagram)
+        self.waiting_bytes += len(datagram)
 
     def _write(self) -> None:
         while self._waiting:
@@ -101,7 +101,7 @@ class SharedUdp:
             except OSError:
                 self._drop(Dropped.SEND_FAILED)
             self._waiting.popleft()
-            self._waiting_bytes -= len(datagram)
+            self.waiting_bytes -= len(datagram)
         asyncio.get_running_loop().remove_writer(self._socket)
 
     def _read(self) -> None:
