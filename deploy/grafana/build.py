@@ -355,6 +355,28 @@ CALLS = Dashboard(
                     stacked=True,
                 ),
                 Panel(
+                    "Connected viewers by transport, and TCP connections",
+                    "short",
+                    (
+                        Query(
+                            "sum by (transport) (increase(mien_viewers_connected_total[1h]))",
+                            "{{transport}}, last hour",
+                        ),
+                        Query("sum by (state) (mien_media_tcp_connections)", "TCP connections: {{state}}"),
+                    ),
+                    "Viewers through TURN count as udp. A TCP connection is unknown until it has shown whose it is.",
+                ),
+                Panel(
+                    "Dropped at the media port, by reason",
+                    "ops",
+                    (
+                        Query(rate("mien_media_port_dropped_total", "reason"), "{{reason}}"),
+                        Query(rate("mien_media_tcp_ended_total", "reason"), "TCP connections ended: {{reason}}"),
+                    ),
+                    "unknown_* and unauthenticated: strangers, or the last packets of viewers that have left. "
+                    "slow_tcp: a viewer does not read its connection. send_queue_full: raise net.core.wmem_max.",
+                ),
+                Panel(
                     "Viewers that left, by reason",
                     "ops",
                     (Query(rate("mien_viewers_gone_total", "reason"), "{{reason}}"),),

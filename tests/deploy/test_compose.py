@@ -172,7 +172,7 @@ def test_redis_and_services_are_inside() -> None:
     published = {name: one["ports"] for name, one in SERVICES.items() if "ports" in one}
     assert set(published) == {"proxy", "signaling", "prometheus", "grafana"}
     assert all(str(port).startswith("127.0.0.1:") for name in ("prometheus", "grafana") for port in published[name])
-    assert all(str(port).endswith("/udp") for port in published["signaling"])
+    assert {str(port).partition("/")[2] for port in published["signaling"]} == {"udp", "tcp"}
     assert SERVICES["redis"]["networks"] == ["bus"]
     assert SERVICES["generator"]["networks"] == ["bus"]
     assert COMPOSE["networks"]["bus"]["internal"] is True
@@ -191,21 +191,25 @@ def test_avatars_are_written_by_the_gateway_and_read_by_generators() -> None:
     assert "install -d -o 10001 -g 10001 -m 0750 /var/lib/mien /var/lib/mien/avatars" in DOCKERFILE
 
 
-def test_one_range_of_media_ports_in_every_place() -> None:
+def test_one_media_port_in_every_place() -> None:
     signaling = SERVICES["signaling"]
-    first, last = map(int, signaling["sysctls"]["net.ipv4.ip_local_port_range"].split())
-    assert signaling["ports"] == [f"{first}-{last}:{first}-{last}/udp"]
-    assert int(signaling["environment"]["MIEN_MAX_VIEWERS"]) <= 0.9 * (last - first + 1)
-    assert last < 30000, "from 30000 on are Kubernetes' NodePorts and the host's ephemeral ports"
+    port = int(signaling["environment"]["MIEN_MEDIA_PORT"])
+    assert signaling["ports"] == [f"{port}:{port}/udp", f"{port}:{port}/tcp"]
+    assert "sysctls" not in signaling
+    assert port < 30000, "from 30000 on are Kubernetes' NodePorts and the host's ephemeral ports"
     decision = (ROOT / "docs/decisions/0007-media-ports.md").read_text()
-    assert f"`{first} {last}`" in decision
-    assert f"MIEN_MAX_VIEWERS={signaling['environment']['MIEN_MAX_VIEWERS']}" in decision
+    assert f"`MIEN_MEDIA_PORT={port}`" in decision
     relay = [int(turn_setting(name)[0]) for name in ("min-port", "max-port")]
-    assert relay[0] > last
+    assert not relay[0] <= port <= relay[1]
     assert f"{relay[0]} to {relay[1]}" in decision
     header = (ROOT / "docker-compose.yml").read_text().partition("services:")[0]
-    assert f"{first}-{last}/udp" in header
+    assert f"media {port}/udp+tcp" in header
     assert f"{relay[0]}-{relay[1]}/udp" in header
+    operating = (ROOT / "docs/operating.md").read_text()
+    assert f"| {port}/udp+tcp | " in operating
+    assert f"| 3478/udp+tcp, {relay[0]}-{relay[1]}/udp | " in operating
+    assert f'MEDIA_PORT = "{port}"' in (ROOT / "tests/deploy/compose_trial.py").read_text()
+    assert f"_PORT = {port}\n" in (ROOT / "tests/deploy/trial_turn.py").read_text()
 
 
 def turn_setting(name: str) -> list[str]:

@@ -245,7 +245,10 @@ def test_the_services_start_with_these_settings(
 def test_ports_are_the_services_own(manifests: Manifests) -> None:
     for name, pod in manifests.services:
         port = SETTINGS[name].model_fields["port"].default
-        assert [(found["name"], found["containerPort"]) for found in pod["containers"][0]["ports"]] == [("http", port)]
+        ports = {found["name"]: found["containerPort"] for found in pod["containers"][0]["ports"]}
+        media = {port for port in ports if port.startswith("media-")}
+        assert {label: number for label, number in ports.items() if label not in media} == {"http": port}
+        assert media == ({"media-udp", "media-tcp"} if name == "mien-signaling" else set())
         service = manifests.named("Service", name)
         assert [(found["name"], found["port"], found["targetPort"]) for found in service["spec"]["ports"]] == [
             ("http", port, "http")
@@ -324,9 +327,12 @@ def test_all_traffic_is_denied_unless_it_is_allowed(manifests: Manifests) -> Non
     assert peers(manifests, labels_of("mien-generator"), "ingress") == {("namespace monitoring", "TCP/http")}
     edge = {("namespace ingress-nginx", "TCP/http"), ("namespace monitoring", "TCP/http")}
     assert peers(manifests, labels_of("mien-gateway"), "ingress") == edge
-    media = {(who, port) for who, port in peers(manifests, labels_of("mien-signaling"), "ingress") if "UDP" in port}
+    media = {(who, port) for who, port in peers(manifests, labels_of("mien-signaling"), "ingress") if "20000" in port}
     assert peers(manifests, labels_of("mien-signaling"), "ingress") - media == edge
-    assert {port for _, port in media} == {"UDP/20000"}
+    assert media in (
+        {("anyone", "UDP/20000"), ("anyone", "TCP/20000")},
+        {("mien-coturn", "UDP/20000")},
+    )
 
 
 def test_the_cpu_overlay_as_a_table_of_who_talks_to_whom() -> None:
@@ -346,18 +352,20 @@ def test_the_cpu_overlay_as_a_table_of_who_talks_to_whom() -> None:
     assert block["except"] == ["169.254.0.0/16"], "the cloud's metadata service is not a viewer"
 
 
-def test_media_ports_are_those_that_are_opened(manifests: Manifests) -> None:
+def test_the_media_port_is_the_one_that_is_opened(manifests: Manifests) -> None:
     signaling = manifests.named("Deployment", "mien-signaling")["spec"]["template"]["spec"]
-    sysctls = {one["name"]: one["value"] for one in signaling["securityContext"].get("sysctls", [])}
+    assert "sysctls" not in signaling["securityContext"]
+    port = int(manifests.environment(signaling)["MIEN_MEDIA_PORT"])
+    (container,) = signaling["containers"]
+    media = {one["protocol"]: one["containerPort"] for one in container["ports"] if one["name"].startswith("media-")}
+    assert media == {"UDP": port, "TCP": port}
     if signaling.get("hostNetwork"):
-        assert not sysctls, "the kubelet rejects network sysctls on the node's network"
         assert manifests.of("Namespace")[0]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "privileged"
         assert manifests.named("NetworkPolicy", "mien-redis-from-nodes")
         return
-    first, last = map(int, sysctls["net.ipv4.ip_local_port_range"].split())
     opened = manifests.named("NetworkPolicy", "mien-media")["spec"]["ingress"][0]["ports"]
-    assert opened == [{"protocol": "UDP", "port": first, "endPort": last}]
-    assert last - first + 1 >= 2 * int(manifests.environment(signaling)["MIEN_MAX_VIEWERS"])
+    over_udp = {"protocol": "UDP", "port": port}
+    assert opened in ([over_udp, {"protocol": "TCP", "port": port}], [over_udp]), "coturn relays UDP only"
     assert manifests.of("Namespace")[0]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
@@ -373,7 +381,7 @@ def test_gpu_pods_request_a_gpu_and_tolerate_its_node() -> None:
 
 def test_turn_only_lets_no_viewer_in_but_by_turn() -> None:
     turn_only = rendered(K8S / "overlays/turn-only")
-    media = {peer for peer in peers(turn_only, labels_of("mien-signaling"), "ingress") if "UDP" in peer[1]}
+    media = {peer for peer in peers(turn_only, labels_of("mien-signaling"), "ingress") if "20000" in peer[1]}
     assert media == {("mien-coturn", "UDP/20000")}
     dns = {("namespace kube-system", "UDP/53"), ("namespace kube-system", "TCP/53")}
     assert peers(turn_only, labels_of("mien-coturn"), "egress") == dns | {("mien-signaling", "UDP/20000")}

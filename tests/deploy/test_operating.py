@@ -41,6 +41,7 @@ TEXTS = {
     "MIEN_CORS_ORIGINS": '["https://page.example"]',
     "MIEN_DEVICE": "cuda:1",
     "MIEN_HOST": "::",
+    "MIEN_MEDIA_PORT": "20000",
     "MIEN_ICE_SERVERS": '[{"urls": ["stun:stun.example"]}]',
     "MIEN_PARENT_PID": "17",
     "MIEN_PUBLIC_IP": "192.0.2.1",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 
-import httpx
 import pytest
 from integration.media_ports import (
     bridge_to,
@@ -32,14 +35,17 @@ from integration.test_signaling_media import (
     settings,
     world_of,
 )
+from integration.test_signaling_whep import SECRET, StunServer
 
 from mien_shared.bus.connection import open_redis
 from mien_shared.bus.embedded_redis import EmbeddedRedis
 from mien_shared.bus.messages import SessionRecord
+from mien_shared.settings import IceServer
 from mien_signaling.app import create_app
 from mien_signaling.framing import MAX_DATAGRAM_BYTES, framed
-from mien_signaling.media_port import MediaPortUnavailable
+from mien_signaling.media_port import MediaPort, MediaPortUnavailable
 from mien_signaling.media_tcp import MAX_PER_VIEWER, MAX_UNKNOWN
+from mien_signaling.metrics import SignalingMetrics
 
 pytestmark = pytest.mark.integration
 
@@ -287,12 +293,49 @@ async def test_the_public_address_is_announced_with_the_port(redis_server: Embed
         await watcher.see(5)
 
 
-async def test_the_service_ends_with_connections_open(
-    redis_server: EmbeddedRedis, run_app: RunApp, place: Place
-) -> None:
-    async with httpx.AsyncClient(base_url=place.world.client.base_url) as client:
-        assert (await client.get("/readyz")).status_code == 200
-    await asyncio.open_connection(*place.address)
-    async with bridge_to(place.address) as bridge:
-        watcher = await place.world.watcher(route=only_by(bridge))
-        await watcher.see(3)
+async def test_a_stun_server_tells_the_address_of_the_port(redis_server: EmbeddedRedis, run_app: RunApp) -> None:
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(StunServer, local_addr=("127.0.0.1", 0))
+    servers = [IceServer(urls=[f"stun:127.0.0.1:{transport.get_extra_info('sockname')[1]}"])]
+    port = free_port()
+    async with world_of(redis_server, run_app, media_port=port, ice_servers=servers) as world:
+        watcher = await world.watcher()
+        assert re.search(rf" {host_address()} {port} typ srflx raddr {host_address()} rport {port}", watcher.answer)
+        await watcher.see(5)
+    transport.close()
+
+
+async def test_an_address_that_comes_later_is_opened_for_the_next_viewer() -> None:
+    port = MediaPort(free_port(), [], 1, SignalingMetrics())
+    await port.start()
+    (place,) = await port.at([host_address()])
+    assert await port.at([host_address(), "192.0.2.250"]) == [place]  # this machine does not have the last one
+    _, writer = await asyncio.open_connection(place.address, place.number)
+    writer.close()
+    port.close()
+
+
+def test_the_process_says_in_one_line_that_its_port_is_in_use(redis_server: EmbeddedRedis) -> None:
+    port = free_port()
+    environment = {**os.environ, "MIEN_MEDIA_PORT": str(port), "MIEN_TOKEN_SECRET": SECRET, "MIEN_PORT": "0"}
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as taken:
+        taken.bind((host_address(), port))
+        command = [sys.executable, "-m", "mien_signaling"]
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"signaling cannot start: MIEN_MEDIA_PORT: port {port} cannot be opened")
+    assert len(ended.stderr.splitlines()) == 1
+
+
+async def test_a_closed_port_ends_its_connections_and_can_be_opened_again_at_once() -> None:
+    number, metrics = free_port(), SignalingMetrics()
+    port = MediaPort(number, [host_address()], 1, metrics)
+    await port.start()
+    reader, writer = await asyncio.open_connection(host_address(), number)
+    async with asyncio.timeout(20):
+        while 'mien_media_tcp_connections{state="unknown"} 1.0' not in metrics.exposition().decode():
+            await asyncio.sleep(0.01)
+    port.close()
+    port.close()
+    assert await ends(reader)
+    MediaPort(number, [host_address()], 1, metrics).close()
+    writer.close()

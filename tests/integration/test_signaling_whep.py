@@ -14,6 +14,7 @@ import pytest
 from aioice import stun
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from fastapi import FastAPI
+from integration.media_ports import free_port
 
 from mien_shared.bus.connection import open_redis
 from mien_shared.bus.embedded_redis import EmbeddedRedis
@@ -476,8 +477,10 @@ async def test_demo_open_needs_no_token(start: Start, offer: str) -> None:
     assert answer.status_code == 201
 
 
-async def test_a_hundred_connects_and_aborts_leave_nothing_behind(start: Start) -> None:
-    client = await start(joins_per_minute=6000, updates_per_minute=6000, connect_timeout_s=0.5)
+@pytest.mark.parametrize("has_media_port", [False, True])
+async def test_a_hundred_connects_and_aborts_leave_nothing_behind(start: Start, has_media_port: bool) -> None:
+    media_port = free_port() if has_media_port else None
+    client = await start(joins_per_minute=6000, updates_per_minute=6000, connect_timeout_s=0.5, media_port=media_port)
     await client.get("/livez")
 
     async def cycle(abort: str) -> None:
@@ -508,5 +511,6 @@ async def test_a_hundred_connects_and_aborts_leave_nothing_behind(start: Start) 
     # Connections to Redis may have been added to the pool, and keep-alives to HTTP: a few, not one for each cycle.
     assert len(asyncio.all_tasks()) <= tasks
     assert len(os.listdir("/proc/self/fd")) <= files + 10
-    alive = [thing for thing in gc.get_objects() if type(thing).__name__ in {"Viewer", "Broadcast"}]
+    gone = {"ViewerConnection", "Broadcast", "_UdpAgent", "_TcpAgent"}
+    alive = [thing for thing in gc.get_objects() if type(thing).__name__ in gone]
     assert alive == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from random import Random
 
 import pytest
 from aioice import stun
@@ -152,6 +153,19 @@ def test_a_viewer_takes_only_so_many_addresses() -> None:
     assert paths.route(MEDIA, ("192.0.2.1", MAX_ADDRESSES)) is Dropped.UNKNOWN_ADDRESS
     assert paths.route(request(ONE), ("192.0.2.1", 0)) is ONE
     assert paths.route(request(TWO), ("192.0.2.1", MAX_ADDRESSES)) is TWO
+
+
+def test_no_damaged_message_raises_or_takes_an_address() -> None:
+    random = Random(1)
+    whole = request(ONE)
+    signed = len(whole) - stun.FINGERPRINT_LENGTH  # an attribute that follows the signature is ignored
+    for _ in range(20_000):
+        damaged = bytearray(whole)
+        for _ in range(random.randint(1, 4)):
+            damaged[random.randrange(len(damaged))] = random.randrange(256)
+        cut = bytes(damaged[: random.randint(0, len(damaged))]) if random.random() < 0.3 else bytes(damaged)
+        found = joined(ONE).route(cut, HERE)
+        assert isinstance(found, Dropped) or cut[:signed] == whole[:signed]
 
 
 def test_nothing_of_a_viewer_outlives_it() -> None:
