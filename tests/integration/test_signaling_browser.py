@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 
 import httpx
 import pytest
@@ -151,6 +153,28 @@ def without(transport: str) -> Callable[[str], str]:
         return "".join(line for line in lines if not (line.startswith("a=candidate:") and f" {transport} " in line))
 
     return changed
+
+
+def silent_udp(port: int) -> Callable[[str], str]:
+    """Sends the checks over UDP to a port that never answers: what a firewall that drops UDP does."""
+
+    def changed(answer: str) -> str:
+        return re.sub(r"^(a=candidate:\S+ 1 udp \d+ \S+) \d+", rf"\1 {port}", answer, flags=re.MULTILINE)
+
+    return changed
+
+
+async def test_a_browser_whose_udp_is_dropped_connects_over_tcp(
+    redis_server: EmbeddedRedis, run_app: RunApp, page: Page
+) -> None:
+    port = free_port()
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as silent:
+        silent.bind(("", 0))
+        async with world_of(redis_server, run_app, media_port=port) as world:
+            offer = await page.evaluate(_OFFER, {"policy": "max-bundle", "steps": ["video recvonly"]})
+            change = silent_udp(silent.getsockname()[1])
+            await watches(world.client, page, without("udp")(offer), ["video sendonly"], change)
+            assert await page.evaluate(_TRANSPORT) == ["tcp", port]
 
 
 @pytest.mark.parametrize(("transport", "blocked"), [("udp", "none"), ("udp", "tcp"), ("tcp", "udp")])
