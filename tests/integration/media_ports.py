@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -22,17 +23,16 @@ def host_address() -> str:
 
 
 def free_port() -> int:
-    """A port that is free for UDP and TCP at every address at this moment."""
+    """A port that is free for UDP and TCP, below those that the system gives to other tests meanwhile."""
     while True:
-        with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as udp:
-            udp.bind(("0.0.0.0", 0))
-            port = int(udp.getsockname()[1])
-            with closing(socket.socket()) as tcp:
-                try:
-                    tcp.bind(("0.0.0.0", port))
-                except OSError:
-                    continue
-                return port
+        port = random.randrange(10_000, 32_000)
+        with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as udp, closing(socket.socket()) as tcp:
+            try:
+                udp.bind(("0.0.0.0", port))
+                tcp.bind(("0.0.0.0", port))
+            except OSError:
+                continue
+            return port
 
 
 def candidates(sdp: str) -> list[tuple[str, str, int]]:

@@ -54,7 +54,7 @@ def joined(*agents: Agent) -> Paths[Agent]:
 ONE, TWO = Agent("one"), Agent("two")
 
 
-@pytest.mark.parametrize("datagram", [MEDIA, DTLS])
+@pytest.mark.parametrize("datagram", [MEDIA, DTLS], ids=["media", "dtls"])
 def test_media_is_the_owners_of_its_address(datagram: bytes) -> None:
     paths = joined(ONE, TWO)
     assert paths.route(datagram, HERE) is Dropped.UNKNOWN_ADDRESS
@@ -64,25 +64,26 @@ def test_media_is_the_owners_of_its_address(datagram: bytes) -> None:
     assert paths.route(datagram, THERE) is TWO
 
 
-@pytest.mark.parametrize(
-    ("datagram", "reason"),
-    [
-        (b"", Dropped.UNKNOWN_ADDRESS),
-        (MEDIA, Dropped.UNKNOWN_ADDRESS),
-        (b"\x00", Dropped.MALFORMED),
-        (b"\x00\x01" + bytes(40), Dropped.MALFORMED),
-        (request(Agent("else")), Dropped.UNKNOWN_UFRAG),
-        (request(ONE, USERNAME=None), Dropped.UNKNOWN_UFRAG),
-        (request(ONE, USERNAME=""), Dropped.UNKNOWN_UFRAG),
-        (request(ONE, password="q" * 22), Dropped.UNAUTHENTICATED),
-        (request(ONE, PRIORITY=None), Dropped.MALFORMED),
-        (request(ONE)[:-8], Dropped.MALFORMED),
-        (response(), Dropped.UNKNOWN_TRANSACTION),
-        (response(kind=stun.Class.ERROR), Dropped.UNKNOWN_TRANSACTION),
-        (response(kind=stun.Class.INDICATION), Dropped.UNKNOWN_ADDRESS),
-    ],
-)
-def test_what_no_viewer_signed_takes_no_address(datagram: bytes, reason: Dropped) -> None:
+WRONG = {
+    "nothing": (b"", Dropped.UNKNOWN_ADDRESS),
+    "media": (MEDIA, Dropped.UNKNOWN_ADDRESS),
+    "half a header": (b"\x00", Dropped.MALFORMED),
+    "zeros": (b"\x00\x01" + bytes(40), Dropped.MALFORMED),
+    "a request for another": (request(Agent("else")), Dropped.UNKNOWN_UFRAG),
+    "a request for no one": (request(ONE, USERNAME=None), Dropped.UNKNOWN_UFRAG),
+    "an empty name": (request(ONE, USERNAME=""), Dropped.UNKNOWN_UFRAG),
+    "a wrong signature": (request(ONE, password="q" * 22), Dropped.UNAUTHENTICATED),
+    "no priority": (request(ONE, PRIORITY=None), Dropped.MALFORMED),
+    "a request cut short": (request(ONE)[:-8], Dropped.MALFORMED),
+    "an answer": (response(), Dropped.UNKNOWN_TRANSACTION),
+    "an error": (response(kind=stun.Class.ERROR), Dropped.UNKNOWN_TRANSACTION),
+    "an indication": (response(kind=stun.Class.INDICATION), Dropped.UNKNOWN_ADDRESS),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_no_viewer_signed_takes_no_address(name: str) -> None:
+    datagram, reason = WRONG[name]
     paths = joined(ONE)
     assert paths.route(datagram, HERE) is reason
     assert len(paths) == 0
@@ -121,6 +122,7 @@ def test_an_answer_to_our_own_request_proves_who_is_at_an_address() -> None:
         (response(kind=stun.Class.ERROR), HERE),
         (response(), THERE),  # asked elsewhere: its sender knows the transaction, and may have forged this address
     ],
+    ids=["wrong signature", "error", "from elsewhere"],
 )
 def test_an_answer_that_proves_nothing_takes_no_address(answer: bytes, source: Address) -> None:
     paths = joined(ONE, TWO)

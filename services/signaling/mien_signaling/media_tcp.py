@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 #: In how many seconds a connection must say whose it is.
 FIRST_FRAME_TIMEOUT_S = 5.0
-#: Connections that have not said it yet. One more replaces the oldest. So a stranger who opens connections and sends
+#: Connections that have not said it yet. One more replaces the oldest, so a stranger who opens connections and sends
 #: nothing hinders only clients that need more time for their first frame than the stranger needs for this many.
 MAX_UNKNOWN = 128
 #: A browser opens one connection for each of its network interfaces. One more replaces the one unused for longest.
@@ -32,6 +32,8 @@ MAX_PER_VIEWER = 8
 MAX_WAITING_BYTES = 192 << 10
 #: What the kernel holds besides, apart from what is on its way. Its own choice would be up to 4 MiB.
 _UNSENT_IN_KERNEL_BYTES = 64 << 10
+#: What is read at once. A viewer could put thousands of frames into the 256 KiB that asyncio reads by itself.
+_READ_BYTES = 4096
 _CLOSE_TIMEOUT_S = 5.0
 _BACKLOG = 128
 
@@ -47,7 +49,7 @@ class TcpEnd(StrEnum):
     TOO_MANY = "too_many"
 
 
-class TcpConnection(asyncio.Protocol):
+class TcpConnection(asyncio.BufferedProtocol):
     """One connection, of a stranger at first, then of a viewer."""
 
     def __init__(self, listener: SharedTcp) -> None:
@@ -56,6 +58,7 @@ class TcpConnection(asyncio.Protocol):
         self.last_used = 0  # counts the datagrams of all connections
         self.end: TcpEnd | None = None
         self._listener = listener
+        self._buffer = bytearray(_READ_BYTES)
         self._deframer = Deframer()
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -76,9 +79,12 @@ class TcpConnection(asyncio.Protocol):
         )
         self._listener.opened(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         try:
-            for frame in self._deframer.feed(data):
+            for frame in self._deframer.feed(bytes(self._buffer[:nbytes])):
                 if self.end is None:
                     self._listener.received(self, frame)
         except FrameTooLong:
