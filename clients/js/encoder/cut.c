@@ -6,7 +6,11 @@
 
 #include "kernel.h"
 
-enum { SMALL_SIDE = 2 * CROP + 2, PAGE_BYTES = 65536 };
+enum {
+  SMALL_SIDE = 2 * CROP + 2,
+  PAGE_BYTES = 1 << 16,
+  MOST_PAGES = 1 << 12, /* 256 MB: a picture of 64 million pixels */
+};
 
 /* Pixels, RGBA. Pixel (0, 0) of what is cut from lies at (left, top) of it. */
 typedef struct {
@@ -36,9 +40,9 @@ EXPORT const byte *crop_at(void) { return crop; }
 
 /* Where the host writes a picture of this size, RGBA. 0 if there is no memory for it; the previous picture is gone. */
 EXPORT byte *picture_at(int width, int height) {
-  unsigned long start = ((unsigned long)&__heap_base + 15) & ~15ul;
-  unsigned long pages = (start + 4ul * width * height + PAGE_BYTES - 1) / PAGE_BYTES;
-  unsigned long present = __builtin_wasm_memory_size(0);
+  unsigned long start = ((unsigned long)&__heap_base + 15) & ~15ul, present = __builtin_wasm_memory_size(0);
+  unsigned long long pages = (start + 4ull * width * height + PAGE_BYTES - 1) / PAGE_BYTES;
+  if (pages > MOST_PAGES) return 0;
   if (pages > present && __builtin_wasm_memory_grow(0, pages - present) == (unsigned long)-1) return 0;
   picture = (image){(const b4 *)start, width, height, 0, 0};
   return (byte *)start;

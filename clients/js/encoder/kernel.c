@@ -35,6 +35,7 @@ enum {
   VALUES = 6, /* of a keypoint */
   TAPE_FLOATS = 1 << 17,
   ARENA_FLOATS = 1 << 19,
+  MOST_CHANNELS = 1024,
   LINE = 3 * (CROP + 2), /* a row of the crop with a pixel of border on both sides */
 };
 
@@ -58,18 +59,24 @@ EXPORT int tape_room(void) { return TAPE_FLOATS; }
 
 typedef struct { float *values; int side, channels; } tensor;
 
+/* A file that describes no network traps here or in `take`: nothing beyond the tape or the arena is touched. */
 static const float *read_floats(int count) {
   const float *from = head;
+  if (count > tape + TAPE_FLOATS - head) __builtin_trap();
   head += count;
   return from;
 }
 
-static int read_count(void) { return (int)*read_floats(1); }
+static int read_count(void) {
+  float count = *read_floats(1);
+  if (!(count >= 1 && count <= MOST_CHANNELS)) __builtin_trap();
+  return (int)count;
+}
 
 static float *take(int floats) {
   float *taken = arena + arena_used;
   arena_used += floats;
-  if (arena_used > ARENA_FLOATS) __builtin_trap(); /* the file's network is wider than this kernel's arena */
+  if (arena_used > ARENA_FLOATS) __builtin_trap(); /* the network is wider than this kernel's arena */
   return taken;
 }
 

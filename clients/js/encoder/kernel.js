@@ -149,7 +149,12 @@ export class KeypointEncoder {
       throw new EncoderFileMismatch(`the weights are ${weights.length} floats, the kernel has room for ${room}`);
     }
     new Float32Array(exports.memory.buffer, exports.tape_at(), room).set(weights);
-    exports.encode(); // also compiles it, so that the first picture does not wait
+    try {
+      exports.encode(); // also compiles it, so that the first picture does not wait
+    } catch (error) {
+      const message = "the weights describe no network that the kernel can run";
+      throw new EncoderFileMismatch(message, { cause: error });
+    }
     if (exports.tape_read() !== weights.length) {
       throw new EncoderFileMismatch(`the weights are ${weights.length} floats, the kernel reads ${exports.tape_read()}`);
     }

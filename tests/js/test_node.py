@@ -1,0 +1,78 @@
+"""clients/js in node: its tests, its types, and its binary files against what they are made from."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from js.modules import load
+
+from mien_encoder.keypoints import bundled_path
+
+ROOT = Path(__file__).resolve().parents[2]
+CLIENT = ROOT / "clients/js"
+TESTS = Path(__file__).parent
+
+browser_encoder = load(ROOT / "tools/browser_encoder.py")
+
+
+def required(name: str, found: bool, why: str) -> None:
+    """Skip the test, with a reason, unless the variable `name` says that what it needs is installed."""
+    if found:
+        return
+    if os.environ.get(name):
+        pytest.fail(f"{name} is set and {why}")
+    pytest.skip(why)
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    path = shutil.which("node")
+    required("MIEN_REQUIRE_NODE", path is not None, "node is not installed")
+    assert path is not None
+    major = int(subprocess.run([path, "--version"], check=True, capture_output=True, text=True).stdout[1:].split(".")[0])
+    required("MIEN_REQUIRE_NODE", major >= 18, f"node {major} is older than 18 and has no test runner")
+    return path
+
+
+def run_node_tests(node: str, *files: Path, kernel: Path | None = None) -> str:
+    """Run tests of clients/js; returns what the test runner prints."""
+    environment = os.environ | ({} if kernel is None else {"MIEN_KERNEL": str(kernel)})
+    command = [node, "--test", *map(str, files)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_tests_of_the_javascript(node: str) -> None:
+    printed = run_node_tests(node, *sorted(TESTS.glob("*.test.mjs")))
+    counts = {line.split()[1]: line.split()[2] for line in printed.splitlines() if line.startswith("# ") and len(line.split()) == 3}
+    assert int(counts["pass"]) >= 39
+    assert counts["fail"] == counts["skipped"] == "0"
+
+
+def test_a_rebuilt_kernel_computes_the_same(node: str, tmp_path: Path) -> None:
+    tools = shutil.which(browser_encoder.COMPILER), shutil.which(browser_encoder.LINKER)
+    required("MIEN_REQUIRE_CLANG", None not in tools, "clang-16 and lld-16 are not installed")
+    rebuilt = tmp_path / "kernel.wasm"
+    browser_encoder.build_kernel(rebuilt)
+    run_node_tests(node, TESTS / "kernel.test.mjs", kernel=rebuilt)
+
+
+def test_the_types() -> None:
+    compiler = CLIENT / "node_modules/.bin/tsc"
+    required("MIEN_REQUIRE_TSC", compiler.exists(), "TypeScript is not installed: run `npm ci` in clients/js")
+    done = subprocess.run([compiler, "--noEmit"], cwd=CLIENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_weights_are_those_of_the_encoder() -> None:
+    tape = browser_encoder.tape_of(bundled_path().read_bytes())
+    assert (CLIENT / "encoder/encoder.weights").read_bytes() == tape.tobytes()
+
+
+def test_the_manifest_describes_the_files() -> None:
+    assert (CLIENT / "encoder/manifest.js").read_text() == browser_encoder.manifest()
