@@ -12,6 +12,7 @@
 #   make load          add speakers and viewers until the video suffers, then run the stress test (docs/load.md)
 #   make audit         look for known vulnerabilities in what we install, if a vulnerability database can be reached
 #   make locks         write the locks with hashes again, and Redis' users, after a change of what they are made from
+#   make browser-encoder   build the files that run the encoder in a browser (needs clang-16, lld-16)
 #   make landmarks     install the landmark tool's environment: labels for training, `mien send --tracker landmarks`
 
 PYTHON ?= python3.11
@@ -28,7 +29,7 @@ COMPOSE := $(shell command -v docker-compose || echo docker compose)
 CONSTRAINED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 PIP := $(CONSTRAINED) $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo up wheels test test-long failure check bench load secrets compose-up compose-down trial audit locks landmarks clean
+.PHONY: demo up browser-encoder wheels test test-long failure check bench load secrets compose-up compose-down trial audit locks landmarks clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.runtime
@@ -42,7 +43,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal -m "not slow and not long" tests/test_no_telemetry.py tests/shared tests/encoder tests/gateway tests/generator tests/signaling tests/client tests/tools \
+	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal -m "not slow and not long" tests/test_no_telemetry.py tests/shared tests/encoder tests/js tests/gateway tests/generator tests/signaling tests/client tests/tools \
 	  tests/deploy/test_compose.py tests/deploy/test_operating.py tests/deploy/test_supply_chain.py
 
 # First what may run side by side, on every core; then whole services and measured rates, one test at a time. A pass that
@@ -100,10 +101,13 @@ locks: $(VENV)/.runtime
 	PYTHON=$(INTERPRETER) deploy/renew-locks
 	$(BIN)/python tools/redis_users.py
 
+browser-encoder: $(VENV)/.dev
+	$(BIN)/python tools/browser_encoder.py
+
 landmarks: .venv-landmarks/.installed
 
 clean:
-	rm -rf dist $(VENV) .venv-landmarks .venv-audit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache var
+	rm -rf clients/js/node_modules clients/js/types dist $(VENV) .venv-landmarks .venv-audit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache var
 
 $(VENV)/bin/python:
 	@$(INTERPRETER) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -118,6 +122,11 @@ $(VENV)/.runtime: $(VENV)/bin/python constraints.txt $(addsuffix /pyproject.toml
 # What tests and checks need in addition. This includes torch, for the network's parity tests.
 $(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt training/pyproject.toml
 	$(PIP) -c constraints.txt -r requirements-dev.txt -e training
+	@touch $@
+
+# TypeScript, which only checks clients/js: nothing of it is shipped.
+clients/js/node_modules/.installed: clients/js/package-lock.json
+	npm ci --prefix clients/js --ignore-scripts --no-audit --no-fund
 	@touch $@
 
 .venv-audit/.installed: tools/audit.lock

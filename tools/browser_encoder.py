@@ -3,9 +3,9 @@
     python tools/browser_encoder.py            the weights, the kernel and their manifest
     python tools/browser_encoder.py weights    the weights and the manifest, without a compiler
 
-encoder.weights holds the weights of encoder.onnx as floats, little-endian, in the order in which kernel.c reads them (its
-first comment describes the order). kernel.wasm needs clang and lld 16 (Debian: clang-16, lld-16). manifest.js holds
-length and SHA-256 of both.
+encoder.weights holds the weights of encoder.onnx as floats, little-endian, in the order in which kernel.c reads them; its
+first comment describes the order. kernel.wasm needs clang and lld 16 (Debian: clang-16, lld-16). manifest.js holds
+length and SHA-256 of both. Needs the onnx package.
 """
 
 from __future__ import annotations
@@ -29,10 +29,19 @@ COMPILER, LINKER = "clang-16", "wasm-ld-16"
 
 FloatArray = NDArray[np.float32]
 
-_FLAGS = (
-    "--target=wasm32 -O3 -msimd128 -mbulk-memory -ffreestanding -nostdlib -fno-strict-aliasing -fvisibility=hidden"
-    " -Wall -Wextra -Werror -Wl,--no-entry -Wl,--export-dynamic -Wl,--strip-all"
-).split()
+#: SIMD and bulk memory are in every browser that runs the kernel; nothing of a C library is linked.
+_FLAGS = [
+    *("--target=wasm32", "-O3", "-msimd128", "-mbulk-memory", "-ffreestanding", "-nostdlib", "-fno-strict-aliasing"),
+    *(
+        "-fvisibility=hidden",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-Wl,--no-entry",
+        "-Wl,--export-dynamic",
+        "-Wl,--strip-all",
+    ),
+]
 #: Outputs of a dense layer that the kernel computes side by side.
 _GROUP = 8
 
@@ -126,6 +135,7 @@ def build_kernel(to: Path) -> None:
         raise FileNotFoundError(f"{LINKER} is not installed")
     sources = [str(FOLDER / source) for source in SOURCES]
     subprocess.run([COMPILER, *_FLAGS, f"-fuse-ld={linker}", *sources, "-o", str(to)], check=True)
+    to.chmod(0o644)
 
 
 def manifest() -> str:

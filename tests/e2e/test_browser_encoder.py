@@ -177,7 +177,7 @@ async def test_a_browser_without_the_processor_sends_packets_too(camera: Camera)
     assert await camera.page.evaluate("window.failures") == []
 
 
-async def test_a_camera_that_ends_is_followed_by_default_motion(camera: Camera) -> None:
+async def test_default_motion_follows_a_camera_that_ends_until_the_next_one_begins(camera: Camera) -> None:
     await camera.start()
     await camera.until("window.states.at(-1)?.face")
     await camera.page.evaluate("window.track.stop()")
@@ -185,6 +185,18 @@ async def test_a_camera_that_ends_is_followed_by_default_motion(camera: Camera) 
     sent = len(await camera.packets())
     await camera.until(f"window.packets.length > {sent + 30}")
     assert all(packet.flags & MotionFlags.DEFAULT_MOTION for packet in (await camera.packets())[sent + 1 :])
+
+    await camera.page.evaluate(
+        "navigator.mediaDevices.getUserMedia({video: true})"
+        ".then((media) => window.capture.follow(media.getVideoTracks()[0]))"
+    )
+    await camera.until("window.states.at(-1)?.face && !window.states.at(-1).muted")
+    packets = await camera.packets()
+    assert [packet.sequence for packet in packets] == list(range(len(packets)))
+    assert not packets[-1].flags & MotionFlags.DEFAULT_MOTION
+
+    await camera.page.evaluate("window.capture.follow(null)")
+    await camera.until("window.states.at(-1)?.muted")
     await camera.page.evaluate("window.capture.stop()")
     sent = await camera.page.evaluate("window.packets.length")
     await asyncio.sleep(0.3)
@@ -198,9 +210,7 @@ async def test_a_camera_that_ends_is_followed_by_default_motion(camera: Camera) 
         ("encoder.weights", lambda data: data[:1000], r"encoder\.weights has 1000 bytes, its manifest says \d+"),
     ],
 )
-async def test_a_damaged_file_is_named(
-    camera: Camera, file: str, damage: Callable[[bytes], bytes], flaw: str
-) -> None:
+async def test_a_damaged_file_is_named(camera: Camera, file: str, damage: Callable[[bytes], bytes], flaw: str) -> None:
     camera.broken[f"/encoder/{file}"] = damage
     with pytest.raises(Exception, match=flaw):
         await camera.start()

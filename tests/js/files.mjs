@@ -2,7 +2,12 @@
 
 import { readFile } from "node:fs/promises";
 
+import { webcrypto } from "node:crypto";
+
 import { KeypointEncoder } from "../../clients/js/encoder/kernel.js";
+
+// node 18 has it, but not as a global, which browsers have.
+globalThis.crypto ??= webcrypto;
 
 /** The bytes of a file as an ArrayBuffer of their own. */
 export async function read(url) {

@@ -116,6 +116,23 @@ test("a missing file is named", async (t) => {
   });
 });
 
+test("a page that is not secure has no digests, and is told so", async (t) => {
+  t.mock.getter(globalThis, "crypto", () => undefined);
+  await assert.rejects(KeypointEncoder.load(read), {
+    name: "EncoderNotSupported",
+    message: "the encoder needs a secure page: https or localhost",
+  });
+});
+
+test("a browser without SIMD is told so", async (t) => {
+  t.mock.method(WebAssembly, "validate", () => false);
+  assert.equal(isSupported(), false);
+  await assert.rejects(KeypointEncoder.load(read), {
+    name: "EncoderNotSupported",
+    message: "this browser has no WebAssembly with SIMD",
+  });
+});
+
 test("weights of another network are refused", async () => {
   const tape = await weights();
   const longer = new Float32Array(tape.length + 1);

@@ -1,4 +1,5 @@
-// The encoder K in plain JavaScript, slow and short: what kernel.c is compared with. Tensors are [row][column][channel].
+// The encoder K in plain JavaScript, slow and short: what kernel.c is compared with. Tensors are
+// [row][column][channel].
 
 /** Reads the tape that kernel.c describes. */
 class Tape {
@@ -86,7 +87,8 @@ const sum = (values) => values.reduce((a, b) => a + b, 0);
 const relu = (value) => Math.max(0, value);
 const map = (tensor, f) => tensor.map((line) => line.map((pixel) => pixel.map(f)));
 const add = (a, b) => a.map((line, y) => line.map((pixel, x) => pixel.map((value, c) => value + b[y][x][c])));
-const doubled = (tensor) => range(2 * tensor.length).map((y) => range(2 * tensor.length).map((x) => tensor[y >> 1][x >> 1]));
+const twice = (list) => list.flatMap((item) => [item, item]);
+const doubled = (tensor) => twice(tensor.map(twice));
 
 /** For each pixel of a convolution its 9 inputs' channels side by side; 0 beyond the border. */
 function neighbourhoods(tensor, stride) {
@@ -113,8 +115,8 @@ function dense(tape, x, after = (value) => value) {
 function depthwise(tape, x, stride) {
   const channels = x[0][0].length;
   const [biases, weights] = [tape.floats(channels), tape.floats(9 * channels)];
-  const filtered = (nine) =>
-    range(channels).map((c) => relu(biases[c] + sum(range(9).map((i) => nine[i * channels + c] * weights[i * channels + c]))));
+  const outputOf = (nine, c) => biases[c] + sum(range(9).map((i) => nine[i * channels + c] * weights[i * channels + c]));
+  const filtered = (nine) => range(channels).map((c) => relu(outputOf(nine, c)));
   return neighbourhoods(x, stride).map((line) => line.map(filtered));
 }
 

@@ -5,14 +5,14 @@
  * There are three ways in, tried in this order:
  * 1. Chromium: a MediaStreamTrackProcessor here, its readable side transferred. It goes on while the tab is hidden.
  * 2. Safari: the track transferred, the processor in the worker. It goes on, too.
- * 3. Firefox and older browsers: requestVideoFrameCallback and createImageBitmap. While the tab is hidden nothing comes, and
- *    the worker's timer sends default motion.
+ * 3. Firefox and older browsers: requestVideoFrameCallback and createImageBitmap. While the tab is hidden nothing
+ *    comes, and the worker's timer sends default motion.
  * @import { CaptureState, Report, Request } from "./messages.js"
  */
 
 /**
- * keypoints: those of the avatar. seed: of its default motion, 0 or more. onPacket: 128 bytes, about 30 times a second, also
- * while no face is seen. onState: once a second. onError: something failed, and what it was.
+ * keypoints: those of the avatar. seed: of its default motion, 0 or more. onPacket: 128 bytes, about 30 times a second,
+ * also while no face is seen. onState: once a second. onError: something failed, and what it was.
  * @typedef {object} CaptureOptions
  * @property {Float32Array} keypoints
  * @property {number} [seed]
@@ -26,11 +26,13 @@ export class CaptureError extends Error {
   name = "CaptureError";
 }
 
-/** Motion from a camera's track. */
+/** Motion from a camera's track. Packets are numbered from 0; they go on while tracks come and go. */
 export class MotionCapture {
   #options;
   #worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "mien encoder" });
-  #stopping = new AbortController();
+  /** Ends what concerns the present track. */
+  #leaving = new AbortController();
+  #readsTracks = false;
   /** Whether the worker looks at a picture of ours: the next one waits, and newest wins. */
   #isBusy = false;
 
@@ -40,35 +42,56 @@ export class MotionCapture {
   }
 
   /**
-   * Begin. Resolves when the encoder is loaded and pictures are on their way.
-   * @param {MediaStreamTrack} track stays the caller's: `stop` does not stop it
+   * Begin. Resolves when the encoder is loaded and the track's pictures are on their way.
+   * @param {MediaStreamTrack|null} track see `follow`
    * @returns {Promise<void>}
    * @throws {CaptureError} the encoder cannot be loaded; its text says why
    */
   async start(track) {
-    const { readsTracks } = await this.#load();
-    this.#followMute(track);
+    try {
+      this.#readsTracks = await this.#load();
+      await this.follow(track);
+    } catch (error) {
+      this.stop();
+      throw error;
+    }
+  }
+
+  /**
+   * Show this camera from now on.
+   * @param {MediaStreamTrack|null} track stays the caller's, who stops it; null for none: the face moves by itself
+   * @returns {Promise<void>}
+   */
+  async follow(track) {
+    this.#leaving.abort();
+    this.#leaving = new AbortController();
+    const { signal } = this.#leaving;
+    if (track === null) {
+      this.#post({ type: "muted", muted: true });
+      return;
+    }
+    this.#followMute(track, signal);
     if ("MediaStreamTrackProcessor" in globalThis) {
       const { readable } = new MediaStreamTrackProcessor({ track });
       this.#post({ type: "frames", readable }, [readable]);
-    } else if (!(readsTracks && this.#transfer(track))) {
-      await this.#watch(track);
+    } else if (!(this.#readsTracks && this.#transfer(track))) {
+      await this.#watch(track, signal);
     }
   }
 
   /** End, and free the worker. No packet comes afterwards. */
   stop() {
-    this.#stopping.abort();
+    this.#leaving.abort();
     this.#worker.terminate();
   }
 
-  /** @returns {Promise<{readsTracks: boolean}>} */
+  /** @returns {Promise<boolean>} whether the worker reads tracks */
   #load() {
     return new Promise((resolve, reject) => {
       this.#worker.onmessage = ({ data }) => {
-        if (data.type === "ready") resolve(data);
-        else if (data.type === "error") reject(errorOf(data));
-        if (data.type !== "ready") this.#receive(data);
+        if (data.type === "error") return reject(errorOf(data));
+        this.#worker.onmessage = (event) => this.#receive(event.data);
+        resolve(data.readsTracks);
       };
       this.#worker.onerror = (event) => reject(new CaptureError(`the worker failed: ${event.message}`));
       this.#post({ type: "start", keypoints: this.#options.keypoints, seed: this.#options.seed ?? 0 });
@@ -90,11 +113,14 @@ export class MotionCapture {
     }
   }
 
-  /** @param {MediaStreamTrack} track */
-  #followMute(track) {
+  /**
+   * @param {MediaStreamTrack} track
+   * @param {AbortSignal} signal
+   */
+  #followMute(track, signal) {
     const tell = () => this.#post({ type: "muted", muted: track.muted || track.readyState === "ended" });
     for (const event of ["mute", "unmute", "ended"]) {
-      track.addEventListener(event, tell, { signal: this.#stopping.signal });
+      track.addEventListener(event, tell, { signal });
     }
     tell();
   }
@@ -114,15 +140,18 @@ export class MotionCapture {
     }
   }
 
-  /** @param {MediaStreamTrack} track */
-  async #watch(track) {
+  /**
+   * @param {MediaStreamTrack} track
+   * @param {AbortSignal} signal
+   */
+  async #watch(track, signal) {
     const video = document.createElement("video");
     video.muted = video.playsInline = true;
     video.srcObject = new MediaStream([track]);
-    this.#stopping.signal.addEventListener("abort", () => (video.srcObject = null));
+    signal.addEventListener("abort", () => (video.srcObject = null));
     await video.play();
     const look = (/** @type {number} */ nowMs, /** @type {VideoFrameCallbackMetadata} */ metadata) => {
-      if (this.#stopping.signal.aborted) return;
+      if (signal.aborted) return;
       video.requestVideoFrameCallback(look);
       this.#send(video, performance.timeOrigin + (metadata.captureTime ?? nowMs));
     };

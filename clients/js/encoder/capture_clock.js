@@ -3,8 +3,8 @@
  * Turns the camera's time stamps into Unix milliseconds.
  *
  * Time stamps advance evenly but begin anywhere. A picture arrives some milliseconds after its capture, more when the
- * machine is busy. So the smallest delay between time stamp and arrival is the best estimate of the clocks' offset. It is
- * taken over the last ten seconds, because the two clocks drift apart. Pure.
+ * machine is busy. So the smallest delay between time stamp and arrival is the best estimate of the clocks' offset. It
+ * is taken over the last ten seconds, because the two clocks drift apart. Pure.
  */
 
 /** The offset is the smallest of this and the previous window of this length. */

@@ -33,37 +33,60 @@ const STEADY_LAYOUT = [
 ];
 
 /**
- * The crop for a face according to the framing convention, computed from its keypoints in `box`.
- *
- * A similarity (rotation, scale and shift of least squared error) maps the layout to the steady keypoints; it maps the
- * layout's crop to the new crop. Rotation is ignored, because crops are upright.
- * @param {Keypoints} keypoints
- * @param {CropSquare} box
- * @returns {CropSquare}
+ * The similarity (rotation, scale and shift) that maps the layout to keypoints with the least squared error: a point
+ * (x, y) goes to (a x - b y + dx, b x + a y + dy). misfit: the root mean square of what is left, in half sides of the
+ * fitted crop.
+ * @typedef {{a: number, b: number, dx: number, dy: number, misfit: number}} LayoutFit
  */
-export function framingOf(keypoints, box) {
-  const count = STEADY_LAYOUT.length;
-  let [fromX, fromY, toX, toY] = [0, 0, 0, 0];
-  for (const [k, x, y] of STEADY_LAYOUT) {
-    fromX += x / count;
-    fromY += y / count;
-    toX += keypoints[k * ROW] / count;
-    toY += keypoints[k * ROW + 1] / count;
-  }
+
+/**
+ * Fit the layout to a face's keypoints.
+ * @param {Keypoints} keypoints
+ * @returns {LayoutFit}
+ */
+export function fitLayout(keypoints) {
+  const points = STEADY_LAYOUT.map(([k, x, y]) => ({ x, y, u: keypoints[k * ROW], v: keypoints[k * ROW + 1] }));
+  const count = points.length;
+  const mean = (/** @type {"x"|"y"|"u"|"v"} */ name) => points.reduce((sum, point) => sum + point[name], 0) / count;
+  const [x0, y0, u0, v0] = [mean("x"), mean("y"), mean("u"), mean("v")];
   let [power, a, b] = [0, 0, 0];
-  for (const [k, x, y] of STEADY_LAYOUT) {
-    const [sx, sy] = [x - fromX, y - fromY];
-    const [tx, ty] = [keypoints[k * ROW] - toX, keypoints[k * ROW + 1] - toY];
-    power += sx * sx + sy * sy;
-    a += sx * tx + sy * ty;
-    b += sx * ty - sy * tx;
+  for (const { x, y, u, v } of points) {
+    power += (x - x0) ** 2 + (y - y0) ** 2;
+    a += (x - x0) * (u - u0) + (y - y0) * (v - v0);
+    b += (x - x0) * (v - v0) - (y - y0) * (u - u0);
   }
   a /= power;
   b /= power;
+  const [dx, dy] = [u0 - (a * x0 - b * y0), v0 - (b * x0 + a * y0)];
+  let left = 0;
+  for (const { x, y, u, v } of points) left += (u - a * x + b * y - dx) ** 2 + (v - b * x - a * y - dy) ** 2;
+  return { a, b, dx, dy, misfit: Math.sqrt(left / count) / Math.hypot(a, b) };
+}
+
+/**
+ * The crop for a face according to the framing convention, computed from its keypoints in `box`: the fit that maps the
+ * layout to the keypoints maps the layout's crop to the new crop. Rotation is ignored, because crops are upright.
+ * @param {LayoutFit} fit of the keypoints
+ * @param {CropSquare} box
+ * @returns {CropSquare}
+ */
+export function framingOf({ a, b, dx, dy }, box) {
   const size = box.size * Math.hypot(a, b);
-  const centreX = (toX - (a * fromX - b * fromY) + 1) * (box.size / 2) + box.x;
-  const centreY = (toY - (b * fromX + a * fromY) + 1) * (box.size / 2) + box.y;
+  const [centreX, centreY] = [(dx + 1) * (box.size / 2) + box.x, (dy + 1) * (box.size / 2) + box.y];
   return { x: centreX - size / 2, y: centreY - size / 2, size };
+}
+
+/**
+ * How far a face's crop has gone from `box` to `target`: of the centre, along the longer axis, as a share of the side;
+ * and the absolute log of the growth.
+ * @param {CropSquare} box
+ * @param {CropSquare} target
+ * @returns {{shift: number, growth: number}}
+ */
+export function changeOf(box, target) {
+  const half = (target.size - box.size) / 2;
+  const shift = Math.max(Math.abs(target.x - box.x + half), Math.abs(target.y - box.y + half)) / box.size;
+  return { shift, growth: Math.abs(Math.log(target.size / box.size)) };
 }
 
 /**

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * The encoder K in a browser or in node: a picture's crop in, ten keypoints with Jacobians and the probability of a face
- * out. kernel.c and cut.c do the work; this module loads them and moves bytes in and out.
+ * The encoder K in a browser or in node: a picture's crop in, ten keypoints with Jacobians and the probability of a
+ * face out. kernel.c and cut.c do the work; this module loads them and moves bytes in and out.
  * @import { Keypoints } from "../motion/keypoints.js"
  * @import { CropSquare } from "./crop.js"
  */
@@ -28,7 +28,10 @@ import { KERNEL, WEIGHTS } from "./manifest.js";
  * @typedef {{keypoints: Keypoints, presence: number}} EncodedFace
  */
 
-/** A file as the manifest describes it. @typedef {{file: string, bytes: number, sha256: string}} Entry */
+/**
+ * A file as the manifest describes it.
+ * @typedef {{file: string, bytes: number, sha256: string}} Entry
+ */
 
 /** The encoder cannot be used; the text says why. */
 export class EncoderFileError extends Error {
@@ -130,6 +133,9 @@ export class KeypointEncoder {
    */
   static async load(read = download) {
     if (!isSupported()) throw new EncoderNotSupported("this browser has no WebAssembly with SIMD");
+    if (!globalThis.crypto?.subtle) {
+      throw new EncoderNotSupported("the encoder needs a secure page: https or localhost");
+    }
     const [kernel, weights] = await Promise.all([readChecked(KERNEL, read), readChecked(WEIGHTS, read)]);
     return KeypointEncoder.of(kernel, new Float32Array(weights));
   }
@@ -155,8 +161,9 @@ export class KeypointEncoder {
       const message = "the weights describe no network that the kernel can run";
       throw new EncoderFileMismatch(message, { cause: error });
     }
-    if (exports.tape_read() !== weights.length) {
-      throw new EncoderFileMismatch(`the weights are ${weights.length} floats, the kernel reads ${exports.tape_read()}`);
+    const needed = exports.tape_read();
+    if (needed !== weights.length) {
+      throw new EncoderFileMismatch(`the weights are ${weights.length} floats, the kernel reads ${needed}`);
     }
     return new KeypointEncoder(exports);
   }

@@ -5,12 +5,12 @@
  */
 
 /**
- * From page to worker. `start` is the first message; then one of `frames`, `track` or many `picture`s.
+ * From page to worker. `start` is the first message; then, for each camera, `frames`, `track` or many `picture`s.
  * - `start`: keypoints of the avatar (60 floats), seed of the default motion
  * - `frames`: the readable side of a MediaStreamTrackProcessor, transferred (Chromium)
  * - `track`: the camera's track, transferred; the worker makes the processor (Safari)
  * - `picture`: one picture, transferred, and its capture time; the next one may follow after `taken`
- * - `muted`: whether the camera is muted or has ended
+ * - `muted`: whether the camera is muted, has ended or is not there
  * @typedef {{type: "start", keypoints: Float32Array, seed: number}
  *   | {type: "frames", readable: ReadableStream<VideoFrame>}
  *   | {type: "track", track: MediaStreamTrack}
@@ -19,8 +19,8 @@
  */
 
 /**
- * What the page may show. face: whether a face is seen. pictures, packets: how many so far. busyMs: mean time spent on a
- * picture since the last state.
+ * What the page may show. face: whether a face is seen. pictures, packets: how many so far. busyMs: mean time spent on
+ * a picture since the last state.
  * @typedef {{face: boolean, muted: boolean, pictures: number, packets: number, busyMs: number}} CaptureState
  */
 
@@ -30,7 +30,7 @@
  * - `packet`: 128 bytes for the uplink
  * - `state`: once a second
  * - `taken`: a `picture` has been looked at
- * - `error`: an error's name and text; the worker sends default motion if it can
+ * - `error`: an error's name and text; before `ready` it means that the encoder cannot be loaded
  * @typedef {{type: "ready", readsTracks: boolean}
  *   | {type: "packet", bytes: Uint8Array<ArrayBuffer>}
  *   | {type: "state", state: CaptureState}

@@ -7,7 +7,10 @@
 /** Longest side of the pictures in which faces are searched, as in the Python client. */
 export const LONGEST_SIDE = 1280;
 
-/** Not in every library of types yet. @typedef {VideoFrame & {rotation?: number, flip?: boolean}} OrientedFrame */
+/**
+ * A phone's camera may deliver pictures that lie on their side (rotation in degrees); copyTo does not turn them.
+ * @typedef {VideoFrame & {rotation?: number, flip?: boolean}} OrientedFrame
+ */
 
 export class PixelWriter {
   #encoder;

@@ -9,19 +9,19 @@
  * @import { Look } from "./finder.js"
  */
 
-import { framingOf, isUsable, towards } from "./crop.js";
+import { changeOf, fitLayout, framingOf, isUsable, towards } from "./crop.js";
 
 /** From FOUND_PRESENCE on a searched face counts as found; below LOST_PRESENCE a followed face counts as not seen. */
 export const FOUND_PRESENCE = 0.6;
 export const LOST_PRESENCE = 0.3;
 /** A face that is not seen for longer is lost. Until then (a hand over the face, blur) its last keypoints are used. */
 const LOST_AFTER_S = 0.15;
-/** The box starts to move when the face's shift or the log of its growth exceeds these limits, as shares of its size. */
+/** The box starts to move when the face's shift or growth exceeds these limits (see changeOf). */
 const SHIFT_DEAD_ZONE = 0.1;
 const SCALE_DEAD_ZONE = 0.12;
 /** A moving box approaches the face smoothly: this share of the distance remains after one second. */
 const REMAINING_AFTER_1_S = 0.02;
-/** The box stops when the remaining shift and growth are below this, as shares of its size. */
+/** The box stops when the remaining shift and growth are below this. */
 const ARRIVED = 0.01;
 
 /**
@@ -95,7 +95,7 @@ export class FaceTracker {
   #refined(claimed) {
     const first = this.#look.encode(claimed);
     if (first.presence < FOUND_PRESENCE) return null;
-    const box = framingOf(first.keypoints, claimed);
+    const box = framingOf(fitLayout(first.keypoints), claimed);
     if (!this.#isUsable(box)) return null;
     const seen = this.#look.encode(box);
     return seen.presence >= FOUND_PRESENCE ? { ...seen, box } : null;
@@ -107,10 +107,8 @@ export class FaceTracker {
    * @param {number} elapsedS
    */
   #follow({ keypoints, box }, elapsedS) {
-    const target = framingOf(keypoints, box);
-    const half = (target.size - box.size) / 2;
-    const shift = Math.max(Math.abs(target.x - box.x + half), Math.abs(target.y - box.y + half)) / box.size;
-    const growth = Math.abs(Math.log(target.size / box.size));
+    const target = framingOf(fitLayout(keypoints), box);
+    const { shift, growth } = changeOf(box, target);
     if (shift > SHIFT_DEAD_ZONE || growth > SCALE_DEAD_ZONE) this.#moving = true;
     else if (shift < ARRIVED && growth < ARRIVED) this.#moving = false;
     const next = this.#moving ? towards(box, target, 1 - REMAINING_AFTER_1_S ** Math.max(elapsedS, 0)) : box;

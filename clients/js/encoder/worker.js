@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * The worker in which pictures become packets: frames -> pixels -> crop -> K -> smoothing -> judgement -> packet. A worker's
- * timers and streams go on while the page is hidden. `messages.js` says what goes in and out.
+ * The worker in which pictures become packets: frames -> pixels -> crop -> K -> smoothing -> judgement -> packet. A
+ * worker's timers and streams go on while the page is hidden. `messages.js` says what goes in and out.
  * @import { Report, Request } from "./messages.js"
  */
 
@@ -36,6 +36,9 @@ function reportError(error) {
 /** Everything that `start` makes. */
 class Capture {
   #clock = new CaptureClock();
+  /** @type {ReadableStreamDefaultReader<VideoFrame>|null} */
+  #reader = null;
+  #lastError = "";
   #busyMs = 0;
   #looks = 0;
   #writer;
@@ -56,17 +59,19 @@ class Capture {
   }
 
   /**
-   * Read frames until their stream ends. The processor behind it keeps the newest frame only.
+   * Read frames until their stream ends or another one begins. The processor behind it keeps the newest frame only.
    * @param {ReadableStream<VideoFrame>} readable
    */
   async read(readable) {
     const reader = readable.getReader();
+    this.#reader?.cancel();
+    this.#reader = reader;
     for (;;) {
       const { value: frame, done } = await reader.read();
       if (done) break;
       await this.look(frame, this.#clock.captureMs(frame.timestamp / 1000, nowMs()));
     }
-    this.source.muted = true;
+    if (this.#reader === reader) this.source.muted = true;
   }
 
   /**
@@ -79,7 +84,9 @@ class Capture {
       await this.#writer.write(frame);
       this.source.see(captureMs);
     } catch (error) {
-      reportError(error); // this picture only; the timer goes on
+      // Of this picture; the timer goes on. Usually the next pictures fail for the same reason.
+      if (String(error) !== this.#lastError) reportError(error);
+      this.#lastError = String(error);
     } finally {
       frame.close();
     }
@@ -89,7 +96,8 @@ class Capture {
 
   #tellState() {
     const { seesFace: face, muted, pictures, packets } = this.source;
-    report({ type: "state", state: { face, muted, pictures, packets, busyMs: this.#busyMs / Math.max(1, this.#looks) } });
+    const busyMs = this.#busyMs / Math.max(1, this.#looks);
+    report({ type: "state", state: { face, muted, pictures, packets, busyMs } });
     this.#busyMs = this.#looks = 0;
   }
 }

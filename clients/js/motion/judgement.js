@@ -2,10 +2,10 @@
 /**
  * The sender's judgement: decides which frames may be shown and what replaces the others (paper, section 3.3).
  *
- * L2, eq. 2 of the paper, is `alpha * |v_r - v_i| + beta * |J_r J_i^-1 - 1|`, each norm over all ten keypoints at once: how
- * far the motion would deform the avatar's own picture. A frame above the threshold tau is replaced by the default
- * motion. The initial frame (v_i, J_i) is at first the first frame with a face; each frame that is clearly closer to the
- * avatar's pose replaces it.
+ * L2, eq. 2 of the paper, is `alpha * |v_r - v_i| + beta * |J_r J_i^-1 - 1|`, each norm over all ten keypoints at once:
+ * how far the motion would deform the avatar's own picture. A frame above the threshold tau is replaced by the default
+ * motion. The initial frame (v_i, J_i) is at first the first frame with a face; each frame that is clearly closer to
+ * the avatar's pose replaces it.
  *
  * Pure: the caller passes the time. The Python side is `mien_encoder/judgement.py`, which says more; vectors in
  * tests/shared/wire/vectors hold both to the same numbers.
@@ -16,7 +16,7 @@ import { Ease, defaultMotion } from "./default_motion.js";
 import { ROW, areFinite, leastStretch, relativeTo } from "./keypoints.js";
 import { MotionFlags, outOfRange } from "./packet.js";
 
-/** A Jacobian with a smallest singular value below this counts as singular; that of a closed eye is ten times larger. */
+/** A Jacobian whose smallest singular value is below this is singular; that of a closed eye is ten times larger. */
 const LEAST_STRETCH = 0.01;
 
 /**
@@ -54,8 +54,8 @@ export class TimeRanBackwards extends RangeError {
  * - `lost`: the frame has no face
  * @typedef {"accepted"|"rejected"|"lost"} FrameVerdict
  *
- * What to send for one frame. motion: relative motion that a packet can carry. flags: for the packet. l2: eq. 2, null if
- * it cannot be computed.
+ * What to send for one frame. motion: relative motion that a packet can carry. flags: for the packet. l2: eq. 2, null
+ * if it cannot be computed.
  * @typedef {{motion: Keypoints, flags: number, verdict: FrameVerdict, l2: number|null}} Judged
  *
  * - `speaking`: the speaker's motion is shown

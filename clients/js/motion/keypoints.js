@@ -2,8 +2,8 @@
 /**
  * Motion of a face: ten keypoints, each with the 2x2 Jacobian of its neighbourhood (Siarohin et al. 2019, section 3.1).
  *
- * Keypoints are 60 floats: ten rows of x, y, j00, j01, j10, j11, the order of the motion packet. x points right, y down;
- * the face's crop spans [-1, 1]. Relative motion holds v_r - v_i and J_r J_i^-1; at rest these are zeros and unit
+ * Keypoints are 60 floats: ten rows of x, y, j00, j01, j10, j11, the order of the motion packet. x points right, y
+ * down; the face's crop spans [-1, 1]. Relative motion holds v_r - v_i and J_r J_i^-1; at rest these are zeros and unit
  * matrices. Pure; the Python side is `mien_shared/keypoints.py`.
  *
  * @typedef {Float32Array} Keypoints
@@ -76,8 +76,8 @@ export function areFinite(keypoints) {
 }
 
 /**
- * The smallest singular value of the ten Jacobians; 0 if one has no inverse. For a 2x2 matrix the squares of the singular
- * values have the sum |J|^2 and the product det(J)^2.
+ * The smallest singular value of the ten Jacobians; 0 if one has no inverse. For a 2x2 matrix the squares of the
+ * singular values have the sum |J|^2 and the product det(J)^2.
  * @param {Keypoints} keypoints finite
  * @returns {number}
  */

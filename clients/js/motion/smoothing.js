@@ -185,5 +185,6 @@ export class DeadZones {
  */
 function distance(k, value, other) {
   const off = (/** @type {number} */ i) => value[k * ROW + i] - other[k * ROW + i];
-  return Math.max(Math.hypot(off(0), off(1)) / POINT_RADIUS, Math.hypot(off(2), off(3), off(4), off(5)) / JACOBIAN_RADIUS);
+  const [point, jacobian] = [Math.hypot(off(0), off(1)), Math.hypot(off(2), off(3), off(4), off(5))];
+  return Math.max(point / POINT_RADIUS, jacobian / JACOBIAN_RADIUS);
 }

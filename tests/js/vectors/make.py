@@ -1,4 +1,4 @@
-"""Make the vectors beside this file: `PYTHONPATH=tests python tests/js/vectors/make.py`. README.md says what they are."""
+"""Make the vectors beside this file; README.md says how, and what they are."""
 
 from __future__ import annotations
 
