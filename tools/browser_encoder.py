@@ -3,9 +3,9 @@
     python tools/browser_encoder.py            the weights, the kernel and their manifest
     python tools/browser_encoder.py weights    the weights and the manifest, without a compiler
 
-encoder.weights holds the weights of encoder.onnx as floats, little-endian, in the order in which kernel.c reads them; its
-first comment describes the order. kernel.wasm needs clang and lld 16 (Debian: clang-16, lld-16). manifest.js holds
-length and SHA-256 of both. Needs the onnx package.
+encoder.weights holds the weights of encoder.onnx as floats, little-endian, in the order in which kernel.c reads them
+(see its first comment). kernel.wasm needs clang and lld 16 (Debian: clang-16, lld-16). manifest.js holds length and
+SHA-256 of both. Needs the onnx package.
 """
 
 from __future__ import annotations

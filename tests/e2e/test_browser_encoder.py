@@ -14,12 +14,11 @@ from typing import Any
 import cv2
 import pytest
 import pytest_asyncio
+from e2e.browser import ARGUMENTS
 from js.drawn_face import HEIGHT, WIDTH, draw, speaking
 from playwright.async_api import Page, async_playwright
 
 from mien_shared.wire.motion import MotionFlags, MotionPacket
-
-from .browser import ARGUMENTS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chromium]
 

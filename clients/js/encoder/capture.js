@@ -33,8 +33,10 @@ export class MotionCapture {
   /** Ends what concerns the present track. */
   #leaving = new AbortController();
   #readsTracks = false;
-  /** Whether the worker looks at a picture of ours: the next one waits, and newest wins. */
+  /** Whether the worker looks at a picture that was sent from here. */
   #isBusy = false;
+  /** Pictures not sent because the worker was busy. Only the third way counts: a processor drops frames by itself. */
+  skipped = 0;
 
   /** @param {CaptureOptions} options */
   constructor(options) {
@@ -163,7 +165,10 @@ export class MotionCapture {
    * @param {number} captureMs
    */
   async #send(video, captureMs) {
-    if (this.#isBusy) return;
+    if (this.#isBusy) {
+      this.skipped++;
+      return;
+    }
     this.#isBusy = true;
     try {
       const bitmap = await createImageBitmap(video);
