@@ -7,7 +7,7 @@
 #include "kernel.h"
 
 enum {
-  SMALL_SIDE = 2 * CROP + 2,
+  SMALL_SIDE = 3 * CROP / 2 + 3, /* the most that an average by 2 leaves of a square below 3 * CROP */
   PAGE_BYTES = 1 << 16,
   MOST_PAGES = 1 << 12, /* 256 MB: a picture of 64 million pixels */
 };
