@@ -29,11 +29,27 @@ class LimitedRedis:
     folder: Path
 
     def url(self, user: str) -> str:
-        password = _ADMIN_PASSWORD
-        if user != "admin":
-            made = (self.folder / f"deploy/secrets/redis_url_{user}.txt").read_text()
-            password = urlsplit(made).password or ""
-        return f"unix://{user}:{password}@{quote(str(self.folder / 'redis.sock'))}"
+        return f"unix://{user}:{password_of(self.folder, user)}@{quote(str(self.folder / 'redis.sock'))}"
+
+
+def password_of(folder: Path, user: str) -> str:
+    """The password of one of deploy/redis/users, or of "admin", after prepare_users."""
+    if user == "admin":
+        return _ADMIN_PASSWORD
+    return urlsplit((folder / f"deploy/secrets/redis_url_{user}.txt").read_text()).password or ""
+
+
+def prepare_users(folder: Path) -> Path:
+    """Make the users with deploy/prepare, and one more, "admin", that may do everything. Returns the ACL file."""
+    (folder / "deploy/secrets").mkdir(parents=True)
+    shutil.copy(ROOT / "deploy/prepare", folder / "deploy")
+    shutil.copytree(ROOT / "deploy/redis", folder / "deploy/redis")
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "MIEN_PUBLIC_IP": "203.0.113.9"}
+    subprocess.run([folder / "deploy/prepare"], env=environment, check=True, capture_output=True)
+    admin = f"user admin on #{hashlib.sha256(_ADMIN_PASSWORD.encode()).hexdigest()} ~* &* +@all\n"
+    users = folder / "users"
+    users.write_text((folder / "deploy/secrets/redis_users.txt").read_text() + admin)
+    return users
 
 
 @contextmanager
@@ -41,14 +57,7 @@ def limited_redis() -> Iterator[LimitedRedis]:
     """Make the users with deploy/prepare and start a server that loads them."""
     folder = Path(tempfile.mkdtemp(prefix="mien-", dir="/tmp"))  # the path of a Unix socket must be short
     try:
-        (folder / "deploy/secrets").mkdir(parents=True)
-        shutil.copy(ROOT / "deploy/prepare", folder / "deploy")
-        shutil.copytree(ROOT / "deploy/redis", folder / "deploy/redis")
-        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "MIEN_PUBLIC_IP": "203.0.113.9"}
-        subprocess.run([folder / "deploy/prepare"], env=environment, check=True, capture_output=True)
-        admin = f"user admin on #{hashlib.sha256(_ADMIN_PASSWORD.encode()).hexdigest()} ~* &* +@all\n"
-        users = folder / "users"
-        users.write_text((folder / "deploy/secrets/redis_users.txt").read_text() + admin)
+        users = prepare_users(folder)
         command = [str(server_binary()), "--port", "0", "--unixsocket", f"{folder}/redis.sock", "--aclfile", str(users)]
         command += ["--save", "", "--appendonly", "no", "--dir", str(folder), "--acllog-max-len", "1000"]
         with (folder / "redis.log").open("wb") as log:

@@ -12,7 +12,7 @@ import os
 from ipaddress import ip_network
 from typing import Annotated, Literal, Self
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -20,6 +20,8 @@ from pydantic_settings import (
     SecretsSettingsSource,
     SettingsConfigDict,
 )
+
+from mien_shared.bus.address import RedisUrlError, parse_address
 
 #: HS256 requires a key at least as long as its digest (RFC 7518, section 3.2).
 MIN_SECRET_BYTES = 32
@@ -81,7 +83,7 @@ class ServiceSettings(BaseSettings):
     redis_url: str | None = Field(
         None,
         validation_alias=AliasChoices("REDIS_URL", "MIEN_REDIS_URL", "redis_url"),
-        description="URL of the Redis server. Unset: the service starts an embedded server for itself alone.",
+        description="URL of Redis: a server, Sentinels or a Cluster. Unset: an embedded server for this service alone.",
     )
     host: str = Field("127.0.0.1", description="Address on which the service listens.")
     port: int = Field(0, ge=0, le=65535, description="TCP port on which the service listens. 0: any free port.")
@@ -120,6 +122,16 @@ class ServiceSettings(BaseSettings):
     parent_pid: int | None = Field(
         None, description="Id of the parent process. The service ends when that process ends. Set by `mien up`."
     )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url_is_one(cls, url: str | None) -> str | None:
+        if url:
+            try:
+                parse_address(url)
+            except RedisUrlError as error:
+                raise ValueError(f"REDIS_URL {error}") from None
+        return url
 
     @model_validator(mode="after")
     def _secrets_are_strong(self) -> Self:

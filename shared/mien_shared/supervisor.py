@@ -59,7 +59,7 @@ class Supervisor:
     def watch_redis(self, redis: Redis, rights: Rights) -> None:
         """Probe Redis twice a second; the service is unready while Redis does not answer or refuses what it needs."""
         probe = RedisProbe(redis, rights, self._clock, self._metrics)
-        self.check("redis", lambda: None if self._metrics.redis_is_up else "Redis does not answer")
+        self.check("redis", probe.why_away)
         self.check("redis_rights", probe.why_unready)
         self.keep("redis probe", probe.step, _REDIS_PROBE_INTERVAL_S)
 

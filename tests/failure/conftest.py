@@ -24,6 +24,7 @@ def run_system(redis_server: EmbeddedRedis) -> Run:
         generator_env: dict[str, str] | None = None,
         env_of: dict[str, dict[str, str]] | None = None,
     ) -> AsyncIterator[System]:
+        # env_of may name another REDIS_URL for each service. Nothing uses redis_server then.
         options = StackOptions(
             gateway_port=0,
             signaling_port=0,

@@ -3,7 +3,8 @@ Each expires soon after its last entry, and motion is deleted after two seconds 
 
 `push` never waits. One flusher per channel sends all gathered entries in one round trip. A reader asks for the newest
 id once and continues from the last id it has read: an XREAD with `$` in every call loses entries between two calls.
-After a failure it continues there too, or it would read everything again. It begins anew only if the stream did.
+After a failure it continues there too, or it would read everything again. If the stream began anew, it is read from its
+beginning. If a replica has become the master and lacks what was read last, it is read from where both agree.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import attrgetter
@@ -40,6 +41,8 @@ CONTROL_CAP = 1024
 VIDEO_CAP = 60  # two seconds of one session
 #: Most frames of one session that wait for Redis: a third of a second. If more come, all are dropped.
 PENDING_FRAMES = 10
+#: How many of the ids that were read are remembered for each stream. A replica that is further behind is read anew.
+_REMEMBERED_IDS = 512
 
 _BEGINNING = b"0-0"
 
@@ -120,27 +123,26 @@ class GeneratorInbox:
 
     redis: Redis
     generator_id: str
-    _last: dict[bytes, bytes] = field(init=False)
+    _places: dict[bytes, _Place] = field(init=False)
     _may_be_new: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         # A generator's id is new with every start: its streams begin empty, and it must read them from the beginning.
-        self._last = {
-            keys.inbox(self.generator_id).encode(): _BEGINNING,
-            keys.control(self.generator_id).encode(): _BEGINNING,
-        }
+        names = (keys.inbox(self.generator_id), keys.control(self.generator_id))
+        self._places = {name.encode(): _Place(_BEGINNING) for name in names}
 
     async def read(self) -> list[InboundMotion | Control]:
         """Messages since the last call, oldest first within each kind. Waits at most a second."""
         if self._may_be_new:
-            self._last = await _where_to_continue(self.redis, self._last)
+            await _check(self.redis, self._places)
         self._may_be_new = True  # if this read fails
-        answer = _streams(await self.redis.xread(self._last, count=INBOX_CAP, block=BLOCK_MS))
+        last = {name: place.last for name, place in self._places.items()}
+        answer = _streams(await self.redis.xread(last, count=INBOX_CAP, block=BLOCK_MS))
         self._may_be_new = not any(name == keys.inbox(self.generator_id).encode() for name, _ in answer)
         messages: list[InboundMotion | Control] = []
         for name, entries in answer:
             for entry_id, fields in entries:
-                self._last[name] = entry_id
+                self._places[name].read(entry_id)
                 try:
                     if b"m" in fields:
                         messages.append(parse_control(fields[b"m"]))
@@ -152,7 +154,7 @@ class GeneratorInbox:
 
     async def remove(self) -> None:
         """Delete both streams when the generator ends."""
-        await self.redis.delete(*self._last)
+        await self.redis.delete(*self._places)
 
 
 class FramePublisher:
@@ -198,25 +200,24 @@ class VideoSubscription:
     def __init__(self, redis: Redis, session_id: str) -> None:
         self._redis = redis
         self._key = keys.video(session_id)
-        self._last: bytes | None = None
+        self._place: _Place | None = None
 
     async def read(self) -> list[EncodedFrame]:
         """Frames since the last call, oldest first. The first call skips older frames. Waits at most a second."""
-        if self._last is None:
-            self._last = await self._newest_id()
+        if self._place is None:
+            self._place = _Place(await self._newest_id())
         try:
-            answer = await self._redis.xread({self._key: self._last}, count=VIDEO_CAP, block=BLOCK_MS)
+            answer = await self._redis.xread({self._key: self._place.last}, count=VIDEO_CAP, block=BLOCK_MS)
         except BUS_ERRORS:
-            self._last = None
+            self._place = None
             raise
         frames = []
         for _, entries in _streams(answer):
             for entry_id, fields in entries:
-                self._last = entry_id
+                self._place.read(entry_id)
                 frames.append(_frame_of(fields))
         if not frames:
-            name = self._key.encode()
-            self._last = (await _where_to_continue(self._redis, {name: self._last}))[name]
+            await _check(self._redis, {self._key.encode(): self._place})
         return frames
 
     async def _newest_id(self) -> bytes:
@@ -232,20 +233,43 @@ class VideoSubscription:
 Entries = list[tuple[bytes, dict[bytes, bytes]]]
 
 
-async def _where_to_continue(redis: Redis, last: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """The ids from which to read streams after silence or a failure; last: the ids that were read last.
+class _Place:
+    """How far a stream was read, and the ids that were read before."""
 
-    A stream that began anew since, by a server whose clock is behind the old ids, must be read from its beginning. Its
-    newest id is then behind ours. One without entries is read from the beginning as well: all that comes is new.
+    def __init__(self, last: bytes) -> None:
+        self._ids = deque([last], maxlen=_REMEMBERED_IDS)
+
+    @property
+    def last(self) -> bytes:
+        return self._ids[-1]
+
+    def read(self, entry_id: bytes) -> None:
+        self._ids.append(entry_id)
+
+    def go_back(self, newest_first: Iterable[bytes]) -> None:
+        """Continue from the newest of these ids that was read, or from the beginning if none was."""
+        known = set(self._ids)
+        where = next((entry_id for entry_id in newest_first if entry_id in known), _BEGINNING)
+        while self._ids and self._ids[-1] != where:
+            self._ids.pop()
+        if not self._ids:
+            self._ids.append(where)
+
+
+async def _check(redis: Redis, places: dict[bytes, _Place]) -> None:
+    """After silence or a failure: correct the places in streams whose newest id is behind what was read last.
+
+    A new master's stream lacks the last entries if it was a replica behind the old master. A server that came back
+    empty has none, or new ones, whose ids are behind ours if its clock is.
     """
     trip = Trip(redis)
-    for name in last:
+    for name in places:
         trip.add(lambda pipe, name=name: pipe.xrevrange(name, count=1))  # type: ignore[misc]
-    newest = dict(zip(last, await trip.go(), strict=True))
-    return {
-        name: read if newest[name] and _order(newest[name][0][0]) >= _order(read) else _BEGINNING
-        for name, read in last.items()
-    }
+    for (name, place), newest in zip(places.items(), await trip.go(), strict=True):
+        if not newest:
+            place.go_back([])
+        elif _order(newest[0][0]) < _order(place.last):
+            place.go_back(entry_id for entry_id, _ in await redis.xrevrange(name, count=_REMEMBERED_IDS))
 
 
 def _order(entry_id: bytes) -> tuple[int, int]:

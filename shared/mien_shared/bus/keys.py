@@ -1,7 +1,8 @@
 """Every Redis key in one place, and how long it lives.
 
-The braces are hash tags: in a cluster, all keys of one session, or of one generator, are on one node, so that a script
-or a blocking read can use several of them.
+Every key begins with the same hash tag, the braces. In a Redis Cluster all of them are therefore in one slot, so on one
+node: scripts, blocking reads of several streams and round trips with many keys work as on a single server. What a
+Cluster then gives is failover, not scale (docs/decisions/0017-redis-failover.md).
 
 Every key expires by itself after its last write, so that nothing stays of a service that is killed. `LIVES` is the
 table; tests/e2e/test_redis_keys.py compares it with the keys of a running system.
@@ -30,74 +31,75 @@ LISTS_S = 60
 MOTION_S = 2.0
 
 
-SESSIONS = "mien:sessions"
-GENERATORS = "mien:generators"
+_MIEN = "{mien}"
+SESSIONS = f"{_MIEN}:sessions"
+GENERATORS = f"{_MIEN}:generators"
 
 
 def record(session_id: str) -> str:
-    return f"mien:session:{{{session_id}}}:record"
+    return f"{_MIEN}:session:{session_id}:record"
 
 
 def ended(session_id: str) -> str:
-    return f"mien:session:{{{session_id}}}:ended"
+    return f"{_MIEN}:session:{session_id}:ended"
 
 
 def lease(session_id: str) -> str:
-    return f"mien:session:{{{session_id}}}:lease"
+    return f"{_MIEN}:session:{session_id}:lease"
 
 
 def stats(session_id: str) -> str:
-    return f"mien:session:{{{session_id}}}:stats"
+    return f"{_MIEN}:session:{session_id}:stats"
 
 
 def viewer_counts(session_id: str) -> str:
     """How many viewers each signaling service has."""
-    return f"mien:session:{{{session_id}}}:viewer-counts"
+    return f"{_MIEN}:session:{session_id}:viewer-counts"
 
 
 def viewer_lists(session_id: str) -> str:
     """The viewers of each signaling service, with what it knows of them."""
-    return f"mien:session:{{{session_id}}}:viewer-lists"
+    return f"{_MIEN}:session:{session_id}:viewer-lists"
 
 
 def viewer_ends(session_id: str) -> str:
     """The viewers that operators want to end."""
-    return f"mien:session:{{{session_id}}}:viewer-ends"
+    return f"{_MIEN}:session:{session_id}:viewer-ends"
 
 
 def video(session_id: str) -> str:
-    return f"mien:session:{{{session_id}}}:video"
+    return f"{_MIEN}:session:{session_id}:video"
 
 
 def status(generator_id: str) -> str:
-    return f"mien:generator:{{{generator_id}}}:status"
+    return f"{_MIEN}:generator:{generator_id}:status"
 
 
 def slots(generator_id: str) -> str:
-    return f"mien:generator:{{{generator_id}}}:slots"
+    return f"{_MIEN}:generator:{generator_id}:slots"
 
 
 def inbox(generator_id: str) -> str:
-    return f"mien:generator:{{{generator_id}}}:inbox"
+    return f"{_MIEN}:generator:{generator_id}:inbox"
 
 
 def control(generator_id: str) -> str:
-    return f"mien:generator:{{{generator_id}}}:control"
+    return f"{_MIEN}:generator:{generator_id}:control"
 
 
 def uplink(session_id: str) -> str:
     """Which connection owns the session's uplink."""
-    return f"mien:session:{{{session_id}}}:uplink"
+    return f"{_MIEN}:session:{session_id}:uplink"
 
 
 def speaker(session_id: str) -> str:
     """When the session last had an uplink, in Unix seconds."""
-    return f"mien:session:{{{session_id}}}:speaker"
+    return f"{_MIEN}:session:{session_id}:speaker"
 
 
 def suspect(session_id: str) -> str:
     """With how many generators' devices the session was lost."""
-    return f"mien:session:{{{session_id}}}:suspect"
+    return f"{_MIEN}:session:{session_id}:suspect"
 
 
 @dataclass(frozen=True, slots=True)

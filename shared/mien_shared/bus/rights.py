@@ -21,8 +21,9 @@ _UPLINK, _SPEAKER, _SUSPECT = keys.uplink("*"), keys.speaker("*"), keys.suspect(
 _STATUS, _SLOTS, _INBOX, _CONTROL = keys.status("*"), keys.slots("*"), keys.inbox("*"), keys.control("*")
 _SESSIONS, _GENERATORS = keys.SESSIONS, keys.GENERATORS
 
-#: Commands without keys that every service uses: the scripts' loading, their clock, and what the probe needs.
-KEYLESS = ("ping", "select", "multi", "discard", "script|load", "time")
+#: Commands without keys that every service uses: the scripts' loading, their clock, what the probe needs, and the
+#: question of `masters.py` to a Cluster.
+KEYLESS = ("ping", "select", "multi", "discard", "script|load", "time", "cluster|slots")
 
 #: How each command looks, KEY standing for the key. The probe sends it, but Redis never executes it.
 _FORMS: dict[str, str] = {
