@@ -91,13 +91,17 @@ class Group:
     servers: list[Member]
     sentinels: list[Member]
 
-    def url(self, user: str) -> str:
+    def url(self, user: str, scheme: str = "redis", master_name: str = MASTER_NAME, options: str = "") -> str:
         """REDIS_URL for one of the users."""
         login = f"{user}:{password_of(self.folder, user)}"
         if not self.sentinels:
-            return f"redis+cluster://{login}@{_hosts(self.servers)}"
+            return f"{scheme}+cluster://{login}@{_hosts(self.servers)}?{options}"
         own = f"sentinel_username={_SENTINEL_USER}&sentinel_password={_SENTINEL_PASSWORD}"
-        return f"redis+sentinel://{login}@{_hosts(self.sentinels)}/{MASTER_NAME}?{own}"
+        return f"{scheme}+sentinel://{login}@{_hosts(self.sentinels)}/{master_name}?{own}&{options}"
+
+    def direct_url(self, member: Member, user: str) -> str:
+        """A plain URL of one server."""
+        return f"redis://{user}:{password_of(self.folder, user)}@{HOST}:{member.port}"
 
     def environments(self, generators: int = 1) -> dict[str, dict[str, str]]:
         """What each service needs to connect as its own user."""

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from mien_shared.bus.connection import BUS_ERRORS
+from mien_shared.bus.masters import REFRESH_INTERVAL_S, MasterPool
 from mien_shared.bus.probe import RedisProbe
 from mien_shared.bus.rights import Rights
 from mien_shared.clock import Clock
@@ -58,6 +59,8 @@ class Supervisor:
 
     def watch_redis(self, redis: Redis, rights: Rights) -> None:
         """Probe Redis twice a second; the service is unready while Redis does not answer or refuses what it needs."""
+        if isinstance(redis.connection_pool, MasterPool):
+            self.keep("redis master", redis.connection_pool.refresh, REFRESH_INTERVAL_S)
         probe = RedisProbe(redis, rights, self._clock, self._metrics)
         self.check("redis", probe.why_away)
         self.check("redis_rights", probe.why_unready)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 from e2e.system import System
@@ -17,7 +17,7 @@ from redis_groups import MASTER_NAME, Group, Member, cluster_group, sentinel_gro
 from mien_client.api import MienClient
 from mien_client.demo import BUNDLED_AVATAR
 from mien_shared.bus.connection import BUS_ERRORS, open_redis
-from mien_shared.bus.masters import MasterPool
+from mien_shared.bus.masters import REFRESH_INTERVAL_S, MasterPool
 
 pytestmark = pytest.mark.failure
 
@@ -51,7 +51,7 @@ async def test_the_redis_master_is_lost(run_system: Run, note: Note, make: Make,
     async with (
         make() as group,
         run_system(env_of=group.environments()) as system,
-        open_redis(group.url("admin")) as redis,
+        following(group.url("admin")) as redis,
         system.call() as call,
         MienClient(system.stack.url) as mien,
     ):
@@ -94,6 +94,21 @@ async def test_the_redis_master_is_lost(run_system: Run, note: Note, make: Make,
         f"new master after {promoted_s - lost_s:.1f} s, speaker moves {moves_s - promoted_s:.2f} s later; "
         f"longest freeze {freeze_s:.1f} s",
     )
+
+
+@asynccontextmanager
+async def following(url: str) -> AsyncIterator[Redis]:
+    """A client as a service has it."""
+    async with open_redis(url) as redis:
+        follow = asyncio.create_task(ask_again(redis.connection_pool))
+        yield redis
+        follow.cancel()
+
+
+async def ask_again(pool: MasterPool) -> None:
+    while True:
+        await pool.refresh()
+        await asyncio.sleep(REFRESH_INTERVAL_S)
 
 
 async def master_of(group: Group, redis: Redis) -> Member:

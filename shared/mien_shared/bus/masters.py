@@ -1,14 +1,18 @@
 """Connections that find the master themselves: the one that Sentinels name, or the node of Mien's slot in a Cluster.
 
-A connection asks where to go each time it is opened. A server that answers that it is not the master any more loses
-its connection, and the call is tried again on a new one. Connections that were opened to an earlier master are closed
-before their next use. All keys of Mien are in one slot (`keys.py`), so in a Cluster one node has all of them, and an
-ordinary client with such connections is enough.
+A connection asks where to go each time it is opened, and its pool asks every second. When the answer changes, the
+connections to the old master end. A server that answers that it is not the master any more loses its connection at
+once, and the call is tried again on a new one.
+
+All keys of Mien are in one slot (`keys.py`), so in a Cluster one node has all of them, and an ordinary client with such
+connections is enough.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from redis.asyncio import Redis
@@ -20,8 +24,11 @@ from redis.maint_notifications import MaintNotificationsConfig
 from mien_shared.bus import keys
 from mien_shared.bus.address import Node, RedisAddress, Topology
 
+logger = logging.getLogger(__name__)
+
 #: How long one Sentinel or node may take to answer before the next one is asked.
 _ASK_TIMEOUT_S = 1.0
+REFRESH_INTERVAL_S = 1.0
 
 _SLOT = key_slot(keys.SESSIONS.encode())
 
@@ -127,11 +134,11 @@ def owner_of(ranges: Iterable[Sequence[Any]], slot: int, asked: Node) -> tuple[N
 
 
 class _ToTheMaster(Connection):  # type: ignore[misc]
-    """A connection that asks a Locator where to go, and leaves a server that is not the master any more."""
+    """A connection that asks its pool where to go, and leaves a server that is not the master any more."""
 
-    def __init__(self, *, locator: Locator, **options: Any) -> None:
+    def __init__(self, *, pool: MasterPool, **options: Any) -> None:
         super().__init__(**options)
-        self.locator = locator
+        self._pool = pool
 
     @property
     def node(self) -> Node:
@@ -139,7 +146,7 @@ class _ToTheMaster(Connection):  # type: ignore[misc]
 
     async def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:
         if not self.is_connected:
-            node = await self.locator.master()
+            node = await self._pool.locate()
             self.host, self.port = node.host, node.port
         await super().connect_check_health(check_health, retry_socket_connect)
 
@@ -149,9 +156,14 @@ class _ToTheMaster(Connection):  # type: ignore[misc]
         except ResponseError as error:
             if not _is_not_the_master(error):
                 raise
-            self.locator.doubt(self.node)
+            self._pool.locator.doubt(self.node)
             await self.disconnect(nowait=True)
             raise ConnectionError(f"{self.node} is not the master any more") from error
+
+    def abort(self) -> None:
+        """End the connection from another task than its user's: that one's call fails as if the server had ended it."""
+        if self._writer is not None:
+            self._writer.transport.abort()
 
 
 class _ToTheMasterByTls(_ToTheMaster, SSLConnection):  # type: ignore[misc]
@@ -169,10 +181,29 @@ class MasterPool(ConnectionPool):  # type: ignore[misc]
     def __init__(self, address: RedisAddress, **options: Any) -> None:
         self.locator = Locator(address)
         kind = _ToTheMasterByTls if address.uses_tls else _ToTheMaster
-        super().__init__(kind, locator=self.locator, **options)
+        super().__init__(kind, pool=self, **options)
+
+    async def locate(self) -> Node:
+        """Where the master is now. If it has moved, the connections to the old one end. Raises as Locator.master."""
+        before, now = self.locator.last, await self.locator.master()
+        if before is not None and before != now:
+            logger.warning("the redis master has changed", extra={"master": str(now)})
+            for connection in (*self._available_connections, *self._in_use_connections):
+                if connection.node != now:
+                    connection.abort()
+        return now
+
+    async def refresh(self) -> None:
+        """One step of a loop: ask where the master is. Never raises: open connections work without Sentinels.
+
+        Without this, services that need no new connection stay on an old master that still works. Sentinels make it a
+        replica only ten seconds after a switch by hand, and a master without network never hears of its successor.
+        """
+        with suppress(RedisError, OSError, TimeoutError):
+            await self.locate()
 
     async def ensure_connection(self, connection: AbstractConnection) -> None:
-        """Connect, anew if the master has changed since."""
+        """Connect, anew if the master has changed since the connection was opened."""
         assert isinstance(connection, _ToTheMaster)
         if connection.is_connected and connection.node != self.locator.last:
             await connection.disconnect(nowait=True)
