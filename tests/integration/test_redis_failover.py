@@ -111,6 +111,23 @@ async def test_a_master_that_was_made_a_replica_is_left(sentinels: Group) -> Non
         assert member_at(sentinels, pool_of(redis).locator.last) is two
 
 
+async def test_a_master_that_lost_its_replicas_is_asked_about(sentinels: Group) -> None:
+    """min-replicas-to-write makes a master refuse writes when it is cut off. It may have a successor then."""
+    one, two = sentinels.servers
+    async with open_redis(sentinels.url("admin")) as redis:
+        await redis.set(KEY, "before")
+        await one.call("CONFIG", "SET", "min-replicas-to-write", "2")
+        with pytest.raises(BUS_ERRORS, match="NOREPLICAS"):
+            await redis.set(KEY, "nowhere")
+        for sentinel in sentinels.sentinels:
+            await sentinel.call("SENTINEL", "REMOVE", MASTER_NAME)
+        await two.call("REPLICAOF", "NO", "ONE")
+        for sentinel in sentinels.sentinels:
+            await sentinel.call("SENTINEL", "MONITOR", MASTER_NAME, HOST, str(two.port), "2")
+        await redis.set(KEY, "after")
+        assert member_at(sentinels, pool_of(redis).locator.last) is two
+
+
 async def test_a_call_in_progress_moves_with_the_master(cluster: Group) -> None:
     """The old master hangs. A call that waits for it ends when the new one is known, not after its socket's timeout."""
     async with open_redis(cluster.url("admin")) as redis:
@@ -174,7 +191,10 @@ async def lagging(group: Group) -> AsyncIterator[None]:
     await replica.call("CONFIG", "SET", "masterauth", password)
 
 
-async def test_a_replica_that_is_behind_brings_no_message_twice_and_loses_no_new_one(sentinels: Group) -> None:
+@pytest.mark.parametrize("clock_is_behind", [False, True])
+async def test_a_replica_that_is_behind_brings_no_message_twice_and_loses_no_new_one(
+    sentinels: Group, clock_is_behind: bool
+) -> None:
     async with open_redis(sentinels.url("admin")) as redis:
         inbox = GeneratorInbox(redis, "g")
 
@@ -192,6 +212,7 @@ async def test_a_replica_that_is_behind_brings_no_message_twice_and_loses_no_new
             while await sentinels.servers[1].call("XLEN", keys.control("g")) != 3:
                 await asyncio.sleep(0.02)
         async with lagging(sentinels):
+            await asyncio.sleep(0.01)  # 4 has a later millisecond than 3
             await send(4)
             await send(5)
             await redis.persist(keys.control("g"))
@@ -199,11 +220,17 @@ async def test_a_replica_that_is_behind_brings_no_message_twice_and_loses_no_new
         with pytest.raises(BUS_ERRORS):
             await inbox.read()
         await writes(redis, "after")
-        assert [fields for _, fields in await redis.xrange(keys.control("g"))][-1] == {
-            b"m": SetBitrate(session_id="one", bitrate_bps=3).to_bytes()
-        }, "the new master lacks what was sent last"
-        await send(6)
-        assert await received() == [6]
+        newest_id, newest = (await redis.xrevrange(keys.control("g"), count=1))[0]
+        assert newest == {b"m": SetBitrate(session_id="one", bitrate_bps=3).to_bytes()}, "the new master lacks 4 and 5"
+        if clock_is_behind:  # so its next id is behind that of 5
+            six = {b"m": SetBitrate(session_id="one", bitrate_bps=6).to_bytes()}
+            await redis.xadd(keys.control("g"), six, id=newest_id.partition(b"-")[0] + b"-99")
+            assert await received() == [6]
+        else:
+            reading = asyncio.create_task(received())
+            await asyncio.sleep(0.3)  # it looks where to continue before there is anything new
+            await send(6)
+            assert await reading == [6]
         await send(7)
         assert await received() == [7]
 

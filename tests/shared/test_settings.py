@@ -35,6 +35,30 @@ def test_a_secret_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert ServiceSettings().token_secret.get_secret_value() == SECRET
 
 
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("http://user:pass-of-ours@redis.example", "REDIS_URL must begin with one of redis://"),
+        ("redis+sentinel://user:pass-of-ours@one,two", "REDIS_URL does not name the master"),
+        ("redis+sentinel://user:pass-of-ours@/mymaster", "REDIS_URL names no host"),
+        ("redis+cluster://user:pass-of-ours@", "REDIS_URL names no host"),
+        ("redis://user:pass-of-ours/2@redis.example", "REDIS_URL has no valid host and port"),
+    ],
+)
+def test_a_malformed_url_of_redis_starts_nothing(monkeypatch: pytest.MonkeyPatch, url: str, text: str) -> None:
+    monkeypatch.setenv("REDIS_URL", url)
+    with pytest.raises(ValidationError, match=text) as refused:
+        ServiceSettings(token_secret=SECRET)
+    assert "pass-of-ours" not in str(refused.value)
+
+
+def test_a_url_of_sentinels_and_no_url_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis+sentinel://one,two/mymaster")
+    assert ServiceSettings(token_secret=SECRET).redis_url == "redis+sentinel://one,two/mymaster"
+    monkeypatch.setenv("REDIS_URL", "")
+    assert not ServiceSettings(token_secret=SECRET).redis_url
+
+
 def test_nothing_starts_without_a_secret() -> None:
     with pytest.raises(ValidationError, match="token_secret"):
         ServiceSettings()

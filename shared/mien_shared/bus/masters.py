@@ -158,7 +158,8 @@ class _ToTheMaster(Connection):  # type: ignore[misc]
                 raise
             self._pool.locator.doubt(self.node)
             await self.disconnect(nowait=True)
-            raise ConnectionError(f"{self.node} is not the master any more") from error
+            text = f"{self.node} answers as a server that is not the master: {type(error).__name__}, {error}"
+            raise ConnectionError(text) from error
 
     def abort(self) -> None:
         """End the connection from another task than its user's: that one's call fails as if the server had ended it."""
