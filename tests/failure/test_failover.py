@@ -50,7 +50,7 @@ async def switched_by_hand(group: Group, master: Member) -> None:
 async def test_the_redis_master_is_lost(run_system: Run, note: Note, make: Make, fault: Fault) -> None:
     async with (
         make() as group,
-        run_system(env_of=group.environments()) as system,
+        run_system(generators=2, env_of=group.environments(generators=2)) as system,
         following(group.url("admin")) as redis,
         system.call() as call,
         MienClient(system.stack.url) as mien,

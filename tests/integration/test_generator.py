@@ -8,6 +8,7 @@ import itertools
 import re
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import httpx
 import numpy as np
 import pytest
 from fastapi import FastAPI
-from outages import hanging
+from outages import hanging, stopped
 from PIL import Image
 from redis.asyncio import Redis
 
@@ -434,6 +435,39 @@ async def test_a_redis_that_hangs_revives_no_ended_session(
     await frames_of(redis, "new", 5)
     assert await started(url, "placed") == 4, "three before, and the new one"
     assert await metric(url, "mien_generator_sessions") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("outage", [hanging, stopped])
+async def test_after_an_outage_the_holder_of_a_session_comes_before_claims(
+    run_app: RunApp,
+    settings: GeneratorSettings,
+    redis: Redis,
+    redis_server: EmbeddedRedis,
+    avatar: str,
+    monkeypatch: pytest.MonkeyPatch,
+    outage: Callable[[EmbeddedRedis], AbstractAsyncContextManager[None]],
+) -> None:
+    """Its lease has expired meanwhile. It renews the lease a second after Redis is back."""
+    monkeypatch.setattr(connection, "_SOCKET_TIMEOUT_S", 1.2)  # longer than a blocking read
+    url = await run_app(create_app(settings, make_ladders))
+    registry = Registry(redis)
+    await generator_id(registry)
+    assert await registry.hold("another", "s1", 20_000)
+    assert await registry.keep_alive(record("s1", avatar))
+    failures = await metric(url, "mien_redis_failures_total")
+    async with outage(redis_server), asyncio.timeout(20):
+        while await metric(url, "mien_redis_failures_total") < failures + 6:
+            await asyncio.sleep(0.05)
+        if outage is hanging:
+            await asyncio.sleep(1.0)
+    await redis.delete(keys.lease("s1"))
+    assert await registry.keep_alive(record("s1", avatar))
+    await asyncio.sleep(1.0)
+    assert await registry.hold("another", "s1"), "nobody has claimed it"
+    async with asyncio.timeout(10):  # it is silent now
+        while await registry.owner("s1") != await generator_id(registry):
+            await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize("flaw", ["no record", "ended", "held by another", "no free place"])

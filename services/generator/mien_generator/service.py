@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Iterable
 from weakref import WeakValueDictionary
 
 import cv2
@@ -49,6 +50,11 @@ _EXPIRED_AFTER_S = 15.0
 #: This generator continues a handed-over session for this long, while the other generator prepares it.
 _OVERLAP_S = 1.0
 _DRAIN_POLL_S = 0.1
+#: After Redis was away no session is claimed for this long: leases have expired, and holders may renew theirs first. A
+#: heartbeat is tried again within a second.
+_HOLDERS_FIRST_S = 1.6
+#: An answer that takes this long comes from a Redis that hung.
+_REDIS_HUNG_S = 1.0
 #: A session that failed to start is not claimed again for this long.
 _REFUSED_S = 30.0
 
@@ -108,6 +114,8 @@ class Generator:
         self._has_accused = False
         self._missing_since_s: dict[str, float] = {}
         self._refused_until_s: dict[str, float] = {}
+        self._redis_was_away = False
+        self._claims_from_s = 0.0
         self._overloaded_since_s: float | None = None
         self._draining = False
         self._beating = asyncio.Lock()
@@ -183,10 +191,26 @@ class Generator:
             return
         now_s = self._clock.monotonic_s()
         self._refused_until_s = {name: until_s for name, until_s in self._refused_until_s.items() if until_s > now_s}
-        for session in await self._registry.orphans():
+        orphans = await self._orphans()
+        if self._clock.monotonic_s() < self._claims_from_s:
+            return
+        for session in orphans:
             has_room = len(self._known()) < self._places and not self._draining
             if has_room and session.session_id not in self._refused_until_s:
                 self._start(session, claimed=True)
+
+    async def _orphans(self) -> Iterable[SessionRecord]:
+        asked_s = self._clock.monotonic_s()
+        try:
+            orphans = await self._registry.orphans()
+        except BUS_ERRORS:
+            self._redis_was_away = True
+            raise
+        now_s = self._clock.monotonic_s()
+        if self._redis_was_away or now_s - asked_s > _REDIS_HUNG_S:
+            self._redis_was_away = False
+            self._claims_from_s = now_s + _HOLDERS_FIRST_S
+        return orphans
 
     def _capacity(self, sessions: int) -> int:
         """The number of sessions to offer: the measured capacity, but no free place while sessions miss frames.
