@@ -24,6 +24,7 @@ from websockets.exceptions import WebSocketException
 from mien_client.api import MienClient, MienError, Session, authorization
 from mien_client.demo import BUNDLED_AVATAR
 from mien_client.viewer import Viewer
+from mien_shared.bus import keys
 from mien_shared.bus.connection import open_redis
 from mien_shared.keypoints import Keypoints
 from mien_shared.wire.motion import MotionPacket
@@ -224,7 +225,7 @@ async def held(system: System) -> dict[str, Held]:
 async def facts(system: System) -> dict[str, float]:
     """The numbers of viewers, subscriptions, uplinks, sessions and slots, from the services and from Redis."""
     async with open_redis(system.redis.url) as redis:
-        slots = [await redis.zcard(name) for name in await redis.keys("mien:generator:*:slots")]
+        slots = [await redis.zcard(name) for name in await redis.keys(keys.slots("*"))]
     return {
         "viewers": await system.metric("signaling", "mien_viewers"),
         "watched": await system.metric("signaling", "mien_watched_sessions"),
@@ -235,7 +236,7 @@ async def facts(system: System) -> dict[str, float]:
 
 
 #: Keys of a session that expire by themselves (mien_shared.bus.keys says after what time), or come a moment later.
-_EXPIRING = (b":ended", b":video", b":stats", b":viewers", b":speaker", b":uplink")
+_EXPIRING = (b":ended", b":video", b":stats", b":viewer-counts", b":viewer-lists", b":speaker", b":uplink")
 
 
 async def lasting_keys(system: System) -> set[str]:

@@ -100,7 +100,9 @@ async def registry_keys(system: System) -> set[str]:
         return {
             name.decode()
             for name in await redis.keys("*")
-            if not name.endswith((b":inbox", b":control", b":video", b":stats", b":viewers", b":speaker"))
+            if not name.endswith(
+                (b":inbox", b":control", b":video", b":stats", b":viewer-counts", b":viewer-lists", b":speaker")
+            )
         }
 
 
