@@ -2,7 +2,7 @@
 
 Every key begins with the same hash tag, the braces. In a Redis Cluster all of them are therefore in one slot, so on one
 node: scripts, blocking reads of several streams and round trips with many keys work as on a single server. What a
-Cluster then gives is failover, not scale (docs/decisions/0017-redis-failover.md).
+Cluster then gives is failover, not scale (docs/decisions/0018-redis-failover.md).
 
 Every key expires by itself after its last write, so that nothing stays of a service that is killed. `LIVES` is the
 table; tests/e2e/test_redis_keys.py compares it with the keys of a running system.
