@@ -13,7 +13,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
 Argument = bytes | str | float
 
@@ -34,11 +34,14 @@ class Trip:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._commands: list[Callable[[Pipeline], object]] = []
+        self._commands: list[Callable[[Redis | Pipeline], Any]] = []
         self._scripts: dict[int, Script] = {}
 
-    def add(self, command: Callable[[Pipeline], object]) -> None:
-        """Add a command; its answer has the same place among the answers. command: calls one method of the pipeline."""
+    def add(self, command: Callable[[Redis | Pipeline], Any]) -> None:
+        """Add a command; its answer has the same place among the answers.
+
+        command: calls one method of its argument, which is the client if no other command is added.
+        """
         self._commands.append(command)
 
     def run(self, script: Script, names: Sequence[str], args: Sequence[Argument]) -> None:
@@ -60,6 +63,11 @@ class Trip:
         return answers
 
     async def _send(self, places: Sequence[int], load: bool = False) -> list[Any]:
+        if len(places) == 1 and not load:  # a pipeline takes a quarter more of this process's time
+            try:
+                return [await self._commands[places[0]](self._redis)]
+            except ResponseError as error:
+                return [error]
         texts = {self._scripts[place].text for place in places} if load else set()
         async with self._redis.pipeline(transaction=False) as pipe:
             for text in texts:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from enum import IntEnum
 
 START_CODE = b"\0\0\0\1"
 _SHORT_START_CODE = b"\0\0\1"
+#: Two zeros before a byte of 0 to 3, which may itself begin the next two zeros.
+_NEEDS_PREVENTION = re.compile(rb"\0\0(?=[\0-\3])")
 
 
 class NalType(IntEnum):
@@ -43,14 +46,7 @@ def is_picture(unit: bytes) -> bool:
 
 def escape(rbsp: bytes) -> bytes:
     """A NAL unit's payload with emulation prevention, so that it contains no start code (7.4.1.1)."""
-    out, zeros = bytearray(), 0
-    for byte in rbsp:
-        if zeros == 2 and byte <= 3:
-            out.append(3)
-            zeros = 0
-        out.append(byte)
-        zeros = zeros + 1 if byte == 0 else 0
-    return bytes(out)
+    return _NEEDS_PREVENTION.sub(b"\0\0\3", rbsp)
 
 
 def unescape(payload: bytes) -> bytes:

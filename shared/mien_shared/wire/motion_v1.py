@@ -23,6 +23,7 @@ from mien_shared.wire.contract import (
     MAX_COORDINATE,
     MAX_JACOBIAN,
     MotionFlags,
+    MotionPacketError,
     NotFinite,
     OutOfRange,
     PacketHeader,
@@ -51,29 +52,38 @@ def pack(header: PacketHeader, keypoints: Keypoints) -> bytes:
 
 def check(data: bytes) -> PacketHeader:
     """The header of a valid packet. Takes a third of the time of `unpack`. Raises a MotionPacketError."""
-    if len(data) == PACKET_BYTES and not data[1] & ~KNOWN_FLAGS:
-        bits = np.frombuffer(data, "<u2", offset=_HEADER.size) & _SIGN_CLEARED
-        if not (bits > _LIMIT_BITS).any():
-            return _header(data)
-    unpack(data)  # raises the error that names the flaw
+    if not _is_valid(data):
+        raise _flaw(data)
     return _header(data)
 
 
 def unpack(data: bytes) -> tuple[PacketHeader, Keypoints]:
     """The header and the motion. Raises a MotionPacketError that names the first flaw."""
+    if not _is_valid(data):
+        raise _flaw(data)
+    rows = np.frombuffer(data, "<f2", offset=_HEADER.size).astype(np.float32).reshape(NUM_KEYPOINTS, 6)
+    return _header(data), Keypoints(rows[:, :2].copy(), rows[:, 2:].reshape(NUM_KEYPOINTS, 2, 2))
+
+
+def _is_valid(data: bytes) -> bool:
+    if len(data) != PACKET_BYTES or data[1] & ~KNOWN_FLAGS:
+        return False
+    bits = np.frombuffer(data, "<u2", offset=_HEADER.size) & _SIGN_CLEARED
+    return not (bits > _LIMIT_BITS).any()
+
+
+def _flaw(data: bytes) -> MotionPacketError:
+    """The error that names the first flaw of a packet that is not valid."""
     if len(data) != PACKET_BYTES:
-        raise WrongLength(f"a motion packet of version 1 has {PACKET_BYTES} bytes, not {len(data)}")
+        return WrongLength(f"a motion packet of version 1 has {PACKET_BYTES} bytes, not {len(data)}")
     if data[1] & ~KNOWN_FLAGS:
-        raise UnknownFlags(f"motion packet flags {data[1]:#04x} are not known")
-    values = np.frombuffer(data, "<f2", offset=_HEADER.size).astype(np.float32)
-    if not np.isfinite(values).all():
-        raise NotFinite("a motion packet holds a value that is not finite")
-    keypoints = Keypoints.from_rows(values)
-    if np.abs(keypoints.points).max() > MAX_COORDINATE:
-        raise OutOfRange(f"a keypoint lies outside [-{MAX_COORDINATE:g}, {MAX_COORDINATE:g}]")
-    if np.abs(keypoints.jacobians).max() > MAX_JACOBIAN:
-        raise OutOfRange(f"a Jacobian entry lies outside [-{MAX_JACOBIAN:g}, {MAX_JACOBIAN:g}]")
-    return _header(data), keypoints
+        return UnknownFlags(f"motion packet flags {data[1]:#04x} are not known")
+    rows = np.frombuffer(data, "<f2", offset=_HEADER.size).reshape(NUM_KEYPOINTS, 6)
+    if not np.isfinite(rows).all():
+        return NotFinite("a motion packet holds a value that is not finite")
+    if np.abs(rows[:, :2]).max() > MAX_COORDINATE:
+        return OutOfRange(f"a keypoint lies outside [-{MAX_COORDINATE:g}, {MAX_COORDINATE:g}]")
+    return OutOfRange(f"a Jacobian entry lies outside [-{MAX_JACOBIAN:g}, {MAX_JACOBIAN:g}]")
 
 
 def _header(data: bytes) -> PacketHeader:

@@ -43,6 +43,8 @@ _TRANSFER_SRGB = 13
 _MATRIX_BT601 = 6
 _RANGE_LIMITED = 1
 
+_TIME_BASE = Fraction(1, VIDEO_CLOCK_HZ)
+
 _OPTIONS: dict[str, dict[str, str]] = {
     "libx264": {
         "preset": "ultrafast",
@@ -97,7 +99,7 @@ class H264Encoder:
             if not isinstance(context, VideoCodecContext):
                 raise NoH264Encoder(f"{name} is not a video encoder")
             context.width, context.height, context.pix_fmt = FRAME_WIDTH, FRAME_HEIGHT, "yuv420p"
-            context.framerate, context.time_base = Fraction(FRAME_RATE), Fraction(1, VIDEO_CLOCK_HZ)
+            context.framerate, context.time_base = Fraction(FRAME_RATE), _TIME_BASE
             context.bit_rate = MAX_BITRATE_BPS
             context.gop_size, context.max_b_frames, context.thread_count = _LONGEST_GOP, 0, 1
             context.color_primaries, context.color_trc = _PRIMARIES_BT709, _TRANSFER_SRGB
@@ -125,7 +127,7 @@ class H264Encoder:
 
         pts_90k: media time; must rise. Raises H264Error if the codec fails or holds the frame back.
         """
-        frame.pts, frame.time_base = pts_90k, Fraction(1, VIDEO_CLOCK_HZ)
+        frame.pts, frame.time_base = pts_90k, _TIME_BASE
         frame.pict_type = PictureType.I if force_idr else PictureType.NONE
         try:
             packets = self._context.encode(frame)

@@ -20,10 +20,10 @@ def hold_shoulders(source: Keypoints, driving: Keypoints, from_y: float = HELD_B
     """
     low = source.points[:, 1]
     span = max(from_y - FREE_ABOVE_Y, 1e-6)
+    if low.max() <= from_y - span:  # most faces
+        return driving
     t = np.clip((low - (from_y - span)) / span, 0.0, 1.0).astype(np.float32)
     hold = t * t * (3 - 2 * t)
-    if not hold.any():
-        return driving
     points = source.points + (1 - hold)[:, None] * (driving.points - source.points)
     jacobians = source.jacobians + (1 - hold)[:, None, None] * (driving.jacobians - source.jacobians)
     return Keypoints(points, jacobians)
