@@ -24,15 +24,16 @@ import cv2
 import numpy as np
 from redis.asyncio import Redis
 
-from mien_bench.process import cpu_seconds, free_port, resident_bytes
+from mien_bench.process import cpu_seconds, free_port, memory_bytes
 from mien_generator.face.contract import RgbArray
 from mien_generator.specimen import CROP, draw_speaker, source_keypoints, talking
 from mien_shared.avatars import AvatarRecord, AvatarStore, FaceBox
 from mien_shared.bus.channels import MotionForwarder, VideoSubscription, send_control
 from mien_shared.bus.connection import open_redis
 from mien_shared.bus.embedded_redis import EmbeddedRedis
-from mien_shared.bus.messages import InboundMotion, SessionRecord, StartSession, StopSession
-from mien_shared.bus.registry import KEEP_ALIVE_INTERVAL_S, RESERVATION_MS, Registry
+from mien_shared.bus.messages import InboundMotion, SessionRecord, StopSession
+from mien_shared.bus.placement import place
+from mien_shared.bus.registry import KEEP_ALIVE_INTERVAL_S, Registry
 from mien_shared.media.frame_trace import read_trace
 from mien_shared.wire.motion import MotionPacket
 
@@ -42,6 +43,7 @@ MAX_P99_MS = 100.0
 HELD_SHARE = 0.95
 _START_TIMEOUT_S = 60.0
 _MOTION_FRAMES = 300
+_LOOK_UP_INTERVAL_S = 0.25
 #: After this time a generator has returned the memory of ended sessions to the system.
 _MEMORY_RETURNED_S = 15.0
 
@@ -98,7 +100,7 @@ class Rig:
         self._records: dict[str, SessionRecord] = {}
         self._seen: dict[str, _Received] = {}
         self._tasks: dict[str, list[asyncio.Task[None]]] = {}
-        self._generator_id = ""
+        self._generator_of: dict[str, str | None] = {}
         at_rest = source_keypoints()
         self._motion = [
             driving.relative_to(at_rest) for driving, _ in zip(talking(at_rest), range(_MOTION_FRAMES), strict=False)
@@ -107,11 +109,10 @@ class Rig:
     async def ready(self) -> None:
         """Wait for the generator's first heartbeat; raises GeneratorLost."""
         async with asyncio.timeout(_START_TIMEOUT_S):
-            while not (found := await self._registry.generators()):
+            while not await self._registry.generators():
                 if self._process.returncode is not None:
                     raise GeneratorLost(f"the generator process ended with status {self._process.returncode}")
                 await asyncio.sleep(0.05)
-        self._generator_id = found[0].generator_id
 
     async def store_avatar(self, avatar_id: str, still: RgbArray) -> None:
         box = FaceBox(x=CROP.x, y=CROP.y, size=CROP.size)
@@ -153,13 +154,13 @@ class Rig:
             motion_to_packet_ms_p50=round(float(p50), 2),
             motion_to_packet_ms_p99=round(float(p99), 2),
             cores=round(cpu_s / elapsed_s, 3),
-            memory_bytes=resident_bytes(self._process.pid),
+            memory_bytes=memory_bytes(self._process.pid),
             tiers=await self._tiers(),
             holds=bool(p99 <= MAX_P99_MS and fps[0] >= HELD_SHARE * self._fps),
         )
 
     def memory_bytes(self) -> int:
-        return resident_bytes(self._process.pid)
+        return memory_bytes(self._process.pid)
 
     async def aclose(self) -> None:
         for session_id in list(self._records):
@@ -168,9 +169,7 @@ class Rig:
     async def _speak(self, session_id: str, avatar_id: str, number: int) -> None:
         record = SessionRecord(session_id=session_id, avatar_id=avatar_id, created_at_ms=time.time_ns() // 1_000_000)
         self._records[session_id], self._seen[session_id] = record, _Received()
-        await self._registry.hold(self._generator_id, session_id, RESERVATION_MS)
-        await self._registry.keep_alive(record)
-        await send_control(self._registry.redis, self._generator_id, StartSession(session=record))
+        self._generator_of[session_id] = await place(self._registry, record)
         self._tasks[session_id] = [
             asyncio.create_task(self._send(session_id, number)),
             asyncio.create_task(self._keep_alive(record)),
@@ -182,7 +181,9 @@ class Rig:
             task.cancel()
         del self._records[session_id], self._seen[session_id]
         await self._registry.end_session(session_id)
-        await send_control(self._registry.redis, self._generator_id, StopSession(session_id=session_id))
+        if generator_id := self._generator_of.pop(session_id):
+            await self._registry.free_slot(generator_id, session_id)
+            await send_control(self._registry.redis, generator_id, StopSession(session_id=session_id))
 
     async def _send(self, session_id: str, number: int) -> None:
         """Send motion at the frame rate, with a different phase for each speaker, as real cameras are not in step."""
@@ -191,13 +192,21 @@ class Rig:
             await asyncio.sleep(max(0.0, begun_s + sequence / self._fps - time.monotonic()))
             motion = self._motion[(sequence * 30 // self._fps + 37 * number) % _MOTION_FRAMES]
             packet = MotionPacket(sequence & 0xFFFF, time.time_ns() // 1_000_000 & 0xFFFF_FFFF, motion)
-            self._forwarder.push(self._generator_id, InboundMotion(session_id, packet.pack(), time.time_ns() // 1000))
+            if generator_id := self._generator_of[session_id]:
+                self._forwarder.push(generator_id, InboundMotion(session_id, packet.pack(), time.time_ns() // 1000))
             sequence += 1
 
     async def forward(self) -> None:
         """Forward motion to the generator, as the gateway does, until cancelled."""
         while True:
             await self._forwarder.flush()
+
+    async def look_up(self) -> None:
+        """Look up four times a second which generator holds each session, as the gateway does, until cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK_UP_INTERVAL_S)
+            owners = await self._registry.owners(list(self._records))
+            self._generator_of |= {one: owner for one, owner in owners.items() if one in self._records}
 
     async def _keep_alive(self, record: SessionRecord) -> None:
         while True:
@@ -245,13 +254,14 @@ async def rig(fps: int, environment: dict[str, str]) -> AsyncIterator[Rig]:
         try:
             async with open_redis(server.url) as redis:
                 running = Rig(redis, AvatarStore.open(own["MIEN_AVATAR_STORE"]), process, fps)
-                forwarding = asyncio.create_task(running.forward())
+                forwarding = asyncio.gather(running.forward(), running.look_up())
                 try:
                     await running.ready()
                     yield running
                 finally:
                     await running.aclose()
                     forwarding.cancel()
+                    await asyncio.gather(forwarding, return_exceptions=True)
         except TimeoutError as error:
             tail = "\n".join(log_path.read_text(errors="replace").splitlines()[-15:])
             raise GeneratorLost(f"the generator did not start or sent no frames in time:\n{tail}") from error
@@ -262,9 +272,9 @@ async def rig(fps: int, environment: dict[str, str]) -> AsyncIterator[Rig]:
 
 
 async def find_limit(
-    fps: int, seconds: float, settle_s: float, most: int, environment: dict[str, str]
+    fps: int, seconds: float, settle_s: float, least: int, most: int, environment: dict[str, str]
 ) -> SessionsFigures:
-    """Double the number of speakers until a level does not hold, then search between the last two levels."""
+    """Double the number of speakers, from `least`, until a level does not hold; then search between the last two."""
     levels: list[LevelFigures] = []
     async with rig(fps, environment) as running:
         await running.store_avatar("a", draw_speaker())
@@ -276,7 +286,7 @@ async def find_limit(
             click.echo(json.dumps(asdict(levels[-1])), err=True)
             return levels[-1].holds
 
-        held, broken = 0, 1
+        held, broken = 0, least
         while broken <= most and await holds(broken):
             held, broken = broken, 2 * broken
         broken = min(broken, most + 1)
@@ -291,7 +301,7 @@ async def find_limit(
 
 @dataclass(frozen=True, slots=True)
 class MemoryFigures:
-    """Resident bytes of a generator process.
+    """Memory of a generator's processes in bytes; pages that they share count once.
 
     empty: without a session, after a first session has ended. session: one more session of an avatar that is already
     loaded. avatar: what a new avatar adds to that. left: growth over `empty` after all sessions have ended.
@@ -355,18 +365,32 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print the figures 
 )
 @click.option("--seconds", default=5.0, show_default=True, help="Seconds to measure each number of speakers.")
 @click.option("--settle", default=4.0, show_default=True, help="Seconds to wait before each measurement.")
+@click.option("--least", default=1, show_default=True, help="Number of speakers to begin with.")
 @click.option("--most", default=256, show_default=True, help="Largest number of speakers to try.")
+@click.option("--workers", type=click.IntRange(min=1), help="Most worker processes. Default: one for each core.")
 @_BACKEND
 @_DEVICE
 @_JSON
-def sessions(fps: str, seconds: float, settle: float, most: int, backend: str, device: str, as_json: bool) -> None:
+def sessions(
+    fps: str,
+    seconds: float,
+    settle: float,
+    least: int,
+    most: int,
+    workers: int | None,
+    backend: str,
+    device: str,
+    as_json: bool,
+) -> None:
     """Find how many speakers one generator serves.
 
     The generator serves a number of speakers (the level "holds") if the p99 of motion-to-packet is at most 100 ms and
     every speaker gets at least 95 % of its frames.
     """
     environment = {"MIEN_FACE_BACKEND": backend, "MIEN_DEVICE": device}
-    found = [asyncio.run(find_limit(int(rate), seconds, settle, most, environment)) for rate in fps.split(",")]
+    if workers is not None:
+        environment["MIEN_WORKERS"] = str(workers)
+    found = [asyncio.run(find_limit(int(rate), seconds, settle, least, most, environment)) for rate in fps.split(",")]
     if as_json:
         click.echo(json.dumps([asdict(one) for one in found]))
         return

@@ -18,8 +18,8 @@ import shutil
 import tempfile
 from asyncio.subprocess import DEVNULL
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import thread_time
@@ -31,16 +31,17 @@ import numpy as np
 
 from mien_client.speaking import DEMO_TRACK
 from mien_gateway.bundled import BUNDLED_AVATAR_ID, seed
-from mien_generator.face.contract import AvatarFace
-from mien_generator.face.ladder import Ladder, Rung
-from mien_generator.face.warp import WarpGenerator
+from mien_generator.engine.pipeline import Pipeline
+from mien_generator.engine.session import Arrival, Cue, DrawnFace, DrivenFace, GeneratorSession, SessionAvatar
+from mien_generator.engine.turn import run
+from mien_generator.face.contract import AvatarFace, FaceRequest, RgbArray
+from mien_generator.face.ladder import Tiers
+from mien_generator.face.warp import WarpFace, WarpGenerator
 from mien_generator.frame.compositor import Compositor
 from mien_generator.h264.encoder import EncodedPicture, H264Encoder
 from mien_generator.h264.keyframes import KeyframePolicy
 from mien_generator.metrics import GeneratorMetrics
-from mien_generator.pipeline import Pipeline
 from mien_generator.service import decode_png
-from mien_generator.session import Arrival, DrawnFace, DrivenFace, GeneratorSession, SessionAvatar
 from mien_shared.avatars import AvatarRecord, AvatarStore
 from mien_shared.bus.channels import FramePublisher
 from mien_shared.bus.connection import open_redis
@@ -70,24 +71,55 @@ class StageFigures:
     lock_ms: float | None = None
 
 
-class TimedSession(GeneratorSession):
-    """A session that notes the processor time of composing and encoding. processor_s: this thread's clock."""
+class Times(dict[str, float]):
+    """The processor time of each stage of one frame, seconds. processor_s: this thread's clock."""
 
     processor_s = staticmethod(thread_time)
-    compose_s = 0.0
-    encode_s = 0.0
+
+    @contextmanager
+    def of(self, stage: str) -> Iterator[None]:
+        begun_s = self.processor_s()
+        yield
+        self[stage] = self.get(stage, 0.0) + self.processor_s() - begun_s
+
+
+# A sample of the stack belongs to the innermost method here that has a stage's name (`samples_by_stage`).
+
+
+class TimedSession(GeneratorSession):
+    """A session whose stages are timed."""
+
+    times: Times
+
+    def motion(self, cue: Cue) -> DrivenFace:
+        with self.times.of("motion"):
+            return super().move(cue)
+
+    def move(self, cue: Cue) -> DrivenFace:
+        return self.motion(cue)
 
     def compose(self, face: DrawnFace) -> av.VideoFrame:
-        begun_s = self.processor_s()
-        picture = super().compose(face)
-        self.compose_s = self.processor_s() - begun_s
-        return picture
+        with self.times.of("compose"):
+            return super().compose(face)
 
     def encode(self, picture: av.VideoFrame, pts_90k: int, now_s: float) -> EncodedPicture:
-        begun_s = self.processor_s()
-        encoded = super().encode(picture, pts_90k, now_s)
-        self.encode_s = self.processor_s() - begun_s
-        return encoded
+        with self.times.of("encode"):
+            return super().encode(picture, pts_90k, now_s)
+
+
+class TimedWarp(WarpGenerator):
+    """`warp`, timed."""
+
+    def __init__(self, times: Times) -> None:
+        super().__init__()
+        self._times = times
+
+    def face(self, requests: Sequence[FaceRequest[WarpFace]]) -> list[RgbArray]:
+        with self._times.of("face"):
+            return super().animate(requests)
+
+    def animate(self, requests: Sequence[FaceRequest[WarpFace]]) -> list[RgbArray]:
+        return self.face(requests)
 
 
 class Speaker:
@@ -96,10 +128,11 @@ class Speaker:
     def __init__(self, record: AvatarRecord, png: bytes, publisher: FramePublisher) -> None:
         still, box, self._clock = decode_png(png), record.face_box, SystemClock()
         crop = np.ascontiguousarray(still[box.y : box.y + box.size, box.x : box.x + box.size])
-        generator, avatar = WarpGenerator(), SessionAvatar(AvatarFace(crop, record.source_keypoints()))
+        self._times = Times()
+        generator, avatar = TimedWarp(self._times), SessionAvatar(AvatarFace(crop, record.source_keypoints()))
         avatar.prepared[0] = generator.prepare(avatar.face)
-        ladder = Ladder((Rung("warp", generator, on_device=False),))
-        self._pipeline = Pipeline(ladder, self._clock, GeneratorMetrics(), publisher.push)
+        tiers = Tiers(("warp",), ("warp",), generator)
+        self._pipeline = Pipeline(tiers, self._clock, GeneratorMetrics(), publisher.push)
         self._session = TimedSession(
             SessionRecord(session_id="bench", avatar_id=record.avatar_id, created_at_ms=0),
             avatar,
@@ -109,41 +142,33 @@ class Speaker:
             KeyframePolicy(),
             self._clock.monotonic_s(),
         )
+        self._session.times = self._times
         self._publisher = publisher
         self._packets = self._recorded()
 
     async def frame(self) -> dict[str, float]:
-        """Make the next frame. Returns the processor seconds of each stage."""
-        packet, session = next(self._packets), self._session
-        times_s = [session.processor_s()]
-        motion = self.motion(packet)
-        times_s.append(session.processor_s())
-        face = self.face(motion)
-        times_s.append(session.processor_s())
-        self._pipeline.frame(session, face)
+        """Make the next frame. Returns the processor seconds of each stage; what is in no stage counts to publish."""
+        self._times.clear()
+        begun_s = self._times.processor_s()
+        cue = self.motion(next(self._packets))
+        if run(self._pipeline.frame(self._session, cue)) is not None:
+            raise click.ClickException("warp needs no device")
         await self.publish()
-        times_s.append(session.processor_s())
-        motion_s, face_s, rest_s = np.diff(times_s).tolist()
-        publish_s = rest_s - session.compose_s - session.encode_s
-        return dict(zip(STAGES, (motion_s, face_s, session.compose_s, session.encode_s, publish_s), strict=True))
+        whole_s = self._times.processor_s() - begun_s
+        self._times["publish"] = whole_s - sum(self._times.get(name, 0.0) for name in STAGES if name != "publish")
+        return {name: self._times.get(name, 0.0) for name in STAGES}
 
-    def motion(self, packet: bytes) -> DrivenFace:
-        """What a generator does for one packet, up to the keypoints."""
-        now_s = self._clock.monotonic_s()
-        arrived_us = round(self._clock.unix_s() * 1e6)
-        self._session.offer(Arrival(MotionPacket.unpack(packet), len(packet), arrived_us, now_s))
-        motion = self._pipeline.motion(self._session, self._session.begin(now_s, now_s, _FPS))
-        self._session.drawing = False
-        if motion is None:
-            raise click.ClickException("the recorded motion cannot be used")
-        return motion
-
-    def face(self, motion: DrivenFace) -> DrawnFace:
-        return self._pipeline.faces(self._pipeline.begin_faces(0, [(self._session, motion)]))[0]
+    def motion(self, packet: bytes) -> Cue:
+        """What a generator does for one packet, until its session's turn."""
+        with self._times.of("motion"):
+            now_s = self._clock.monotonic_s()
+            arrived_us = round(self._clock.unix_s() * 1e6)
+            self._session.offer(Arrival(MotionPacket.unpack(packet), len(packet), arrived_us, now_s))
+            return self._session.begin(now_s, now_s, _FPS)
 
     def stop_timing(self) -> None:
         """Make frames without reading the clock: on some systems that takes long, and it holds the lock."""
-        self._session.processor_s = lambda: 0.0
+        self._times.processor_s = lambda: 0.0
 
     async def publish(self) -> None:
         await self._publisher.flush()
