@@ -610,6 +610,14 @@ GENERATOR = Dashboard(
                         Query(rate("mien_device_batches_failed_total", where=HERE), "failed runs a second"),
                     ),
                 ),
+                Panel(
+                    "Worker processes",
+                    "short",
+                    (
+                        Query(f"mien_generator_workers{{{HERE}}}", "workers"),
+                        Query(rate("mien_generator_process_deaths_total", "role", HERE), "deaths a second: {{role}}"),
+                    ),
+                ),
             ),
         ),
         Row(

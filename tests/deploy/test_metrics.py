@@ -33,10 +33,10 @@ SERVICES = ("gateway", "generator", "signaling")
 _PROMETHEUS_OWN = {"up", "ALERTS"}
 _UNITS = ("_seconds", "_bytes", "_ratio", "_bits_per_second", "_info", "_ready", "_up")
 #: Gauges that count something end with its name.
-_THINGS = ("_sessions", "_viewers", "_uplinks", "_tasks", "_threads", "_connections")
+_THINGS = ("_sessions", "_viewers", "_uplinks", "_tasks", "_threads", "_connections", "_workers")
 _LABELS = {
     *("result", "reason", "code", "status", "method", "state", "stage", "channel", "tier"),
-    *("motion", "direction", "thread", "transport"),
+    *("motion", "direction", "thread", "transport", "role"),
     *("service", "version", "revision", "backend", "h264_encoder", "le"),
 }
 #: If one metric has more series than this on one instance, a label probably has unbounded values.

@@ -52,6 +52,7 @@ TEXTS = {
     "MIEN_TRUSTED_PROXIES": "10.0.0.0/8, 192.0.2.1",
     "MIEN_TURN_SECRET": SECRET[::-1],
     "MIEN_TURN_URLS": '["turn:turn.example"]',
+    "MIEN_WORKERS": "3",
     "MIEN_WEB_ROOT": str(ROOT / "clients/web/mien_web"),
     "REDIS_URL": "redis://redis.example",
 }
