@@ -15,19 +15,17 @@ import cv2
 import numpy as np
 import pytest
 from boxes import face_box
+from engines import BalancedEngine, running_engine
 
 from mien_generator.cost import BatchCost
-from mien_generator.engine import Engine, EngineStopped
+from mien_generator.engine.session import Arrival, SessionAvatar
 from mien_generator.face.contract import AvatarFace, FaceRefused, FaceRequest, RgbArray
 from mien_generator.face.ladder import Ladder, Rung
 from mien_generator.face.warp import WarpFace, WarpGenerator
 from mien_generator.frame.compositor import Compositor
 from mien_generator.h264.encoder import EncodedPicture, H264Encoder, H264Error
 from mien_generator.metrics import EndedBy, GeneratorMetrics
-from mien_generator.pipeline import Pipeline
-from mien_generator.session import Arrival, SessionAvatar
 from mien_shared.bus.messages import EncodedFrame, KeyframeReason, SessionRecord
-from mien_shared.clock import SystemClock
 from mien_shared.keypoints import Keypoints
 from mien_shared.media.frame_trace import read_trace
 from mien_shared.wire.motion import MotionPacket
@@ -57,7 +55,7 @@ def avatar_of(name: str) -> SessionAvatar:
     return SessionAvatar(AvatarFace(crop, SOURCE))
 
 
-async def add(engine: Engine, name: str, encoder: H264Encoder | None = None) -> SessionAvatar:
+async def add(engine: BalancedEngine, name: str, encoder: H264Encoder | None = None) -> SessionAvatar:
     record = SessionRecord(session_id=name, avatar_id=name, created_at_ms=0)
     avatar = avatar_of(name)
     await engine.add(record, avatar, Compositor(still(COLOURS[name]), CROP), encoder or H264Encoder())
@@ -101,19 +99,13 @@ async def running(
     costs: Sequence[float] = (),
     threads: int = 2,
     shares_cores: bool = True,
-) -> AsyncIterator[Engine]:
+) -> AsyncIterator[BalancedEngine]:
     """An engine with these networks above warp; costs: what it believes that a face of each takes."""
     rungs = [Rung(f"{one.name}-{getattr(one, 'size', 384)}", one, on_device=True) for one in networks]
-    ladder, clock = Ladder((*rungs, WARP), shares_cores=shares_cores), SystemClock()
-    metrics.generates_with(ladder.names, "libx264")
+    ladder = Ladder((*rungs, WARP), shares_cores=shares_cores)
     believed = dict(enumerate(BatchCost.linear(cost) for cost in costs or [0.001] * len(rungs)))
-    pipeline = Pipeline(ladder, clock, metrics, published)
-    engine = Engine(ladder, believed, pipeline, clock, metrics, fps=30, floor_fps=15, max_batch=8, threads=threads)
-    engine.start()
-    try:
+    async with running_engine(ladder, believed, published, metrics, threads=threads) as engine:
         yield engine
-    finally:
-        await asyncio.to_thread(engine.close)
 
 
 class Published:
@@ -144,7 +136,7 @@ def metrics() -> GeneratorMetrics:
 
 
 @pytest.fixture
-async def engine(published: Published, metrics: GeneratorMetrics) -> AsyncIterator[Engine]:
+async def engine(published: Published, metrics: GeneratorMetrics) -> AsyncIterator[BalancedEngine]:
     async with running(published, metrics) as engine:
         yield engine
 
@@ -160,10 +152,12 @@ def decode(frames: list[EncodedFrame]) -> list[av.VideoFrame]:
     return [picture for frame in frames for picture in decoder.decode(av.Packet(frame.data))] + decoder.decode(None)
 
 
-async def test_a_session_begins_on_an_idr_and_counts_without_a_gap(engine: Engine, published: Published) -> None:
+async def test_a_session_begins_on_an_idr_and_counts_without_a_gap(
+    engine: BalancedEngine, published: Published
+) -> None:
     await add(engine, "red")
     await published.until(lambda: len(published.frames["red"]) >= 12)
-    frames = published.frames["red"]
+    frames = list(published.frames["red"])
     assert frames[0].is_idr
     assert all(later.follows(earlier) for earlier, later in itertools.pairwise(frames))
     assert all(later.pts_90k > earlier.pts_90k for earlier, later in itertools.pairwise(frames))
@@ -215,7 +209,7 @@ async def test_faces_never_mix(published: Published, metrics: GeneratorMetrics, 
         assert getattr(network, "most_under_way", 0) == (2 if "overlapping" in kind else 0)
 
 
-async def test_a_frame_carries_the_motion_it_shows(engine: Engine, published: Published) -> None:
+async def test_a_frame_carries_the_motion_it_shows(engine: BalancedEngine, published: Published) -> None:
     await add(engine, "red")
     await published.until(lambda: bool(published.frames["red"]))
     engine.offer("red", arrival(77))
@@ -231,7 +225,7 @@ async def test_a_frame_carries_the_motion_it_shows(engine: Engine, published: Pu
     assert min(trace.face_us, trace.compose_us, trace.encode_us) > 0
 
 
-async def test_an_idr_comes_when_it_is_asked_for(engine: Engine, published: Published) -> None:
+async def test_an_idr_comes_when_it_is_asked_for(engine: BalancedEngine, published: Published) -> None:
     await add(engine, "red")
     await published.until(lambda: len(published.frames["red"]) >= 20)  # past the half second between two IDRs
     for _ in range(5):
@@ -244,7 +238,7 @@ async def test_an_idr_comes_when_it_is_asked_for(engine: Engine, published: Publ
 
 
 @pytest.mark.slow
-async def test_the_bitrate_follows_its_target(engine: Engine, published: Published) -> None:
+async def test_the_bitrate_follows_its_target(engine: BalancedEngine, published: Published) -> None:
     async def bytes_in(seconds: float) -> int:
         before = len(published.frames["red"])
         for number in range(int(30 * seconds)):
@@ -263,7 +257,7 @@ async def test_the_bitrate_follows_its_target(engine: Engine, published: Publish
 
 
 async def test_a_session_that_leaves_harms_no_other(
-    engine: Engine, published: Published, metrics: GeneratorMetrics
+    engine: BalancedEngine, published: Published, metrics: GeneratorMetrics
 ) -> None:
     for name in COLOURS:
         await add(engine, name)
@@ -294,7 +288,9 @@ class FailingEncoder(H264Encoder):
         return super().encode(frame, pts_90k, force_idr)
 
 
-async def test_a_session_whose_encoder_fails_costs_no_other_a_frame(engine: Engine, published: Published) -> None:
+async def test_a_session_whose_encoder_fails_costs_no_other_a_frame(
+    engine: BalancedEngine, published: Published
+) -> None:
     await add(engine, "red")
     await add(engine, "green", FailingEncoder())
     await published.until(lambda: {record.session_id for record in engine.records()} == {"red"})
@@ -312,16 +308,20 @@ class FailingFaces(Network):
         raise RuntimeError("the device is lost")
 
 
-async def test_a_device_that_is_lost_is_said_and_holds_no_session(
+async def test_a_device_that_is_lost_costs_its_sessions_nothing_but_quality(
     published: Published, metrics: GeneratorMetrics
 ) -> None:
     async with running(published, metrics, FailingFaces(384)) as engine:
+        assert engine.device is not None
         await add(engine, "red")
-        await published.until(lambda: engine.failure is not None)
-        assert engine.failure == "the device thread has failed: the device is lost"
-        assert engine.records() == []
-        with pytest.raises(EngineStopped, match=r"^the device thread has failed: the device is lost$"):
-            await add(engine, "green")
+        await published.until(lambda: len(published.frames["red"]) > 3)
+        assert engine.device.failure == "the device has failed: the device is lost"
+        assert engine.stats()["red"].tier == "warp"
+        assert engine.take_suspects() == ["red"], "its face was under way"
+        await add(engine, "green")
+        await published.until(lambda: len(published.frames["green"]) > 3)
+        assert engine.failure is None
+    assert ended(metrics, "failed") == 0
 
 
 class PoisonedFaces(OverlappingNetwork):
@@ -429,7 +429,7 @@ async def test_who_gives_up_waiting_for_a_session_leaves_nothing_behind(
         assert [record.session_id for record in engine.records()] == ["green"]
 
 
-async def test_statistics_of_a_session(engine: Engine) -> None:
+async def test_statistics_of_a_session(engine: BalancedEngine) -> None:
     await add(engine, "red")
     for number in range(45):
         engine.offer("red", arrival(number))
@@ -444,7 +444,7 @@ async def test_statistics_of_a_session(engine: Engine) -> None:
     assert not stats.idle
 
 
-async def speak(engine: Engine, names: Sequence[str], seconds: float, balance: bool = True) -> None:
+async def speak(engine: BalancedEngine, names: Sequence[str], seconds: float, balance: bool = True) -> None:
     """Motion for all of them, 30 times a second, and the engine's balance as the service calls it."""
     for number in range(round(30 * seconds)):
         for name in names:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mien_generator.cost import BatchCost
-from mien_generator.scheduler import Batch, FrameTiming, gather, schedule_s
+from mien_generator.engine.scheduler import Batch, FrameTiming, gather, schedule_s
 
 FPS = 30
 EIGHT = {0: 8}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mien_generator.engine.session import Arrival, GeneratorSession, Meter, SessionAvatar
+from mien_generator.face.warp import WarpGenerator
 from mien_generator.frame.compositor import Compositor
 from mien_generator.h264.encoder import H264Encoder
 from mien_generator.h264.keyframes import KeyframePolicy
-from mien_generator.session import Arrival, GeneratorSession, Meter, SessionAvatar
 from mien_generator.specimen import CROP, draw_speaker, face_of
 from mien_shared.bus.messages import SessionRecord
 from mien_shared.keypoints import Keypoints
@@ -19,6 +20,7 @@ def a_session() -> GeneratorSession:
     still = draw_speaker()
     record = SessionRecord(session_id="s", avatar_id="a", created_at_ms=0)
     avatar = SessionAvatar(face_of(still))
+    avatar.prepared[0] = WarpGenerator().prepare(avatar.face)
     return GeneratorSession(record, avatar, 0, Compositor(still, CROP), H264Encoder(), KeyframePolicy(), 0.0)
 
 

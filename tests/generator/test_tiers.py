@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mien_generator.tiers import FULL, ROOMY, SessionLoad, TierPolicy, needed_share, plan
+from mien_generator.engine.tiers import FULL, ROOMY, SessionLoad, TierPolicy, needed_share, plan
 
 FLOOR_FPS = 15.0
 #: Two CPU cores at the aim: 384 pixels in 60 ms, 256 in 33 ms, then warp on the pool.
@@ -119,7 +119,7 @@ def test_more_sessions_step_the_others_down_at_once_and_nobody_is_left_without_f
         device.join(f"s{number}")
         device.run(1.5)
         assert device.hold_the_floor()
-    assert device.tiers == [1, 1, *[WARP] * 6]
+    assert device.tiers == [1, *[WARP] * 7]
 
 
 def test_when_they_leave_those_who_stay_step_up_one_rung_at_a_time_the_oldest_first() -> None:
@@ -158,6 +158,7 @@ def test_frames_that_do_not_come_are_believed_over_costs_that_say_they_should() 
     device = Device(TierPolicy(FLOOR_FPS), CPU_S)
     device.seen = False
     device.join("s0")
+    device.calls[0].load = replace(device.calls[0].load, tier=0)
     device.run(2.0)
     assert device.tiers == [0]
     device.slowness = 2.0
@@ -165,6 +166,15 @@ def test_frames_that_do_not_come_are_believed_over_costs_that_say_they_should() 
     assert device.tiers[0] > 0
     assert device.hold_the_floor()
     assert device.changes[0][2] == 1, "one rung at a time"
+
+
+def test_a_session_begins_on_a_tier_that_holds() -> None:
+    """On a machine that could just so draw it at 384, it begins at 256: a step down would be seen at once."""
+    policy = TierPolicy(FLOOR_FPS)
+    assert plan([30.0], CPU_S, FLOOR_FPS, FULL) == [0]
+    assert policy.first_tier([], CPU_S, 30.0) == 1
+    assert policy.first_tier([], GPU_S, 30.0) == 0
+    assert policy.first_tier([], tuple(3 * cost for cost in CPU_S), 30.0) == WARP
 
 
 @pytest.mark.parametrize(("shares_cores", "steps"), [(True, [("s1", 1)]), (False, [])])

@@ -10,16 +10,15 @@ import weakref
 from pathlib import Path
 
 import pytest
+from engines import BalancedEngine, running_engine
 
 from mien_generator.cost import BatchCost
-from mien_generator.engine import Engine
+from mien_generator.engine.session import Arrival, SessionAvatar
 from mien_generator.face.ladder import Ladder, Rung
 from mien_generator.face.warp import WarpGenerator
 from mien_generator.frame.compositor import Compositor
 from mien_generator.h264.encoder import H264Encoder
 from mien_generator.metrics import EndedBy, GeneratorMetrics
-from mien_generator.pipeline import Pipeline
-from mien_generator.session import Arrival, SessionAvatar
 from mien_generator.specimen import CROP, draw_speaker, face_of
 from mien_shared.bus.messages import EncodedFrame, SessionRecord
 from mien_shared.clock import SystemClock
@@ -39,21 +38,16 @@ async def test_a_thousand_sessions_leave_nothing_behind() -> None:
     network = WarpGenerator()
     network.name = "network"
     ladder = Ladder((Rung("network-384", network, on_device=True), Rung("warp", WarpGenerator(), on_device=False)))
-    metrics.generates_with(ladder.names, "libx264")
     seen: set[str] = set()
 
     def publish(session_id: str, frame: EncodedFrame) -> None:
         seen.add(session_id)
 
-    pipeline = Pipeline(ladder, clock, metrics, publish)
-    costs = {0: BatchCost.linear(0.003)}
-    engine = Engine(ladder, costs, pipeline, clock, metrics, fps=30, floor_fps=15, max_batch=8, threads=2)
-    engine.start()
     still = draw_speaker()
     face = face_of(still)
     avatars: weakref.WeakSet[SessionAvatar] = weakref.WeakSet()
 
-    async def cycle(number: int) -> None:
+    async def cycle(engine: BalancedEngine, number: int) -> None:
         avatar = SessionAvatar(face)
         avatars.add(avatar)
         record = SessionRecord(session_id=f"s{number}", avatar_id="a", created_at_ms=0)
@@ -66,12 +60,12 @@ async def test_a_thousand_sessions_leave_nothing_behind() -> None:
                     await asyncio.sleep(0.002)
         engine.remove(record.session_id, EndedBy.STOPPED)
 
-    try:
+    async with running_engine(ladder, {0: BatchCost.linear(0.003)}, publish, metrics) as engine:
         for number in range(CYCLES // 10):
-            await cycle(number)
+            await cycle(engine, number)
         threads, before_bytes = threading.active_count(), resident_bytes()
         for number in range(CYCLES // 10, CYCLES):
-            await cycle(number)
+            await cycle(engine, number)
         async with asyncio.timeout(20):
             while avatars:
                 await asyncio.sleep(0.02)
@@ -79,8 +73,8 @@ async def test_a_thousand_sessions_leave_nothing_behind() -> None:
         assert threading.active_count() == threads
         assert resident_bytes() - before_bytes < ALLOWED_BYTES
         assert engine.failure is None
-    finally:
-        await asyncio.to_thread(engine.close)
+        assert engine.device is not None
+        assert engine.device.failure is None
     assert metrics.registry.get_sample_value("mien_generator_sessions_ended_total", {"reason": "stopped"}) == CYCLES
 
 

@@ -13,6 +13,9 @@ _OUTLIER = 4.0
 #: Lowest observation that counts. A machine under load is not faster than this, compared with the idle measurement.
 _LEAST_LOAD = 0.5
 
+#: Longest batch as a share of a frame's interval: a longer batch would delay sessions that become due meanwhile.
+_BATCH_SHARE = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class BatchCost:
@@ -80,3 +83,8 @@ class Load:
         """Take one run into account. expected_s: its cost at a factor of 1. taken_s: its real duration."""
         seen = min(max(taken_s / expected_s, _LEAST_LOAD), _OUTLIER * self.factor)
         self.factor += _SMOOTHING * (seen - self.factor)
+
+
+def largest_batches(costs: Mapping[int, BatchCost], fps: int, max_batch: int) -> dict[int, int]:
+    """The largest batch of each of the device's tiers."""
+    return {tier: cost.most_within(_BATCH_SHARE / fps, max_batch) for tier, cost in costs.items()}

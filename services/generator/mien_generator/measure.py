@@ -60,18 +60,18 @@ class Measurement(BaseModel):
         return Speed(device, self.warp_s, self.finish_s)
 
 
-def measured_speed(ladder: Ladder, encoder: str, max_batch: int, cores: float, folder: Path) -> Speed:
+def measured_speed(ladder: Ladder, encoder: str, max_batch: int, cores: float, folder: Path) -> Measurement:
     """The speed of this machine with this model: read from the folder, or else measured and stored there.
 
     If the folder cannot be read or written, every start measures again.
     """
     path = folder / speed_file(ladder, encoder, max_batch, cores)
-    if (speed := _load_stored(path)) is not None:
-        return speed
+    if (stored := _load_stored(path)) is not None:
+        return stored
     measurement = measure(ladder, encoder, max_batch)
     if not measurement.noisy:
         _store(path, measurement)
-    return measurement.speed()
+    return measurement
 
 
 def measure(ladder: Ladder, encoder: str, max_batch: int) -> Measurement:
@@ -151,9 +151,11 @@ def speed_file(ladder: Ladder, encoder: str, max_batch: int, cores: float) -> st
     return f"speed-{hashlib.sha256(repr(facts).encode()).hexdigest()[:24]}.json"
 
 
-def _load_stored(path: Path) -> Speed | None:
+def _load_stored(path: Path) -> Measurement | None:
     try:
-        return Measurement.model_validate_json(path.read_bytes()).speed()
+        stored = Measurement.model_validate_json(path.read_bytes())
+        stored.speed()
+        return stored
     except FileNotFoundError:
         return None
     except (OSError, ValidationError, ValueError) as error:

@@ -22,6 +22,7 @@ _MOTIONS = ("speaker", "default")
 _STAGES = ("wait", "face", "pool", "compose", "encode")
 _DIRECTIONS = ("down", "up")
 _THREADS = ("device", "pool")
+_ROLES = ("worker", "device")
 _FALLBACKS = ("weights", "runtime")
 
 
@@ -87,6 +88,15 @@ class GeneratorMetrics(ServiceMetrics):
         )
         self._pool = Gauge(
             "mien_pool_threads", "Number of threads in the pool that composes and encodes frames", registry=registry
+        )
+        self._workers = Gauge(
+            "mien_generator_workers", "Number of worker processes of this generator", registry=registry
+        )
+        self._deaths = Counter(
+            "mien_generator_process_deaths_total",
+            "Worker and device processes that died and were started again, by role",
+            ["role"],
+            registry=registry,
         )
         self._device_load = Gauge(
             "mien_device_load_ratio",
@@ -180,6 +190,7 @@ class GeneratorMetrics(ServiceMetrics):
             (self._stage, _STAGES),
             (self._steps, _DIRECTIONS),
             (self._busy, _THREADS),
+            (self._deaths, _ROLES),
             (self._fallback, _FALLBACKS),
             (self._idr_requests, tuple(KeyframeReason)),
             (self._starts, tuple(StartResult)),
@@ -213,6 +224,12 @@ class GeneratorMetrics(ServiceMetrics):
     def device_load(self, factor: float) -> None:
         """See cost.Load."""
         self._device_load.set(factor)
+
+    def workers(self, count: int) -> None:
+        self._workers.set(count)
+
+    def process_died(self, role: Literal["worker", "device"]) -> None:
+        self._deaths.labels(role).inc()
 
     def pool(self, threads: int) -> None:
         self._pool.set(threads)

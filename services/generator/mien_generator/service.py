@@ -9,19 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from weakref import WeakValueDictionary
 
 import cv2
 import numpy as np
 
-from mien_generator.engine import Engine, EngineStopped
-from mien_generator.face.build import Ladders
+from mien_generator.engine.engine import Engine, EngineStopped
+from mien_generator.engine.session import Arrival, SessionAvatar
 from mien_generator.face.contract import AvatarFace, FaceRefused, RgbArray
 from mien_generator.frame.compositor import Compositor
 from mien_generator.h264.encoder import H264Encoder, NoH264Encoder
 from mien_generator.metrics import EndedBy, GeneratorMetrics, StartResult
-from mien_generator.session import Arrival, SessionAvatar
 from mien_generator.settings import GeneratorSettings
 from mien_shared.avatars import AvatarKind, AvatarNotFound, AvatarRecord, AvatarStore, AvatarStoreError
 from mien_shared.bus.channels import GeneratorInbox
@@ -57,8 +56,6 @@ _HOLDERS_FIRST_S = 1.6
 _REDIS_HUNG_S = 1.0
 #: A session that failed to start is not claimed again for this long.
 _REFUSED_S = 30.0
-
-
 #: After sessions have missed frames for this long, the generator offers no free place.
 _OVERLOADED_S = 3.0
 
@@ -88,19 +85,20 @@ class Generator:
         registry: Registry,
         avatars: AvatarStore,
         engine: Engine,
-        ladders: Ladders,
+        backends: Mapping[AvatarKind, str],
         places: int,
         h264_name: str,
         clock: Clock,
         metrics: GeneratorMetrics,
     ) -> None:
+        """backends: for each kind of avatar that this generator draws, its best tier's. places: most sessions."""
         self.generator_id = f"g-{secrets.token_hex(6)}"
         self._settings = settings
         self._registry = registry
         self._avatars = avatars
         self._engine = engine
-        self._ladders = ladders
-        self._places = places
+        self._backends = backends
+        self._places = self._offered = places
         self._h264_name = h264_name
         self._clock = clock
         self._metrics = metrics
@@ -111,7 +109,7 @@ class Generator:
         #: Sessions of which a start is in progress and has taken the lease.
         self._taken: set[str] = set()
         self._failed: list[str] = []
-        self._has_accused = False
+        self._suspects: list[str] = []
         self._missing_since_s: dict[str, float] = {}
         self._refused_until_s: dict[str, float] = {}
         self._redis_was_away = False
@@ -152,9 +150,7 @@ class Generator:
                 await self._beat()
 
     async def _beat(self) -> None:
-        if self._engine.failure:  # let the leases lapse, so that other generators claim the sessions
-            await self._accuse()
-        else:
+        if not self._engine.failure:  # otherwise let the leases lapse, so that other generators claim the sessions
             await self._renew()
         await self._end_failed()
 
@@ -164,7 +160,7 @@ class Generator:
             generator_id=self.generator_id,
             capacity=self._capacity(len(sessions)),
             sessions=len(sessions),
-            backend=self._ladders[AvatarKind.PORTRAIT].rungs[0].generator.name,
+            backend=self._backends[AvatarKind.PORTRAIT],
             draining=self._draining,
         )
         ours = [*(session.session_id for session in sessions), *self._taken]
@@ -173,17 +169,19 @@ class Generator:
             self._apply_renewal(session_id, renewal)
 
     async def _end_failed(self) -> None:
-        """End the sessions whose frames failed for good: they would fail on every generator."""
+        """End the sessions whose frames failed for good: they would fail on every generator.
+
+        A session with which two devices were lost is not ended, but no device draws it any more.
+        """
         self._failed += self._engine.take_failed()
         while self._failed:
             await self._registry.end_session(self._failed[0], EndReason.FAILED)
             await self._registry.free_slot(self.generator_id, self._failed.pop(0))
-
-    async def _accuse(self) -> None:
-        """Once: tell the registry with which sessions the device was lost."""
-        if not self._has_accused:
-            await self._registry.accuse(self._engine.suspects)
-            self._has_accused = True
+        self._suspects += self._engine.take_suspects()
+        if self._suspects:
+            for session_id in await self._registry.accuse(self._suspects):
+                self._engine.pin(session_id)
+            self._suspects.clear()
 
     async def claim(self) -> None:
         """Start sessions that no generator holds, as far as there is room; one step of a loop."""
@@ -225,6 +223,7 @@ class Generator:
         is_short = self._overloaded_since_s is not None and now_s - self._overloaded_since_s >= _OVERLOADED_S
         places = min(self._places, max(1, sessions)) if is_short else self._places
         self._metrics.capacity(places)
+        self._offered = places
         return places
 
     async def drain(self, deadline_s: float) -> None:
@@ -241,6 +240,21 @@ class Generator:
                     await self._hand_over(session)
             await self._clock.sleep(_DRAIN_POLL_S)
 
+    def offer_places(self, places: int) -> None:
+        """Hold at most this many sessions from now on. Sessions above it stay."""
+        self._places = places
+
+    async def move_away(self, count: int) -> None:
+        """Hand over the newest sessions, because another generator of this machine has room and this one is busy."""
+        movable = [one for one in self._engine.records() if one.session_id not in self._handed_over]
+        for session in movable[::-1][:count]:
+            await self._hand_over(session)
+
+    @property
+    def places(self) -> int:
+        """The number of sessions that this generator offered with its last heartbeat."""
+        return self._offered
+
     async def _hand_over(self, session: SessionRecord) -> None:
         try:
             if await hand_over(self._registry, session, self.generator_id) is None:
@@ -255,6 +269,7 @@ class Generator:
     async def _end_later(self, session_id: str) -> None:
         await self._clock.sleep(_OVERLAP_S)
         self._end(session_id, EndedBy.DRAINED)
+        self._handed_over.discard(session_id)
 
     async def close(self) -> None:
         """Release all leases and leave the registry, so that other generators can claim the sessions at once.
@@ -331,7 +346,7 @@ class Generator:
             with span("start session", parent):
                 with span("load avatar"):
                     record = await self._avatars.record(session.avatar_id)
-                    if record.kind not in self._ladders:
+                    if record.kind not in self._backends:
                         raise AvatarKindUnsupported(f"this generator has no tier for avatars of kind {record.kind}")
                     still = await asyncio.to_thread(decode_png, await self._avatars.picture(session.avatar_id))
                 with span("prepare face and encoder"):

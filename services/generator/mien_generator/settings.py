@@ -15,6 +15,10 @@ def _number(value: object) -> object:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
+#: A number, or nothing: an empty variable of the environment.
+MaybeCount = Annotated[PositiveInt | None, BeforeValidator(lambda value: None if value == "" else value)]
+
+
 class GeneratorSettings(ServiceSettings):
     """Read from MIEN_<FIELD>. ServiceSettings has the settings of every service."""
 
@@ -43,13 +47,17 @@ class GeneratorSettings(ServiceSettings):
         le=60,
         description="Lowest frame rate on a network tier. Below it, a session moves to a cheaper tier. 0: never.",
     )
-    capacity: Annotated[PositiveInt | None, BeforeValidator(lambda value: None if value == "" else value)] = Field(
+    capacity: MaybeCount = Field(
         None, description="Most sessions of this generator. Unset: the generator measures its capacity at its start."
     )
     cores: float | None = Field(
         None,
         gt=0,
         description="CPU cores that this generator may use. Unset: all cores of its affinity and control group.",
+    )
+    workers: MaybeCount = Field(
+        None,
+        description="Most worker processes of this generator. They start as sessions come. Unset: one for each core.",
     )
     cache_folder: Path | None = Field(
         None,

@@ -255,15 +255,14 @@ class Registry:
         trip.add(lambda pipe: pipe.srem(keys.SESSIONS, session_id))
         await trip.go()
 
-    async def accuse(self, session_ids: Sequence[str]) -> None:
-        """A generator's device was lost with these sessions: end those with which another device was lost before."""
+    async def accuse(self, session_ids: Sequence[str]) -> list[str]:
+        """A generator's device was lost with these sessions. Returns those with which another one was lost before."""
         trip = Trip(self.redis)
         for name in map(keys.suspect, session_ids):
             trip.add(partial(_count, name=name))
             trip.add(partial(_prolong, name=name, life_s=keys.SUSPECT_S))
-        for session_id, count in zip(session_ids, (await trip.go())[::2], strict=True):
-            if count >= _DEVICES_LOST:
-                await self.end_session(session_id, EndReason.FAILED)
+        counts = (await trip.go())[::2]
+        return [one for one, count in zip(session_ids, counts, strict=True) if count >= _DEVICES_LOST]
 
     async def was_ended(self, session_id: str) -> bool:
         return bool(await self.redis.exists(keys.ended(session_id)))

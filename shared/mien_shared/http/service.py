@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 from types import FrameType
@@ -50,11 +50,13 @@ def create_service(
     run: Callable[[FastAPI, Supervisor], AbstractAsyncContextManager[None]],
     clock: Clock | None = None,
     own_head: Collection[str] = (),
+    exposition: Callable[[], Awaitable[bytes]] | None = None,
 ) -> FastAPI:
     """A FastAPI application around `run`, which starts the service, yields while it serves, and stops it.
 
     `run` gives the supervisor its loops and checks. The loops end after `run`. If `run` closes something that the loops
     use, it calls the supervisor's aclose() first. own_head: prefixes of paths whose routes answer HEAD themselves.
+    exposition: all metrics of a service with several processes; unset, those of service_metrics.
     """
     clock = clock or SystemClock()
     supervisor = Supervisor(clock, service_metrics)
@@ -86,7 +88,8 @@ def create_service(
     @app.get("/metrics", tags=["operations"], response_class=PlainTextResponse)
     async def metrics_endpoint() -> Response:
         """All metrics in Prometheus' text format."""
-        return Response(service_metrics.exposition(), media_type=metrics.CONTENT_TYPE)
+        text = await exposition() if exposition is not None else service_metrics.exposition()
+        return Response(text, media_type=metrics.CONTENT_TYPE)
 
     return app
 

@@ -51,3 +51,24 @@ class Ladder:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(rung.name for rung in self.rungs)
+
+
+@dataclass(frozen=True, slots=True)
+class Tiers:
+    """What an engine knows of a ladder: the device's tiers by name, and what draws the last tier.
+
+    names, backends: of each tier, the best first. last_generator: makes the faces of the last tier, in this process.
+    """
+
+    names: tuple[str, ...]
+    backends: tuple[str, ...]
+    last_generator: FaceGenerator[Any]
+
+    @classmethod
+    def of(cls, ladder: Ladder) -> Tiers:
+        return cls(ladder.names, tuple(rung.generator.name for rung in ladder.rungs), ladder.rungs[-1].generator)
+
+    @property
+    def last(self) -> int:
+        """The number of the last tier, on which any session can be drawn."""
+        return len(self.names) - 1

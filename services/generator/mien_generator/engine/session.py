@@ -7,18 +7,20 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from operator import attrgetter, itemgetter
 
 import av
 import numpy as np
 
+from mien_generator.engine.scheduler import FrameTiming, schedule_s
+from mien_generator.engine.turn import Stage, Turn
 from mien_generator.face.contract import AvatarFace, FacePicture, PreparedFace
 from mien_generator.frame.compositor import Compositor
 from mien_generator.h264.encoder import EncodedPicture, H264Encoder
 from mien_generator.h264.keyframes import KeyframePolicy
 from mien_generator.motion.shoulders import hold_shoulders
 from mien_generator.motion.speaker import SpeakerMotion, UnusableMotion
-from mien_generator.scheduler import FrameTiming, schedule_s
 from mien_shared.bus.messages import EncodedFrame, KeyframeReason, SessionRecord, SessionStats
 from mien_shared.keypoints import Keypoints
 from mien_shared.wire.motion import MotionPacket
@@ -30,6 +32,8 @@ _RATE_WINDOW_S = 1.0
 #: Faces of two tiers differ in sharpness and slightly in colour. A cross-fade over this many frames hides the change; a
 #: cut would be visible.
 _FADE_FRAMES = 4
+
+_serials = count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +54,14 @@ class Arrival:
 class Cue:
     """A session's turn to be drawn.
 
-    arrivals: the motion that waited, the newest last. taken_s: when the turn began. due_s: when the frame was due.
+    arrivals: the motion that waited, the newest last. taken_s: when the turn began. tier: the tier that makes the face.
+    prepared: the avatar's face on this tier.
     """
 
     arrivals: Sequence[Arrival]
     taken_s: float
-    due_s: float
+    tier: int
+    prepared: PreparedFace
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +109,10 @@ class SessionAvatar:
 class GeneratorSession:
     """State of one session.
 
-    The engine's lock guards `tier` and the state of scheduling: `offer`, `begin`, `drawing`, `drawn`, `encoding`. Of
-    the rest, the thread that draws the session owns its motion, and the thread that encodes it owns its compositor and
-    its H.264 encoder. The engine never lets two threads draw, or two threads encode, the same session at once. Any
-    thread may request an IDR or another bitrate.
+    The engine's lock guards `tier` and the state of scheduling: `offer`, `begin`, `turn`, `framing`. Of the rest, the
+    thread that begins the session's turn owns its motion, and the thread that frames it owns its compositor and its
+    H.264 encoder. The engine never lets two threads begin, or two threads frame, the same session at once. Any thread
+    may request an IDR or another bitrate.
     """
 
     def __init__(
@@ -127,12 +133,16 @@ class GeneratorSession:
         self.compositor = compositor
         self.h264 = h264
         self.meter = Meter(now_s)
-        self.drawing = False
-        self.drawn: DrawnFace | None = None
-        self.encoding = False
+        #: The session's number within its engine; the device knows it by this number.
+        self.serial = next(_serials)
+        #: The turn whose face is being made, and the turn whose frame a thread is making. So a session has at most one
+        #: face and one frame in progress, and the next face can be made while a frame is encoded.
+        self.turn: Turn | None = None
+        self.framing: Turn | None = None
+        self.is_beginning = False
+        #: Stays on the last tier.
+        self.is_pinned = False
         self.gone = False
-        #: Deadline of the frame in progress. It decides which session is encoded next.
-        self.deadline_s = now_s
         self._keyframes = keyframes
         self._motion = SpeakerMotion(avatar.face.keypoints, now_s)
         self._bitrate_bps = h264.bitrate_bps
@@ -159,10 +169,14 @@ class GeneratorSession:
     def timing(self) -> FrameTiming:
         return FrameTiming(self._waiting_since_s, self._motion.stalls_at_s, self._last_due_s, self._index)
 
-    @property
-    def may_be_drawn(self) -> bool:
-        """Whether a face may be made now: not while another one is being made or waits to be encoded."""
-        return not self.drawing and self.drawn is None
+    def may_begin(self, on_device: bool) -> bool:
+        """Whether a turn may begin now: if the device has taken no request of this session that is not framed yet.
+
+        on_device: whether the device makes the session's faces. Newer motion replaces a request that only waits.
+        """
+        if self.is_beginning or (self.framing is not None and not on_device) or self.tier not in self.avatar.prepared:
+            return False
+        return self.turn is None or (self.turn.stage is Stage.ASKED and self._waiting_since_s is not None)
 
     def offer(self, arrival: Arrival) -> int:
         """Queue the newest motion to be drawn. Returns the number of undrawn packets that it replaced."""
@@ -173,10 +187,9 @@ class GeneratorSession:
 
     def begin(self, now_s: float, due_s: float, fps: int) -> Cue:
         """Begin this session's turn to be drawn."""
-        self.drawing, self.deadline_s = True, self.timing.deadline_s(fps)
         self._last_due_s = schedule_s(due_s, now_s)
         self._waiting_since_s = None
-        return Cue(self._waiting.take(), now_s, due_s)
+        return Cue(self._waiting.take(), now_s, self.tier, self.prepared)
 
     def move(self, cue: Cue) -> DrivenFace:
         """Stage one for this session: the motion to show now. Raises UnusableMotion and then keeps the last motion."""

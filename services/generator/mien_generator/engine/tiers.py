@@ -37,12 +37,14 @@ class SessionLoad:
     """What the policy knows about one session.
 
     tier: its present tier. wanted_fps: the frame rate that its motion needs. drawn_fps: the frame rate that it gets.
+    since_s: when it began, monotonic.
     """
 
     session_id: str
     tier: int
     wanted_fps: float
     drawn_fps: float
+    since_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +96,12 @@ class TierPolicy:
         self.hold_off_s = _HOLD_OFF_S
 
     def first_tier(self, sessions: Sequence[SessionLoad], face_s: Sequence[float], wanted_fps: float) -> int:
-        """The tier on which a new session begins. The other sessions make room for it at the next decision."""
+        """The tier on which a new session begins: one that will hold, so that its first second looks like the rest.
+
+        The other sessions make room for it at the next decision.
+        """
         wanted = [*(session.wanted_fps for session in sessions), wanted_fps]
-        return plan(wanted, face_s, self._floor_fps, FULL)[-1]
+        return plan(wanted, face_s, self._floor_fps, ROOMY)[-1]
 
     def decide(self, now_s: float, sessions: Sequence[SessionLoad], face_s: Sequence[float]) -> list[Step]:
         """The steps to take now. The loads of the next call must show the new tiers."""

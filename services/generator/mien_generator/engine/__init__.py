@@ -1,0 +1,1 @@
+"""A worker's engine: its sessions, and the threads that make their frames."""
