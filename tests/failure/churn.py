@@ -18,6 +18,7 @@ import httpx
 from aiortc import RTCConfiguration, RTCPeerConnection
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
 from e2e.system import System
+from processes import descendants
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
@@ -32,6 +33,7 @@ from mien_shared.wire.motion import MotionPacket
 #: Environment of the stack: no rate limit stops the churn, and abandoned viewers are removed quickly.
 CHURN_ENV = {
     "MIEN_CAPACITY": "32",
+    "MIEN_WORKERS": "1",  # the keys of a worker that starts in between would count as left behind
     "MIEN_CONNECT_TIMEOUT_S": "2",
     **{
         f"MIEN_{name}_PER_MINUTE": "1000000"
@@ -206,17 +208,18 @@ def _descriptors(pid: int) -> list[str]:
 
 
 async def held(system: System) -> dict[str, Held]:
-    """The resources that every service holds now."""
+    """The resources that every service holds now, with all its processes."""
     answer = {}
     for name in system.stack.services:
         pid = system.stack.pid(name)
-        descriptors = _descriptors(pid)
+        family = [pid, *descendants(pid)]
+        descriptors = [descriptor for process in family for descriptor in _descriptors(process)]
         local = {line.split()[6] for line in Path(f"/proc/{pid}/net/unix").read_text().splitlines()[1:]}
         pooled = sum(f"socket:[{inode}]" in descriptors for inode in local)  # the tests' Redis uses a Unix socket
         answer[name] = Held(
             fds=len(descriptors) - pooled,
             pooled=pooled,
-            threads=len(list(Path(f"/proc/{pid}/task").iterdir())),
+            threads=sum(len(list(Path(f"/proc/{process}/task").iterdir())) for process in family),
             tasks=round(await system.metric(name, "mien_tasks")),
         )
     return answer

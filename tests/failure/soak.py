@@ -23,6 +23,7 @@ from e2e.system import System
 from failure.churn import CHURN_ENV, Churn, facts, held, rss_bytes
 from failure.eye import fps, longest_gap_s, watching
 from failure.stacks import bundled_face
+from processes import descendants
 
 from mien_client.launcher import Stack, StackOptions
 from mien_shared.bus.embedded_redis import EmbeddedRedis
@@ -71,7 +72,9 @@ async def soak(minutes: float) -> dict[str, object]:
 async def _sample(system: System, samples: list[tuple[float, dict[str, int]]], end_s: float) -> None:
     while time.monotonic() < end_s:
         names = system.stack.services
-        samples.append((time.monotonic(), {name: rss_bytes(system.stack.pid(name)) for name in names}))
+        pids = {name: system.stack.pid(name) for name in names}
+        families = {name: [pid, *descendants(pid)] for name, pid in pids.items()}
+        samples.append((time.monotonic(), {name: sum(map(rss_bytes, family)) for name, family in families.items()}))
         await asyncio.sleep(_SAMPLE_S)
 
 

@@ -10,8 +10,9 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from mien_generator.device.contract import Ask, Device, DeviceLost, Made
 from mien_generator.engine.board import Board
@@ -19,7 +20,7 @@ from mien_generator.engine.pipeline import Pipeline
 from mien_generator.engine.pool import Pool
 from mien_generator.engine.session import Arrival, GeneratorSession, SessionAvatar
 from mien_generator.engine.tiers import SessionLoad
-from mien_generator.face.contract import FaceRefused
+from mien_generator.face.contract import FaceGenerator, FaceRefused
 from mien_generator.face.ladder import Tiers
 from mien_generator.frame.compositor import Compositor
 from mien_generator.h264.encoder import H264Encoder
@@ -231,14 +232,14 @@ class Engine:
         elif self._closed:
             done.set_exception(EngineStopped(self.failure or "the engine is closed"))
         elif tier == self._tiers.last:
-            preparing = self._preparer.submit(self._tiers.last_generator.prepare, avatar.face)
-            preparing.add_done_callback(lambda prepared: _keep(avatar, tier, prepared, done))
+            preparing = self._preparer.submit(_prepared_if_alive, self._tiers.last_generator, ref(avatar))
+            preparing.add_done_callback(partial(_keep, ref(avatar), tier, done))
         elif device is None:
             done.set_exception(DeviceLost("there is no device"))
         else:
             self._on_device.add(avatar)
             preparing = device.prepare(avatar.face, tier, ahead)
-            preparing.add_done_callback(lambda prepared: _keep(avatar, tier, prepared, done))
+            preparing.add_done_callback(partial(_keep, ref(avatar), tier, done))
         return done
 
     # Answers of the device, on its thread
@@ -276,7 +277,13 @@ class Engine:
         self._count_sessions()
 
 
-def _keep(avatar: SessionAvatar, tier: int, prepared: Future[Any], done: Future[None]) -> None:
+def _prepared_if_alive(generator: FaceGenerator[Any], avatar: ref[SessionAvatar]) -> Any:
+    """The avatar's prepared face; None if its sessions have ended before its turn came."""
+    alive = avatar()
+    return None if alive is None else generator.prepare(alive.face)
+
+
+def _keep(avatar: ref[SessionAvatar], tier: int, done: Future[None], prepared: Future[Any]) -> None:
     """Keep what was prepared, or pass on why it was not."""
     if not done.set_running_or_notify_cancel():
         return  # the caller has cancelled it
@@ -285,5 +292,6 @@ def _keep(avatar: SessionAvatar, tier: int, prepared: Future[Any], done: Future[
     elif error := prepared.exception():
         done.set_exception(error)
     else:
-        avatar.prepared.setdefault(tier, prepared.result())
+        if (alive := avatar()) is not None:
+            alive.prepared.setdefault(tier, prepared.result())
         done.set_result(None)

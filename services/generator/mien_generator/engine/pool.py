@@ -58,15 +58,23 @@ class Pool:
 
     def _run(self) -> None:
         try:
-            while (work := self._board.take()) is not None:
-                begun_s = self._clock.monotonic_s()
-                with self._isolating(work.session):
-                    self._begin(work) if isinstance(work, Begin) else self._finish(work)
-                self._metrics.worked("pool", self._clock.monotonic_s() - begun_s)
+            while self._step():
+                pass
         except Exception as error:
             name = threading.current_thread().name
             logger.exception("an engine thread has failed", extra={"failed": name})
             self._on_broken(f"the {name} thread has failed: {error}")
+
+    def _step(self) -> bool:
+        """Wait for work and do it. False: the board is closed. While it waits, the thread holds no session."""
+        work = self._board.take()
+        if work is None:
+            return False
+        begun_s = self._clock.monotonic_s()
+        with self._isolating(work.session):
+            self._begin(work) if isinstance(work, Begin) else self._finish(work)
+        self._metrics.worked("pool", self._clock.monotonic_s() - begun_s)
+        return True
 
     def _begin(self, begin: Begin) -> None:
         """Run a turn to its end, or up to the face that the device makes."""
