@@ -10,6 +10,7 @@ from limited_redis import LimitedRedis, limited_redis
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
+from mien_gateway.webhook_queue import Delivery, Webhook, WebhookQueue
 from mien_shared.bus import keys, rights
 from mien_shared.bus.channels import GeneratorInbox, MotionForwarder, send_control
 from mien_shared.bus.connection import open_redis
@@ -18,6 +19,8 @@ from mien_shared.bus.messages import GeneratorStatus, InboundMotion, SessionReco
 from mien_shared.bus.probe import RedisProbe
 from mien_shared.bus.registry import Registry, Renewal
 from mien_shared.bus.rights import Rights
+from mien_shared.bus.room_messages import EventType, ParticipantRecord, ParticipantState, RoomEvent, RoomRecord
+from mien_shared.bus.rooms import Commit, Connected, Kept, Rooms
 from mien_shared.bus.viewers import Viewers
 from mien_shared.clock import SystemClock
 from mien_shared.metrics import ServiceMetrics
@@ -73,6 +76,62 @@ async def test_a_session_is_placed_held_and_ended_by_the_users_of_its_services(c
     assert not await signaling.keep_alive(SESSION)
 
 
+async def test_a_room_lives_and_ends_by_the_users_of_its_services(clients: dict[str, Redis]) -> None:
+    rooms = Rooms(clients["gateway"])
+    record = RoomRecord(
+        room_id="r1", name="n", owner="x", created_at_ms=1, max_participants=9, empty_timeout_s=9, life_s=60
+    )
+    ada = ParticipantRecord(
+        participant_id="p1",
+        identity="ada",
+        name="Ada",
+        grants=frozenset(),
+        state=ParticipantState.ACTIVE,
+        joined_at_ms=1,
+    )
+    event = RoomEvent(type=EventType.PARTICIPANT_JOINED, participant=ada)
+    assert await rooms.commit("r1", "", Commit(60, record, [ada], (), [event], {"p1": "c1"}, None))
+    assert await rooms.claim_name(record) == await rooms.named("n") == "r1"
+    sequence = await rooms.say(record, RoomEvent(type=EventType.MESSAGE, participant_id="p1", text="hello"))
+    assert await rooms.sequences(["r1"]) == {"r1": sequence}
+    assert len((await rooms.events_after({"r1": 0}))["r1"]) == 2
+    connected = Connected(record, ada, "c1", (await rooms.read("r1")).now_ms)
+    assert [one.kept for one in await rooms.keep([connected])] == [Kept.KEPT]
+    await clients["admin"].delete(keys.room("r1"), keys.room_participants("r1"), keys.room_presence("r1"))
+    assert [one.kept for one in await rooms.keep([connected])] == [Kept.RESTORED]
+    await rooms.disconnect("r1", "p1", "c1")
+    assert await rooms.listed() == ["r1"]
+    await rooms.list_again(["r1"], ["another"])
+    signaling = Rooms(clients["signaling"])
+    assert await signaling.participant("r1", "p1") == ada
+    version = (await rooms.read("r1")).version
+    bye = RoomEvent(type=EventType.BYE)
+    assert await rooms.commit("r1", version, Commit(60, None, (), ["p1"], [bye], {}, "ended"))
+    await rooms.free_name(record)
+    assert await signaling.has_left([("r1", "p1"), ("r2", "p1")]) == [True, False]
+    assert (await rooms.read("r1")).end_reason == "ended"
+    assert [one.kept for one in await rooms.keep([connected])] == [Kept.ENDED]
+
+
+async def test_webhooks_wait_and_are_delivered_by_the_gateways_user(clients: dict[str, Redis]) -> None:
+    queue = WebhookQueue(clients["gateway"])
+    webhook = Webhook(webhook_id="w", url="https://a.example/", secret="whsec_", created_at_ms=1)
+    assert [await queue.add(webhook, 1), await queue.add(webhook.model_copy(update={"webhook_id": "v"}), 1)] == [
+        True,
+        False,
+    ]
+    assert await queue.refill([]) == [webhook]
+    delivery = Delivery(delivery_id="d", webhook_id="w", body="{}")
+    assert await queue.put([delivery, delivery.model_copy(update={"delivery_id": "e"})]) == 0
+    assert len(await queue.take()) == 2 and await queue.take() == [], "each is taken once"
+    await queue.later(delivery, 0)
+    assert await queue.take() == [delivery]
+    await queue.done("d")
+    await queue.later(delivery, 0)
+    assert await queue.take() == [], "what was delivered does not come back"
+    assert [await queue.remove("w"), await queue.remove("w")] == [True, False]
+
+
 @pytest.mark.parametrize("needed", rights.SERVICES, ids=lambda needed: needed.user)
 async def test_every_right_that_a_service_needs_is_its_user_s(clients: dict[str, Redis], needed: Rights) -> None:
     probe = probe_of(clients[needed.user], needed)
@@ -99,6 +158,11 @@ FOREIGN = [
     ("generator", ("XADD", keys.inbox("g2"), "*", "b", "x"), "another generator's motion"),
     ("generator", ("XREAD", "STREAMS", keys.video("s1"), "0"), "another generator's video"),
     ("operator", ("GET", keys.record("s1")), "the record of a session"),
+    ("signaling", ("HSET", keys.room_participants("r1"), "p", "x"), "who is in a room"),
+    ("signaling", ("XRANGE", keys.room_events("r1"), "-", "+"), "what is said in a room"),
+    ("signaling", ("HGETALL", keys.WEBHOOKS), "the secrets of webhooks"),
+    ("generator", ("HGET", keys.room_participants("r1"), "p"), "who is in a room"),
+    ("generator", ("XRANGE", keys.room_events("r1"), "-", "+"), "what is said in a room"),
 ]
 
 
@@ -161,7 +225,7 @@ async def test_the_probe_executes_nothing_and_names_what_is_refused(clients: dic
     await curious.step()
     reason = curious.why_unready()
     assert reason is not None
-    assert reason.startswith("Redis refuses DEL, EVALSHA, EXPIRE, GET, HGETALL, MGET")
+    assert reason.startswith("Redis refuses DEL, EVALSHA, EXISTS, EXPIRE, GET, HDEL, HEXISTS, HGET, HGETALL")
     assert await clients["admin"].dbsize() == 0
 
 

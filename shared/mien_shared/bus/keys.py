@@ -27,6 +27,9 @@ SLOTS_S = 60
 INBOX_S = 3.0
 CONTROL_S = 10.0
 LISTS_S = 60
+EVENTS_S = 120
+WEBHOOKS_S = 24 * 3600
+DELIVERIES_S = 3600
 #: Motion that is older than this is deleted from an inbox, even if the stream itself lives on.
 MOTION_S = 2.0
 
@@ -34,6 +37,11 @@ MOTION_S = 2.0
 _MIEN = "{mien}"
 SESSIONS = f"{_MIEN}:sessions"
 GENERATORS = f"{_MIEN}:generators"
+ROOMS = f"{_MIEN}:rooms"
+#: The operators' webhooks, and the deliveries that wait: when each is due, and what it sends.
+WEBHOOKS = f"{_MIEN}:webhooks:targets"
+WEBHOOKS_DUE = f"{_MIEN}:webhooks:due"
+WEBHOOKS_WAITING = f"{_MIEN}:webhooks:waiting"
 
 
 def record(session_id: str) -> str:
@@ -102,6 +110,50 @@ def suspect(session_id: str) -> str:
     return f"{_MIEN}:session:{session_id}:suspect"
 
 
+def room(room_id: str) -> str:
+    """A room's record."""
+    return f"{_MIEN}:room:{room_id}:record"
+
+
+def room_participants(room_id: str) -> str:
+    """The records of a room's participants, by id."""
+    return f"{_MIEN}:room:{room_id}:participants"
+
+
+def room_presence(room_id: str) -> str:
+    """Which connection owns each participant, and when it was last known to be open."""
+    return f"{_MIEN}:room:{room_id}:presence"
+
+
+def room_gone(room_id: str) -> str:
+    """The ids of participants that have left for good, and when."""
+    return f"{_MIEN}:room:{room_id}:gone"
+
+
+def room_ended(room_id: str) -> str:
+    return f"{_MIEN}:room:{room_id}:ended"
+
+
+def room_events(room_id: str) -> str:
+    """The log of a room's events. The id of an entry is the event's sequence number."""
+    return f"{_MIEN}:room:{room_id}:events"
+
+
+def room_sequence(room_id: str) -> str:
+    """The sequence number of a room's newest event."""
+    return f"{_MIEN}:room:{room_id}:sequence"
+
+
+def room_version(room_id: str) -> str:
+    """Changes with every change of a room's record or of its participants' records."""
+    return f"{_MIEN}:room:{room_id}:version"
+
+
+def room_name(name: str) -> str:
+    """The id of the room that has this name."""
+    return f"{_MIEN}:room-name:{name}"
+
+
 @dataclass(frozen=True, slots=True)
 class Life:
     """How long the keys of one kind live at most after their last write.
@@ -132,4 +184,17 @@ LIVES = (
     Life(slots("*"), SLOTS_S, "each slot has its own, shorter time in it"),
     Life(inbox("*"), INBOX_S, "a speaker's motion: a generator reads it at once or never"),
     Life(control("*"), CONTROL_S, "orders and requests, no motion; every heartbeat of its generator prolongs it"),
+    Life(ROOMS, LISTS_S, "ids only; every gateway writes it again every two seconds"),
+    Life(room("*"), None, "MIEN_ROOM_JOIN_S, MIEN_ROOM_DEPARTURE_S or the room's empty timeout, and a minute"),
+    Life(room_participants("*"), None, "as long as the room's record; identities and names"),
+    Life(room_presence("*"), None, "as long as the room's record; ids and times"),
+    Life(room_sequence("*"), None, "as long as the room's record; a number"),
+    Life(room_version("*"), None, "as long as the room's record; a number"),
+    Life(room_name("*"), None, "as long as the room's record; an id"),
+    Life(room_gone("*"), ENDED_S, "ids only; as long as the mark of an ended session"),
+    Life(room_ended("*"), ENDED_S, "as long as the mark of an ended session"),
+    Life(room_events("*"), EVENTS_S, "chat and what changed: a client that was away for less misses nothing"),
+    Life(WEBHOOKS, WEBHOOKS_S, "URLs and signing secrets; every gateway prolongs it"),
+    Life(WEBHOOKS_DUE, DELIVERIES_S, "ids only; longer than the last attempt of a delivery"),
+    Life(WEBHOOKS_WAITING, DELIVERIES_S, "what webhooks send: ids, identities and names"),
 )

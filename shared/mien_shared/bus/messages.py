@@ -22,13 +22,15 @@ class SessionRecord(_Message):
     """A session as the registry stores it.
 
     seen_ms: when the registry was last known to hold it, by Redis' clock; None in a record that was not read or written
-    there by itself. It is not stored.
+    there by itself. It is not stored. room_id and participant_id: whose avatar it is, None without a room.
     """
 
     session_id: str
     avatar_id: str
     created_at_ms: int
     seen_ms: int | None = Field(None, exclude=True)
+    room_id: str | None = None
+    participant_id: str | None = None
 
 
 class GeneratorStatus(_Message):
@@ -102,6 +104,8 @@ class EndReason(StrEnum):
     DURATION = "duration", "it reached the longest duration that this deployment allows"
     AVATAR_DELETED = "avatar-deleted", "its avatar was deleted"
     FAILED = "failed", "its face could not be generated"
+    LEFT = "left", "its participant has left the room"
+    REPLACED = "replaced", "its participant has another avatar now"
 
     @classmethod
     def of(cls, value: bytes | str | None) -> EndReason | None:

@@ -409,6 +409,21 @@ class Registry:
             trip.add(partial(_seen, name=speaker, now_s=now_s, ttl_s=speaker_ttl_s))
         return _kept(sessions, await trip.go())
 
+    async def keep_attended(
+        self, sessions: Sequence[SessionRecord], now_s: float, speaker_ttl_s: int
+    ) -> dict[str, SessionRecord | None]:
+        """Keep the sessions of connected participants alive: they count as speakers, with the camera off too.
+
+        Returns the records by id as keep_alive does. One round trip.
+        """
+        trip = Trip(self.redis)
+        if not sessions:
+            return {}
+        self._add_keep_alives(trip, sessions)
+        for session in sessions:
+            trip.add(partial(_seen, name=keys.speaker(session.session_id), now_s=now_s, ttl_s=speaker_ttl_s))
+        return _kept(sessions, await trip.go())
+
     async def speakers_seen(self, session_ids: Sequence[str], now_s: float, ttl_s: int) -> dict[str, float]:
         """When each session last had a speaker (Unix seconds). A session without an entry gets one of `now_s`.
 

@@ -20,6 +20,10 @@ _VIEWER_ENDS = keys.viewer_ends("*")
 _UPLINK, _SPEAKER, _SUSPECT = keys.uplink("*"), keys.speaker("*"), keys.suspect("*")
 _STATUS, _SLOTS, _INBOX, _CONTROL = keys.status("*"), keys.slots("*"), keys.inbox("*"), keys.control("*")
 _SESSIONS, _GENERATORS = keys.SESSIONS, keys.GENERATORS
+_ROOM, _ROOM_ENDED, _ROOM_NAME, _ROOMS = keys.room("*"), keys.room_ended("*"), keys.room_name("*"), keys.ROOMS
+_PARTICIPANTS, _PRESENCE, _GONE = keys.room_participants("*"), keys.room_presence("*"), keys.room_gone("*")
+_EVENTS, _SEQUENCE, _VERSION = keys.room_events("*"), keys.room_sequence("*"), keys.room_version("*")
+_TARGETS, _DUE, _WAITING = keys.WEBHOOKS, keys.WEBHOOKS_DUE, keys.WEBHOOKS_WAITING
 
 #: Commands without keys that every service uses: the scripts' loading, their clock, what the probe needs, and the
 #: question of `masters.py` to a Cluster.
@@ -33,7 +37,10 @@ _FORMS: dict[str, str] = {
     "expire": "EXPIRE KEY 1",
     "get": "GET KEY",
     "hdel": "HDEL KEY probe",
+    "hexists": "HEXISTS KEY probe",
+    "hget": "HGET KEY probe",
     "hgetall": "HGETALL KEY",
+    "hlen": "HLEN KEY",
     "hset": "HSET KEY probe probe",
     "incr": "INCR KEY",
     "mget": "MGET KEY",
@@ -43,12 +50,14 @@ _FORMS: dict[str, str] = {
     "smembers": "SMEMBERS KEY",
     "srem": "SREM KEY probe",
     "xadd": "XADD KEY * probe probe",
+    "xrange": "XRANGE KEY - + COUNT 1",
     "xread": "XREAD STREAMS KEY 0",
     "xrevrange": "XREVRANGE KEY + - COUNT 1",
     "xtrim": "XTRIM KEY MINID 0",
     "zadd": "ZADD KEY 0 probe",
     "zcard": "ZCARD KEY",
     "zrange": "ZRANGE KEY 0 -1",
+    "zrangebyscore": "ZRANGEBYSCORE KEY 0 0",
     "zrem": "ZREM KEY probe",
     "zremrangebyscore": "ZREMRANGEBYSCORE KEY 0 0",
     "zscore": "ZSCORE KEY probe",
@@ -96,26 +105,46 @@ def _with_slots(keys_of: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...
     return keys_of | {command: (*keys_of.get(command, ()), _SLOTS) for command in _PLACEMENT_SLOTS}
 
 
+#: Keys of a room that a gateway writes and lets expire.
+_OF_A_ROOM = (_ROOM, _PARTICIPANTS, _PRESENCE, _SEQUENCE, _VERSION)
+
 GATEWAY = Rights(
     "gateway",
     _with_slots(
         {
-            "del": _OF_A_SESSION,
-            "evalsha": (*_OF_A_SESSION, _ENDED, _INBOX),
-            "exists": (_RECORD, _ENDED),
-            "expire": (_UPLINK, _SESSIONS),
-            "get": (_RECORD, _ENDED, _LEASE, _STATS, _STATUS, _SPEAKER),
-            "hgetall": (_VIEWER_COUNTS, _VIEWER_LISTS),
-            "mget": (_LEASE, _UPLINK, _ENDED),
-            "pexpire": (_INBOX, _CONTROL, _VIEWER_ENDS),
-            "sadd": (_SESSIONS,),
-            "set": (_RECORD, _ENDED, _LEASE, _UPLINK, _SPEAKER),
-            "smembers": (_SESSIONS, _GENERATORS),
-            "srem": (_SESSIONS, _GENERATORS),
-            "xadd": (_INBOX, _CONTROL),
-            "xtrim": (_INBOX,),
-            "zadd": (_VIEWER_ENDS,),
-            "zremrangebyscore": (_VIEWER_ENDS,),
+            "del": (*_OF_A_SESSION, *_OF_A_ROOM, _ROOM_NAME),
+            "evalsha": (
+                *(*_OF_A_SESSION, _ENDED, _INBOX),
+                *(*_OF_A_ROOM, _ROOM_ENDED, _ROOM_NAME, _GONE, _EVENTS),
+                *(_TARGETS, _DUE, _WAITING),
+            ),
+            "exists": (_RECORD, _ENDED, _ROOM, _ROOM_ENDED, _TARGETS),
+            "expire": (_UPLINK, _SESSIONS, _ROOMS, *_OF_A_ROOM, _EVENTS, _TARGETS, _DUE, _WAITING),
+            "get": (
+                *(_RECORD, _ENDED, _LEASE, _STATS, _STATUS, _SPEAKER),
+                *(_ROOM, _ROOM_ENDED, _ROOM_NAME, _SEQUENCE, _VERSION),
+            ),
+            "hdel": (_PARTICIPANTS, _PRESENCE, _TARGETS, _WAITING),
+            "hexists": (_PARTICIPANTS, _WAITING),
+            "hget": (_PARTICIPANTS, _PRESENCE, _WAITING),
+            "hgetall": (_VIEWER_COUNTS, _VIEWER_LISTS, _PARTICIPANTS, _PRESENCE, _TARGETS),
+            "hlen": (_TARGETS,),
+            "hset": (_PARTICIPANTS, _PRESENCE, _TARGETS, _WAITING),
+            "mget": (_LEASE, _UPLINK, _ENDED, _SEQUENCE),
+            "pexpire": (_INBOX, _CONTROL, _VIEWER_ENDS, _GONE),
+            "sadd": (_SESSIONS, _ROOMS),
+            "set": (_RECORD, _ENDED, _LEASE, _UPLINK, _SPEAKER, _ROOM, _ROOM_ENDED, _ROOM_NAME, _SEQUENCE, _VERSION),
+            "smembers": (_SESSIONS, _GENERATORS, _ROOMS),
+            "srem": (_SESSIONS, _GENERATORS, _ROOMS),
+            "xadd": (_INBOX, _CONTROL, _EVENTS),
+            "xrange": (_EVENTS,),
+            "xtrim": (_INBOX, _EVENTS),
+            "zadd": (_VIEWER_ENDS, _GONE, _DUE),
+            "zcard": (_DUE,),
+            "zrangebyscore": (_DUE,),
+            "zrem": (_DUE,),
+            "zremrangebyscore": (_VIEWER_ENDS, _GONE),
+            "zscore": (_GONE,),
         }
     ),
 )
@@ -146,9 +175,10 @@ SIGNALING = Rights(
     "signaling",
     {
         "evalsha": (_RECORD, _ENDED, _VIEWER_COUNTS, _VIEWER_LISTS),
-        "exists": (_RECORD, _ENDED),
+        "exists": (_RECORD, _ENDED, _ROOM_ENDED),
         "expire": (_SESSIONS,),
         "get": (_RECORD, _LEASE),
+        "hget": (_PARTICIPANTS,),
         "hdel": (_VIEWER_COUNTS, _VIEWER_LISTS),
         "hgetall": (_VIEWER_COUNTS,),
         "hset": (_VIEWER_COUNTS, _VIEWER_LISTS),
@@ -159,6 +189,7 @@ SIGNALING = Rights(
         "xread": (_VIDEO,),
         "xrevrange": (_VIDEO,),
         "zrange": (_VIEWER_ENDS,),
+        "zscore": (_GONE,),
     },
 )
 

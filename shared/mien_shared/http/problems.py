@@ -99,6 +99,18 @@ class Code(StrEnum):
     FULL = "full", 503, "every place is taken; try again after Retry-After"
     NO_GENERATOR = "no-generator", 503, "no generator takes sessions at the moment; try again after Retry-After"
 
+    # Rooms
+    ROOM_NOT_FOUND = "room-not-found", 404, "no room has this id, or it has ended"
+    PARTICIPANT_NOT_FOUND = "participant-not-found", 404, "no participant has this id, or it has left the room"
+    NOT_ADMITTED = "not-admitted", 403, "the participant still waits in the room's lobby"
+    ROOM_FULL = "room-full", 409, "the room has as many participants as allowed"
+    ROOM_LOCKED = "room-locked", 409, "the room is locked; only participants that are in it may join again"
+    ROOM_LIMIT = "room-limit", 409, "the API key has as many rooms as allowed; end one first"
+    ROOM_BUSY = "room-busy", 503, "the room changed too often at the same time; try again after Retry-After"
+    WEBHOOK_NOT_FOUND = "webhook-not-found", 404, "no webhook has this id"
+    WEBHOOK_LIMIT = "webhook-limit", 409, "there are as many webhooks as allowed; delete one first"
+    WEBHOOK_REFUSED = "webhook-refused", 422, "the webhook's URL is not one that this deployment sends to"
+
     # WHEP
     UNREADABLE = "unreadable", 400, "the body is not UTF-8"
     UNREADABLE_OFFER = "unreadable-offer", 400, "the body is not an SDP description"

@@ -1,4 +1,5 @@
 """Tokens and what they grant. A token is a signed JWT that names a session, what its bearer may do, and until when.
+A participant's token names the participant and its room instead.
 
 Each token names the key that signed it (`kid`), so that a new key can take over while tokens of the old key live on:
 put the new secret first and the old one among the old ones, and remove the old one after its last token has expired.
@@ -26,7 +27,7 @@ DEFAULT_LIFETIME_S = 12 * 3600
 LEEWAY_S = 10
 
 
-SPEAKER_GRANTS = frozenset(Grant)
+SPEAKER_GRANTS = frozenset({Grant.PUBLISH, Grant.WATCH, Grant.END})
 VIEWER_GRANTS = frozenset({Grant.WATCH})
 
 
@@ -52,8 +53,13 @@ class TokenIssuer:
         grants: Collection[Grant],
         lifetime_s: int = DEFAULT_LIFETIME_S,
         now_s: float | None = None,
+        *,
+        room_id: str | None = None,
     ) -> str:
-        """A token for `session_id`. It expires by wall-clock time, because other machines check it."""
+        """A token for `session_id`. It expires by wall-clock time, because other machines check it.
+
+        With `room_id`: a token for the participant of that room whose id takes the place of the session's.
+        """
         now = int(time.time() if now_s is None else now_s)
         claims = {
             "iss": ISSUER,
@@ -62,7 +68,7 @@ class TokenIssuer:
             "iat": now,
             "exp": now + lifetime_s,
             "grants": sorted(grants),
-        }
+        } | ({} if room_id is None else {"room": room_id})
         return jwt.encode(claims, self.secret, algorithm=ALGORITHM, headers={"kid": key_id(self.secret)})
 
     def read(self, token: str) -> Principal:
@@ -84,7 +90,9 @@ class TokenIssuer:
             raise TokenError("the token is not valid here") from error
         grants = frozenset(grant for grant in Grant if grant in claims.get("grants", ()))
         name = hashlib.sha256(token.encode()).hexdigest()[:16]
-        return Principal(Role.BEARER, name, grants, claims["sub"], claims["exp"] + LEEWAY_S)
+        room = claims.get("room")
+        role = Role.BEARER if room is None else Role.PARTICIPANT
+        return Principal(role, name, grants, claims["sub"], claims["exp"] + LEEWAY_S, room)
 
     def bearer(self, token: str | None) -> Principal:
         """Like `read`, for a request: raises Problem 401 for a missing or refused token."""

@@ -7,6 +7,7 @@ import time
 import jwt
 import pytest
 
+from mien_shared.bus.messages import SessionRecord
 from mien_shared.http.principal import Grant, Principal, Role
 from mien_shared.http.problems import Code, Problem
 from mien_shared.http.tokens import (
@@ -27,7 +28,7 @@ ISSUED = TokenIssuer(SECRET)
 KEY = {"kid": key_id(SECRET)}
 
 
-@pytest.mark.parametrize("grant", list(Grant))
+@pytest.mark.parametrize("grant", [Grant.PUBLISH, Grant.WATCH, Grant.END])
 def test_a_speaker_may_do_everything_with_its_own_session(grant: Grant) -> None:
     ISSUED.read(ISSUED.issue("s1", SPEAKER_GRANTS)).demand("s1", [grant])
 
@@ -146,7 +147,7 @@ def test_a_bearer_is_a_principal_that_reveals_no_token() -> None:
 
 
 def test_a_grant_that_this_version_does_not_know_grants_nothing() -> None:
-    token = jwt.encode(claims(grants=["watch", "moderate"]), SECRET, algorithm=ALGORITHM, headers=KEY)
+    token = jwt.encode(claims(grants=["watch", "fly"]), SECRET, algorithm=ALGORITHM, headers=KEY)
     assert ISSUED.read(token).grants == {Grant.WATCH}
 
 
@@ -159,6 +160,45 @@ def test_operators_and_open_deployments_know_every_session_and_speak_in_none() -
     Principal.operator("k").demand("any session", [Grant.END])
     with pytest.raises(Problem):
         Principal.anyone().demand("any session", [Grant.END])
+
+
+@pytest.mark.parametrize(
+    ("session", "grants", "asked", "text"),
+    [
+        (("r", "p"), {Grant.PUBLISH}, Grant.PUBLISH, None),
+        (("r", "p"), {Grant.WATCH}, Grant.PUBLISH, "the token does not grant publish"),
+        (("r", "q"), {Grant.WATCH}, Grant.WATCH, None),
+        (("r", "q"), set(Grant), Grant.PUBLISH, "the token does not grant publish"),
+        (("r", "q"), set(Grant), Grant.END, "the token does not grant end"),
+        (("other", "p"), set(Grant), Grant.WATCH, "the token is for another room"),
+        ((None, None), set(Grant), Grant.WATCH, "the token is for another room"),
+    ],
+)
+def test_a_participant_publishes_its_own_session_and_watches_those_of_its_room(
+    session: tuple[str | None, str | None], grants: set[Grant], asked: Grant, text: str | None
+) -> None:
+    principal = ISSUED.read(ISSUED.issue("p", grants, room_id="r"))
+    assert (principal.role, principal.scope, principal.room) == (Role.PARTICIPANT, "p", "r")
+    room_id, participant_id = session
+    record = SessionRecord(
+        session_id="s1", avatar_id="a", created_at_ms=0, room_id=room_id, participant_id=participant_id
+    )
+    if text is None:
+        principal.demand_session(record, [asked])
+    else:
+        with pytest.raises(Problem, match=rf"^{text}$"):
+            principal.demand_session(record, [asked])
+    with pytest.raises(Problem, match=r"^the token is for another session$"):
+        principal.demand("s1", [asked])
+
+
+def test_a_session_s_token_is_none_for_a_room() -> None:
+    principal = ISSUED.read(ISSUED.issue("s1", VIEWER_GRANTS))
+    assert principal.room is None
+    record = SessionRecord(session_id="s1", avatar_id="a", created_at_ms=0, room_id="r", participant_id="p")
+    principal.demand_session(record, [Grant.WATCH])
+    with pytest.raises(Problem, match=r"^the token does not grant publish$"):
+        principal.demand_session(record, [Grant.PUBLISH])
 
 
 def test_a_signer_whose_clock_is_an_hour_off_signs_tokens_that_hold() -> None:
