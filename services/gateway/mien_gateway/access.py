@@ -1,12 +1,13 @@
 """Authorisation and rate limits. Missing or wrong credentials are answered with 401 or 403, too many requests with 429.
 
-An operator's API key and a session's token come in the same header, `Authorization: Bearer`. A key creates, lists,
-watches and ends sessions. A token sends motion to, watches or ends the one session that it names.
+An operator's API key and a token come in the same header, `Authorization: Bearer`. A key creates, lists, watches and
+ends sessions and rooms. A session's token sends motion to, watches or ends the one session that it names. A
+participant's token is for its room: what it may do with a session is known when the session's record is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from starlette.requests import HTTPConnection
 from mien_gateway.api_keys import ApiKeys
 from mien_gateway.metrics import GatewayMetrics
 from mien_gateway.settings import GatewaySettings
+from mien_shared.bus.messages import SessionRecord
 from mien_shared.clock import Clock
 from mien_shared.http.limits import RateLimiter, caller_of
 from mien_shared.http.principal import Grant, Principal, Role
@@ -26,6 +28,9 @@ from mien_shared.http.tokens import TokenIssuer, bearer_token
 #: How OpenAPI names the two kinds of bearer.
 API_KEY = Depends(HTTPBearer(scheme_name="API key", description="An operator's key (MIEN_API_KEYS)", auto_error=False))
 TOKEN = Depends(HTTPBearer(scheme_name="Session token", description="From POST /v1/sessions", auto_error=False))
+PARTICIPANT = Depends(
+    HTTPBearer(scheme_name="Participant token", description="From POST /v1/rooms/…/participants", auto_error=False)
+)
 
 #: The problems that any route may answer with.
 ANY_ROUTE = (
@@ -75,11 +80,42 @@ class Access:
         raise self._refused(Problem(Code.API_KEY_INVALID, "the bearer is not an API key of this deployment"))
 
     def speaker(self, session_id: str, token: str | None) -> Principal:
-        """Demand a token that may send motion to this session, in open deployments too. An API key is not enough."""
+        """Demand a token that may send motion to this session, in open deployments too. An API key is not enough.
+
+        For a participant's token call `session` too, as soon as the session's record is known.
+        """
         with self._counting():
             principal = self._tokens.bearer(token)
-            principal.demand(session_id, [Grant.PUBLISH])
+            if principal.room is None:
+                principal.demand(session_id, [Grant.PUBLISH])
             return principal
+
+    def session(self, principal: Principal, session: SessionRecord, any_of: Collection[Grant]) -> None:
+        """Demand one of these grants for a session whose record is known."""
+        with self._counting():
+            principal.demand_session(session, any_of)
+
+    def participant(self, room_id: str, token: str | None) -> Principal:
+        """Demand the token of a participant of this room, in open deployments too."""
+        with self._counting():
+            principal = self._tokens.bearer(token)
+            if principal.room != room_id:
+                raise Problem(Code.TOKEN_NOT_GRANTED, "the token is not for this room")
+            return principal
+
+    def in_room(self, caller: HTTPConnection, room_id: str) -> Principal:
+        """Demand an operator, a participant of this room, or any caller without a token if the deployment is open."""
+        token = _bearer_of(caller)
+        principal = self._operator(token)
+        if principal is None or (principal.role is Role.ANYONE and token is not None):
+            return self.participant(room_id, token)
+        return principal
+
+    def not_admitted(self) -> Problem:
+        return self._refused(Problem(Code.NOT_ADMITTED, "a moderator has not let this participant in yet"))
+
+    def not_granted(self, detail: str) -> Problem:
+        return self._refused(Problem(Code.TOKEN_NOT_GRANTED, detail))
 
     def end_session(self, caller: HTTPConnection, session_id: str) -> Principal:
         """Demand the speaker's token or an operator's key."""
@@ -97,11 +133,13 @@ class Access:
             principal.demand(principal.scope or "", frozenset(Grant))
             return principal
 
-    def watched_session(self, caller: HTTPConnection, session_id: str) -> None:
-        """Like `watcher`, but for this session."""
+    def watched_session(self, caller: HTTPConnection, session_id: str) -> Principal:
+        """Like `watcher`, but for this session. For a participant's token call `session` too."""
         principal = self.watcher(caller)
-        with self._counting():
-            principal.demand(session_id, frozenset(Grant))
+        if principal.room is None:
+            with self._counting():
+                principal.demand(session_id, frozenset(Grant))
+        return principal
 
     def _operator(self, key: str | None) -> Principal | None:
         owner = None if key is None else self._keys.owner(key)

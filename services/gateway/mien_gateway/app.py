@@ -10,22 +10,30 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from mien_encoder.model_file import EncoderFileError, bundled_path, read_encoder
-from mien_gateway import avatars, bundled, page, sessions, uplinks, viewers
+from mien_gateway import avatars, bundled, page, room_hub, room_routes, sessions, uplinks, viewers, webhook_routes
 from mien_gateway.access import Access
 from mien_gateway.avatar_upkeep import INTERVAL_S as UPKEEP_INTERVAL_S
 from mien_gateway.avatar_upkeep import AvatarUpkeep
 from mien_gateway.avatars import Avatars
 from mien_gateway.metrics import GatewayMetrics
+from mien_gateway.room_hub import RoomHub
+from mien_gateway.room_limits import INTERVAL_S as ROOM_LIMITS_INTERVAL_S
+from mien_gateway.room_limits import RoomUpkeep
+from mien_gateway.rooms import RoomDesk
 from mien_gateway.session_limits import INTERVAL_S as LIMITS_INTERVAL_S
 from mien_gateway.session_limits import Limits, SessionLimits
 from mien_gateway.sessions import Sessions
 from mien_gateway.settings import GatewaySettings
 from mien_gateway.uplinks import Uplinks
+from mien_gateway.webhook_queue import WebhookQueue
+from mien_gateway.webhooks import INTERVAL_S as WEBHOOKS_INTERVAL_S
+from mien_gateway.webhooks import Webhooks
 from mien_shared.avatars import AvatarNotFound, AvatarStore, AvatarStoreError
 from mien_shared.bus import rights
 from mien_shared.bus.channels import MotionForwarder
 from mien_shared.bus.connection import open_redis, redis_url
 from mien_shared.bus.registry import Registry
+from mien_shared.bus.rooms import Rooms
 from mien_shared.bus.viewers import Viewers
 from mien_shared.clock import SystemClock
 from mien_shared.http.edge import BodyLimit, SecurityHeaders
@@ -54,8 +62,10 @@ def create_app(settings: GatewaySettings) -> FastAPI:
                 store = AvatarStore.open(settings.avatar_store)
                 store_probe = StoreProbe(store)
                 uplinks_here = Uplinks(registry, forwarder, access, metrics, clock, limits.speaker_ttl_s)
-                viewers_all = Viewers(redis)
-                sessions_all = Sessions(settings, registry, viewers_all, store, tokens, uplinks_here, metrics, clock)
+                viewers_all, rooms_all = Viewers(redis), Rooms(redis)
+                sessions_all = Sessions(
+                    settings, registry, viewers_all, rooms_all, store, tokens, uplinks_here, metrics, clock
+                )
                 avatars_all = Avatars(settings, store, registry, access, metrics, clock, sessions_all.end_all_with)
                 app.state.avatars = avatars_all
                 app.state.uplinks = uplinks_here
@@ -70,6 +80,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
                 supervisor.keep("owners", uplinks_here.refresh_owners)
                 supervisor.keep("keep alive", uplinks_here.keep_sessions_alive)
                 supervisor.keep("session limits", session_limits.step, LIMITS_INTERVAL_S)
+                _serve_rooms(app, supervisor, rooms_all, sessions_all, limits)
                 supervisor.keep("avatar upkeep", upkeep.step, UPKEEP_INTERVAL_S)
                 try:
                     yield
@@ -84,9 +95,25 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app.include_router(sessions.router)
     app.include_router(viewers.router)
     app.include_router(uplinks.router)
+    app.include_router(room_routes.router)
+    app.include_router(room_hub.router)
+    app.include_router(webhook_routes.router)
     page.install(app, settings)
     _guard(app, settings)
     return app
+
+
+def _serve_rooms(app: FastAPI, supervisor: Supervisor, rooms: Rooms, sessions_all: Sessions, limits: Limits) -> None:
+    """The parts of rooms and webhooks, and their loops."""
+    settings, metrics, registry = sessions_all.settings, sessions_all.metrics, sessions_all.registry
+    webhooks = Webhooks(WebhookQueue(registry.redis), settings, metrics, sessions_all.clock)
+    desk = RoomDesk(settings, rooms, sessions_all, webhooks, metrics, sessions_all.clock)
+    hub = RoomHub(desk, registry, app.state.access, limits.speaker_ttl_s)
+    app.state.room_desk, app.state.room_hub, app.state.webhooks = desk, hub, webhooks
+    supervisor.keep("room events", hub.step)
+    supervisor.keep("room keep alive", hub.keep_alive)
+    supervisor.keep("room limits", RoomUpkeep(desk, registry).step, ROOM_LIMITS_INTERVAL_S)
+    supervisor.keep("webhooks", webhooks.step, WEBHOOKS_INTERVAL_S)
 
 
 def _guard(app: FastAPI, settings: GatewaySettings) -> None:
@@ -96,7 +123,7 @@ def _guard(app: FastAPI, settings: GatewaySettings) -> None:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
             allow_headers=["Authorization", "Content-Type"],
             expose_headers=["Location", "Retry-After"],
         )

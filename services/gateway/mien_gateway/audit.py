@@ -1,8 +1,8 @@
 """The audit log: who created or ended what. Each line is a constant text with fields, in the logger mien.audit.
 
 A caller appears by the name of its principal, which does not reveal its key or token. A session appears by a digest of
-its id, because the id is enough to watch it in an open deployment. A viewer appears by a digest of its id, because the
-id is enough to end it there. The lines are written at every MIEN_LOG_LEVEL.
+its id, because the id is enough to watch it in an open deployment. A viewer, a room and a participant appear by digests
+of their ids, because the ids are enough to end them there. The lines are written at every MIEN_LOG_LEVEL.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import logging
 
 from mien_shared.bus.messages import EndReason
+from mien_shared.bus.room_messages import RoomEnd
 from mien_shared.http.principal import Principal
 
 logger = logging.getLogger("mien.audit")
@@ -37,6 +38,36 @@ def session_ended(by: Principal | None, session_id: str, reason: EndReason) -> N
 
 def viewer_ended(by: Principal, session_id: str, viewer_id: str) -> None:
     _write("viewer ended", by, session=digest(session_id), viewer=digest(viewer_id))
+
+
+def room_created(by: Principal, room_id: str) -> None:
+    _write("room created", by, room=digest(room_id))
+
+
+def room_locked(by: Principal, room_id: str, locked: bool) -> None:
+    _write("room locked" if locked else "room unlocked", by, room=digest(room_id))
+
+
+def room_ended(by: Principal | None, room_id: str, reason: RoomEnd) -> None:
+    """by: None if a limit of the gateway ended it."""
+    _write("room ended", by, room=digest(room_id), reason=str(reason))
+
+
+def participant_created(by: Principal, room_id: str, participant_id: str) -> None:
+    _write("participant created", by, room=digest(room_id), participant=digest(participant_id))
+
+
+def participant_changed(by: Principal, room_id: str, participant_id: str, what: str) -> None:
+    """what: which moderation it was: "admitted", "muted", "hand lowered" or "removed"."""
+    _write(f"participant {what}", by, room=digest(room_id), participant=digest(participant_id))
+
+
+def webhook_created(by: Principal, webhook_id: str) -> None:
+    _write("webhook created", by, webhook=webhook_id)
+
+
+def webhook_deleted(by: Principal, webhook_id: str) -> None:
+    _write("webhook deleted", by, webhook=webhook_id)
 
 
 def digest(secret_id: str) -> str:

@@ -29,6 +29,7 @@ from mien_shared.avatars import (
     StoredAvatar,
 )
 from mien_shared.bus.registry import Registry
+from mien_shared.bus.rooms import Rooms
 from mien_shared.clock import Clock
 from mien_shared.http.hang_up import HangUp
 from mien_shared.http.principal import Principal
@@ -114,6 +115,7 @@ class Avatars:
         self.store = store
         self._end_sessions = end_sessions
         self._registry = registry
+        self._rooms = Rooms(registry.redis)
         self._access = access
         self._settings = settings
         self._metrics = metrics
@@ -202,13 +204,25 @@ class Avatars:
     async def picture(self, avatar_id: str, request: Request) -> bytes:
         """The still picture as PNG, for operators and for bearers of a token whose session uses it; raises Problem."""
         principal = self._access.watcher(request)
-        if principal.scope is not None:
-            async with redis_problems():
-                session = await self._registry.session(principal.scope)
-            if session is None or session.avatar_id != avatar_id:
-                raise Problem(Code.TOKEN_NOT_GRANTED, "the token's session does not use this avatar")
+        async with redis_problems():
+            if not await self._shown_to(principal, avatar_id):
+                raise Problem(Code.TOKEN_NOT_GRANTED, "the token's session or room does not show this avatar")
         async with _store_problems():
             return await self.store.picture(avatar_id)
+
+    async def _shown_to(self, principal: Principal, avatar_id: str) -> bool:
+        """Whether the caller may see an avatar's picture: an operator, or one whose session or room shows it."""
+        if principal.scope is None:
+            return True
+        if principal.room is None:
+            session = await self._registry.session(principal.scope)
+            return session is not None and session.avatar_id == avatar_id
+        participants = (await self._rooms.read(principal.room)).participants
+        own = participants.get(principal.scope)
+        if own is None:
+            return False
+        visible = participants.values() if own.is_admitted else [own]
+        return any(one.avatar_id == avatar_id for one in visible)
 
     async def aclose(self) -> None:
         await self._portraits.aclose()

@@ -18,6 +18,8 @@ _SESSION_RESULTS = (
 )  # fmt: skip
 _UPLOAD_RESULTS = ("created", Code.UPLOADS_BUSY, Code.PROCESSING_FAILED, Code.AVATAR_STORE_UNAVAILABLE)
 _REFUSALS = tuple(code for code in Code if code.status in {401, 403, 429} and code is not Code.FOREIGN_ORIGIN)
+_WEBHOOK_RESULTS = ("delivered", "retried", "gave_up", "dropped")
+_ROOM_CLOSE_CODES = frozenset({1000, 1001, 1005, 1006, 1008, 1009, 1011, 1012, *range(4401, 4412), 4429})
 _CLOSE_CODES = frozenset({1000, 1001, 1005, 1006, 1008, 1009, 1011, 1012, 4401, 4408, 4409, 4410})
 
 
@@ -65,7 +67,36 @@ class GatewayMetrics(ServiceMetrics):
             registry=self.registry,
         )
 
+        self._room_connections = Gauge(
+            "mien_room_connections",
+            "Participants whose events connection is open on this gateway",
+            registry=self.registry,
+        )
+        self._room_closed = Counter(
+            "mien_room_connections_closed_total",
+            "Closed connections to the events of rooms, by WebSocket close code (4408: did not read)",
+            ["code"],
+            registry=self.registry,
+        )
+        self._room_messages = Counter(
+            "mien_room_messages_total",
+            "Messages from participants on their events connections, by result",
+            ["result"],
+            registry=self.registry,
+        )
+        self._room_joins = Counter(
+            "mien_room_joins_total", "Requests to let a participant join, by result", ["result"], registry=self.registry
+        )
+        self._webhooks = Counter(
+            "mien_webhooks_total",
+            "Attempts to deliver a webhook, and deliveries that were given up or dropped, by result",
+            ["result"],
+            registry=self.registry,
+        )
+
         for family, labels in (
+            (self._room_joins, _SESSION_RESULTS),
+            (self._webhooks, _WEBHOOK_RESULTS),
             (self._forward_drops, tuple(DropReason)),
             (self._sessions, _SESSION_RESULTS),
             (self._uploads, _UPLOAD_RESULTS),
@@ -101,3 +132,21 @@ class GatewayMetrics(ServiceMetrics):
 
     def avatar_processed(self, seconds: float) -> None:
         self._processing.observe(seconds)
+
+    def room_connection_opened(self) -> None:
+        self._room_connections.inc()
+
+    def room_connection_closed(self, code: int) -> None:
+        self._room_connections.dec()
+        self._room_closed.labels(str(code) if code in _ROOM_CLOSE_CODES else "other").inc()
+
+    def room_message(self, result: str) -> None:
+        """result: "accepted", or why it was refused."""
+        self._room_messages.labels(result).inc()
+
+    def room_joined(self, result: str) -> None:
+        """result: "created", or the code of the problem in the answer."""
+        self._room_joins.labels(result).inc()
+
+    def webhook(self, result: str, count: int = 1) -> None:
+        self._webhooks.labels(result).inc(count)

@@ -23,9 +23,10 @@ from mien_shared.bus.channels import send_control
 from mien_shared.bus.messages import EndReason, SessionRecord, SessionStats, StopSession
 from mien_shared.bus.placement import AllFull, NoGenerator, place
 from mien_shared.bus.registry import Registry
+from mien_shared.bus.rooms import Rooms
 from mien_shared.bus.viewers import Viewers
 from mien_shared.clock import Clock
-from mien_shared.http.principal import Principal, Role
+from mien_shared.http.principal import Grant, Principal, Role
 from mien_shared.http.problems import Code, Problem, describe, redis_problems
 from mien_shared.http.tokens import SPEAKER_GRANTS, VIEWER_GRANTS, TokenIssuer, bearer_token
 from mien_shared.http.turn import ice_servers_for
@@ -79,6 +80,7 @@ class Sessions:
     settings: GatewaySettings
     registry: Registry
     viewers: Viewers
+    rooms: Rooms
     store: AvatarStore
     tokens: TokenIssuer
     uplinks: Uplinks
@@ -87,31 +89,7 @@ class Sessions:
 
     async def create(self, avatar_id: str, by: Principal) -> CreatedSession:
         """Create a session and count the result; raises Problem."""
-        try:
-            with span("create session"):
-                created = await self._create(avatar_id)
-        except Problem as problem:
-            self.metrics.session_requested(problem.code)
-            raise
-        self.metrics.session_requested("created")
-        audit.session_created(by, created.session_id, avatar_id)
-        return created
-
-    async def _create(self, avatar_id: str) -> CreatedSession:
-        await stored_avatar(self.store, avatar_id)
-        await self._mark_used(avatar_id)
-        session_id = secrets.token_urlsafe(16)
-        session = SessionRecord(
-            session_id=session_id, avatar_id=avatar_id, created_at_ms=int(self.clock.unix_s() * 1000)
-        )
-        try:
-            async with redis_problems():
-                await place(self.registry, session)
-        except NoGenerator as error:
-            raise Problem(Code.NO_GENERATOR, "no generator accepts sessions at the moment") from error
-        except AllFull as error:
-            raise Problem(Code.FULL, "every generator is full at the moment", retry_after_s=5) from error
-        await self._demand_avatar_still(session)
+        session_id = (await self.placed(avatar_id, by)).session_id
         return CreatedSession(
             session_id=session_id,
             token=self.tokens.issue(session_id, SPEAKER_GRANTS),
@@ -120,6 +98,39 @@ class Sessions:
             whep_url=self.settings.whep_url(session_id),
             ice_servers=ice_servers_for(self.settings, session_id, self.clock.unix_s()),
         )
+
+    async def placed(
+        self, avatar_id: str, by: Principal, room_id: str | None = None, participant_id: str | None = None
+    ) -> SessionRecord:
+        """Place a new session on a generator and count the result; raises Problem. room_id: of its participant."""
+        session = SessionRecord(
+            session_id=secrets.token_urlsafe(16),
+            avatar_id=avatar_id,
+            created_at_ms=int(self.clock.unix_s() * 1000),
+            room_id=room_id,
+            participant_id=participant_id,
+        )
+        try:
+            with span("create session"):
+                await self._place(session)
+        except Problem as problem:
+            self.metrics.session_requested(problem.code)
+            raise
+        self.metrics.session_requested("created")
+        audit.session_created(by, session.session_id, avatar_id)
+        return session
+
+    async def _place(self, session: SessionRecord) -> None:
+        await stored_avatar(self.store, session.avatar_id)
+        await self._mark_used(session.avatar_id)
+        try:
+            async with redis_problems():
+                await place(self.registry, session)
+        except NoGenerator as error:
+            raise Problem(Code.NO_GENERATOR, "no generator accepts sessions at the moment") from error
+        except AllFull as error:
+            raise Problem(Code.FULL, "every generator is full at the moment", retry_after_s=5) from error
+        await self._demand_avatar_still(session)
 
     async def _mark_used(self, avatar_id: str) -> None:
         if self.settings.avatar_unused_s and avatar_id != BUNDLED_AVATAR_ID:
@@ -244,9 +255,11 @@ async def read_all(request: Request, sessions: Here, gate: Gate) -> SessionList:
 )
 async def read(session_id: str, request: Request, sessions: Here, gate: Gate) -> SessionView:
     """One session with its live statistics. Needs any token of the session or an operator's key."""
-    gate.watched_session(request, session_id)
+    by = gate.watched_session(request, session_id)
     async with redis_problems():
-        return await sessions.view(await sessions.find(session_id))
+        session = await sessions.find(session_id)
+        gate.session(by, session, frozenset(Grant))
+        return await sessions.view(session)
 
 
 @router.delete(
@@ -266,7 +279,9 @@ async def delete(session_id: str, request: Request, sessions: Here, gate: Gate) 
     "/ice-servers",
     dependencies=[TOKEN],
     openapi_extra={"security": [{}]},
-    responses=describe(*ANY_ROUTE, *TOKEN_PROBLEMS, Code.SESSION_NOT_FOUND, Code.REDIS_UNAVAILABLE),
+    responses=describe(
+        *ANY_ROUTE, *TOKEN_PROBLEMS, Code.SESSION_NOT_FOUND, Code.PARTICIPANT_NOT_FOUND, Code.REDIS_UNAVAILABLE
+    ),
 )
 async def ice_servers(request: Request, sessions: Here, gate: Gate) -> IceServers:
     """STUN and TURN servers.
@@ -277,8 +292,12 @@ async def ice_servers(request: Request, sessions: Here, gate: Gate) -> IceServer
     settings, token = sessions.settings, bearer_token(request.headers.get("authorization"))
     if token is None and not settings.demo_open:
         return IceServers(ice_servers=[server for server in settings.ice_servers if server.credential is None])
-    scope = gate.watcher(request).scope
+    caller = gate.watcher(request)
+    scope = caller.scope
     if scope is not None and settings.turn_urls:
         async with redis_problems():
-            await sessions.find(scope)
+            if caller.room is None:
+                await sessions.find(scope)
+            elif await sessions.rooms.participant(caller.room, scope) is None:
+                raise Problem(Code.PARTICIPANT_NOT_FOUND, "there is no such participant, or it has left the room")
     return IceServers(ice_servers=ice_servers_for(settings, scope or "", sessions.clock.unix_s()))

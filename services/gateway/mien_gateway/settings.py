@@ -84,6 +84,30 @@ class GatewaySettings(ServiceSettings):
         12 * 3600, ge=0, description="Seconds after its creation at which a session is ended. 0: there is no limit."
     )
 
+    max_rooms_per_key: int = Field(100, ge=0, description="Most rooms that one API key has at once. 0: no limit.")
+    max_participants: int = Field(
+        50, ge=1, le=200, description="Most participants of a room. A room may ask for fewer, not for more."
+    )
+    room_empty_s: int = Field(
+        300,
+        ge=10,
+        le=3600,
+        description="Seconds without a participant after which a room ends, if it asks for no other.",
+    )
+    room_join_s: int = Field(
+        120, ge=10, le=3600, description="Seconds within which a participant must connect to the room's events."
+    )
+    room_departure_s: int = Field(
+        60, ge=10, le=3600, description="Seconds without a connection after which a participant has left the room."
+    )
+    max_room_s: int = Field(
+        12 * 3600, ge=0, description="Seconds after its creation at which a room is ended. 0: there is no limit."
+    )
+    max_webhooks: int = Field(10, ge=0, le=100, description="Most webhooks of this deployment.")
+    webhook_private: bool = Field(
+        False, description="Send webhooks to loopback and private addresses too, and over plain http."
+    )
+
     @model_validator(mode="after")
     def _limits_fit(self) -> Self:
         if self.upload_budget_bytes < self.max_upload_bytes:
@@ -124,3 +148,11 @@ class GatewaySettings(ServiceSettings):
     def whep_url(self, session_id: str) -> str:
         """The URL at which viewers watch a session."""
         return f"{self.signaling_url.rstrip('/')}/v1/whep/{session_id}"
+
+    def room_url(self, room_id: str, token: str) -> str:
+        """The page's URL of a room. The token is in the fragment, which a browser sends to no server."""
+        return f"{self.public_url.rstrip('/')}/room/{room_id}#token={token}"
+
+    def events_url(self, room_id: str) -> str:
+        """The ws:// or wss:// URL of a room's events."""
+        return f"ws{self.public_url.removeprefix('http').rstrip('/')}/v1/rooms/{room_id}/events"

@@ -25,6 +25,7 @@ from mien_shared.bus.channels import MotionForwarder
 from mien_shared.bus.messages import EndReason, InboundMotion, SessionRecord
 from mien_shared.bus.registry import KEEP_ALIVE_INTERVAL_S, OpenUplink, Registry, UplinkState
 from mien_shared.clock import Clock
+from mien_shared.http.principal import Grant
 from mien_shared.http.problems import Code, Problem, redis_problems
 from mien_shared.http.tokens import bearer_token
 from mien_shared.wire.motion import MAX_PACKET_BYTES, choose_subprotocol
@@ -40,6 +41,7 @@ _CLOSE_TIMEOUT_S = 2.0
 
 # WebSocket close codes (RFC 6455, section 7.4). Codes from 4000 are Mien's.
 POLICY_VIOLATION = 1008
+MESSAGE_TOO_BIG = 1009
 TOKEN_EXPIRED = 4401
 REPLACED = 4409
 SESSION_ENDED = 4410
@@ -118,6 +120,7 @@ class Uplinks:
             session = await self._registry.session(session_id)
             if session is None:
                 raise Problem(Code.SESSION_NOT_FOUND, await self._why_not(session_id))
+            self._access.session(principal, session, [Grant.PUBLISH])
             await self._registry.claim_uplink(session_id, connection_id)
             states = await self._registry.uplink_states([session_id])
         expires_unix_s = principal.expires_unix_s
@@ -138,6 +141,9 @@ class Uplinks:
             if uplink.close_code is not None:
                 continue  # wait until the peer answers the close
             data: bytes | None = message.get("bytes")
+            if len(data or message.get("text") or "") > MAX_MESSAGE_BYTES:  # the server's limit is that of all routes
+                self._close(uplink, MESSAGE_TOO_BIG, "the message is too long")
+                continue
             now_s = self._clock.monotonic_s()
             verdict = uplink.filter.text(now_s) if data is None else uplink.filter.packet(data, now_s)
             if verdict is PacketVerdict.ACCEPTED and data is not None:
