@@ -17,7 +17,7 @@ from mien_shared.http.loopback import LoopbackOnly
 from mien_shared.http.service import create_service
 from mien_shared.supervisor import Supervisor
 from mien_signaling import ice, passthrough, whep
-from mien_signaling.audience import Audience
+from mien_signaling.audience import PARTICIPANTS_INTERVAL_S, Audience
 from mien_signaling.media_port import MediaPort
 from mien_signaling.metrics import SignalingMetrics
 from mien_signaling.roster import INTERVAL_S, Registrar
@@ -47,6 +47,7 @@ def create_app(settings: SignalingSettings, clock: Clock | None = None) -> FastA
                 supervisor.run("token expiry", audience.remove_expired())
                 registrar = Registrar(redis, clock, audience.roster, audience.end)
                 supervisor.keep("viewers", registrar.step, INTERVAL_S)
+                supervisor.keep("participants", audience.remove_departed, PARTICIPANTS_INTERVAL_S)
                 app.include_router(whep.routes(audience, settings, clock))
                 try:
                     yield

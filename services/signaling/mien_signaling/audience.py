@@ -12,10 +12,12 @@ from ipaddress import ip_address
 
 from redis.asyncio import Redis
 
-from mien_shared.bus.messages import ViewerState
+from mien_shared.bus.messages import SessionRecord, ViewerState
 from mien_shared.bus.registry import Registry
+from mien_shared.bus.rooms import Rooms
 from mien_shared.clock import Clock
-from mien_shared.http.principal import Principal
+from mien_shared.http.principal import Grant, Principal
+from mien_shared.http.problems import Code, Problem
 from mien_signaling.answer import Announcement, announced, answer_to
 from mien_signaling.broadcast import Broadcast
 from mien_signaling.media_port import MediaPort
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 _DISCARD_PORT = 9
 _EXPIRY_CHECK_S = 1.0
+#: How soon a participant that was removed from its room sees nothing of it any more.
+PARTICIPANTS_INTERVAL_S = 0.5
 #: How many viewers that an operator ended are remembered. Their session URLs say why they were ended.
 _ENDED_REMEMBERED = 1000
 
@@ -57,6 +61,7 @@ class Audience:
     ) -> None:
         self._redis = redis
         self._registry = Registry(redis)
+        self._rooms = Rooms(redis)
         self._settings = settings
         self._clock = clock
         self._metrics = metrics
@@ -72,12 +77,18 @@ class Audience:
     async def join(self, session_id: str, offer: Offer, bearer: Principal | None = None) -> tuple[str, str]:
         """Add a viewer to a session; returns its unguessable id and our answer. bearer: None in an open demo.
 
-        If this process already watches the session, Redis is not asked. Raises UnknownSession, NoPublication, Full,
-        UnreadableOffer, ClosedWhileAnswering or an error of Redis.
+        If this process already watches the session, Redis is asked only for a participant. Raises UnknownSession,
+        NoPublication, Full, UnreadableOffer, ClosedWhileAnswering, Problem 403 or 404 for a participant, or an error
+        of Redis.
         """
         if limit := self._limit_reached(session_id, bearer):
             raise Full(limit)
         broadcast = self._broadcasts.get(session_id) or await self._open(session_id)
+        try:
+            await self._demand_participant(broadcast.session, bearer)
+        except BaseException:
+            self._linger_unless_watched(session_id)
+            raise
         if limit := self._limit_reached(session_id, bearer):
             self._linger_unless_watched(session_id)
             raise Full(limit)
@@ -103,6 +114,28 @@ class Audience:
         if self._announcement is not None:
             accepted = announced(accepted, self._announcement)
         return viewer.viewer_id, answer_to(offer, accepted)
+
+    async def _demand_participant(self, session: SessionRecord, bearer: Principal | None) -> None:
+        """Raises Problem unless a participant's token is for this session's room, and it is in that room."""
+        if bearer is None or bearer.room is None:
+            return
+        bearer.demand_session(session, [Grant.WATCH])
+        participant = await self._rooms.participant(bearer.room, bearer.scope or "")
+        if participant is None:
+            raise Problem(Code.PARTICIPANT_NOT_FOUND, "there is no such participant, or it has left the room")
+        if not participant.is_admitted:
+            raise Problem(Code.NOT_ADMITTED, "a moderator has not let this participant in yet")
+
+    async def remove_departed(self) -> None:
+        """Remove the viewers of participants that have left their room; one step of a loop. Raises Redis' errors."""
+        of_rooms = [
+            (viewer, viewer.bearer.room, viewer.bearer.scope or "")
+            for viewer in self._viewers.values()
+            if viewer.bearer is not None and viewer.bearer.room is not None
+        ]
+        left = await self._rooms.has_left([(room_id, participant_id) for _, room_id, participant_id in of_rooms])
+        gone = [viewer for (viewer, _, _), has_left in zip(of_rooms, left, strict=True) if has_left]
+        await asyncio.gather(*(self.remove(viewer, Gone.DEPARTED) for viewer in gone))
 
     def find(self, session_id: str, viewer_id: str) -> ViewerConnection | None:
         viewer = self._viewers.get(viewer_id)

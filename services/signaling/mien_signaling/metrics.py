@@ -20,7 +20,18 @@ _BITRATE_BUCKETS_BPS = (150e3, 300e3, 500e3, 800e3, 1.2e6, 1.6e6, 2.0e6, 2.5e6)
 # rate() does not see a counter's first increase unless the counter was exported at zero before.
 _FRAME_RESULTS = ("sent", "dropped_overflow", "dropped_waiting")
 _GONE_REASONS = (
-    *("left", "closed", "failed", "timed_out", "refused", "session_ended", "operator", "expired", "shutdown"),
+    *(
+        "left",
+        "closed",
+        "failed",
+        "timed_out",
+        "refused",
+        "session_ended",
+        "operator",
+        "expired",
+        "departed",
+        "shutdown",
+    ),
 )
 
 

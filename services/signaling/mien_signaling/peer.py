@@ -46,6 +46,7 @@ class Gone(StrEnum):
     SESSION_ENDED = "session_ended"
     OPERATOR = "operator"  # an operator ended it
     EXPIRED = "expired"  # its token
+    DEPARTED = "departed"  # its participant has left the room
     SHUTDOWN = "shutdown"
 
 

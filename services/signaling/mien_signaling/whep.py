@@ -46,6 +46,8 @@ _ANY_ROUTE = (
     Code.TOKEN_MISSING,
     Code.TOKEN_INVALID,
     Code.TOKEN_NOT_GRANTED,
+    Code.NOT_ADMITTED,
+    Code.PARTICIPANT_NOT_FOUND,
     Code.BODY_TIMEOUT,
     Code.BODY_TOO_LARGE,
     Code.TOO_MANY_REQUESTS,
@@ -68,13 +70,17 @@ class Doorkeeper:
         self._session_joins = RateLimiter(settings.session_joins_per_minute)
 
     def admit(self, request: Request, session_id: str) -> Principal | None:
-        """The bearer of the request's token, None in an open demo. Raises Problem 429, 401 or 403."""
+        """The bearer of the request's token, None in an open demo. Raises Problem 429, 401 or 403.
+
+        What a participant may watch is known when the session's record is.
+        """
         now_s = self._clock.monotonic_s()
         self._limiters[request.method].demand(caller_of(request.client.host if request.client else None), now_s)
         if self._demo_open:
             return None
         bearer = self._tokens.bearer(bearer_token(request.headers.get("authorization")))
-        bearer.demand(session_id, [Grant.WATCH])
+        if bearer.room is None:
+            bearer.demand(session_id, [Grant.WATCH])
         return bearer
 
     def admit_join(self, session_id: str) -> None:
@@ -124,8 +130,8 @@ class Whep:
 
     async def trickle(self, session_id: str, viewer_id: str, request: Request) -> Response:
         """Add a viewer's later candidates."""
-        self._doorkeeper.admit(request, session_id)
-        viewer = self._find(session_id, viewer_id)
+        bearer = self._doorkeeper.admit(request, session_id)
+        viewer = self._find(session_id, viewer_id, bearer)
         # Real players send `*`, which matches any session. An entity tag cannot match, because sessions have none.
         if request.headers.get("if-match", "*").strip() != "*":
             raise Problem(Code.NO_SUCH_ETAG, "this session has no entity tag, because ICE restarts are not supported")
@@ -141,16 +147,18 @@ class Whep:
 
     async def leave(self, session_id: str, viewer_id: str, request: Request) -> Response:
         """End a viewer's WHEP session."""
-        self._doorkeeper.admit(request, session_id)
-        await self._audience.remove(self._find(session_id, viewer_id), Gone.LEFT)
+        bearer = self._doorkeeper.admit(request, session_id)
+        await self._audience.remove(self._find(session_id, viewer_id, bearer), Gone.LEFT)
         return Response(status_code=200)
 
-    def _find(self, session_id: str, viewer_id: str) -> ViewerConnection:
+    def _find(self, session_id: str, viewer_id: str, bearer: Principal | None) -> ViewerConnection:
         viewer = self._audience.find(session_id, viewer_id)
         if viewer is None:
             if self._audience.was_ended(session_id, viewer_id):
                 raise Problem(Code.VIEWER_ENDED, "an operator has ended this viewer's connection")
             raise Problem(Code.VIEWER_NOT_FOUND, "there is no such viewer, or it has left")
+        if bearer is not None:
+            bearer.demand_session(viewer.broadcast.session, [Grant.WATCH])
         return viewer
 
 
