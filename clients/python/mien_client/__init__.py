@@ -1,4 +1,4 @@
-"""Python SDK of Mien: REST client, uplink of motion packets, WHEP viewer.
+"""Python SDK of Mien: REST client, uplink of motion packets, WHEP viewer, events of a room.
 
 async with MienClient("http://127.0.0.1:8080") as mien:
     session = await mien.create_session("mien")
@@ -6,17 +6,24 @@ async with MienClient("http://127.0.0.1:8080") as mien:
         uplink.push(packet)
 """
 
-from mien_client.api import Avatar, MienClient, MienError, Session, Unreachable
+from mien_client.api import Avatar, Invitation, MienClient, MienError, Participant, Session, Unreachable
+from mien_client.room import Room, RoomClosed
+from mien_client.room_state import RoomEvent
 from mien_client.uplink import Uplink
 from mien_client.viewer import ReceivedFrame, Viewer, WhepError
 from mien_shared.wire.track import MotionTrack
 
 __all__ = [
     "Avatar",
+    "Invitation",
     "MienClient",
     "MienError",
     "MotionTrack",
+    "Participant",
     "ReceivedFrame",
+    "Room",
+    "RoomClosed",
+    "RoomEvent",
     "Session",
     "Unreachable",
     "Uplink",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -96,6 +97,62 @@ class SessionState(BaseModel):
     stats: SessionStats | None = None
 
 
+class Participant(BaseModel):
+    """A participant of a room. session_id and whep_url: where its avatar can be watched, None for a listener."""
+
+    participant_id: str
+    identity: str
+    name: str
+    state: str
+    grants: list[str] = []
+    muted: bool = False
+    hand: bool = False
+    avatar_id: str | None = None
+    session_id: str | None = None
+    whep_url: str | None = None
+
+
+class RoomInfo(BaseModel):
+    """A room."""
+
+    room_id: str
+    name: str | None = None
+    locked: bool = False
+    lobby: bool = False
+    max_participants: int
+    metadata: str = ""
+
+
+class RoomDetails(RoomInfo):
+    """A room with its participants."""
+
+    participants: list[Participant]
+
+
+class AvatarSession(BaseModel):
+    """The session of a participant's avatar."""
+
+    session_id: str
+    uplink_url: str
+    whep_url: str
+
+
+class Invitation(BaseModel):
+    """What a person's device needs to join a room. session: None for a listener, and in the lobby."""
+
+    participant_id: str
+    token: str
+    room_url: str
+    events_url: str
+    state: str
+    session: AvatarSession | None = None
+    ice_servers: list[IceServer] = []
+
+
+class _RoomList(BaseModel):
+    rooms: list[RoomInfo]
+
+
 class _SessionList(BaseModel):
     sessions: list[SessionState]
 
@@ -154,6 +211,49 @@ class MienClient:
         """End one viewer's connection. Needs an API key, unless the deployment is open."""
         await self._call("DELETE", f"/v1/sessions/{quote(session_id, safe='')}/viewers/{quote(viewer_id, safe='')}")
 
+    async def create_room(self, name: str | None = None, **options: Any) -> RoomInfo:
+        """Create a room, or get the one that has this name. options: the other fields of POST /v1/rooms."""
+        wish = options if name is None else {"name": name, **options}
+        return self._parsed(RoomInfo, await self._call("POST", "/v1/rooms", json=wish))
+
+    async def rooms(self) -> list[RoomInfo]:
+        return self._parsed(_RoomList, await self._call("GET", "/v1/rooms")).rooms
+
+    async def room(self, room_id: str) -> RoomDetails:
+        return self._parsed(RoomDetails, await self._call("GET", _room_path(room_id)))
+
+    async def lock_room(self, room_id: str, locked: bool = True) -> None:
+        """A locked room takes no new identity."""
+        await self._call("PATCH", _room_path(room_id), json={"locked": locked})
+
+    async def end_room(self, room_id: str) -> None:
+        await self._call("DELETE", _room_path(room_id))
+
+    async def join_room(
+        self,
+        room_id: str,
+        identity: str,
+        name: str = "",
+        avatar_id: str | None = None,
+        grants: Sequence[str] = ("publish", "watch"),
+    ) -> Invitation:
+        """Let a person join a room. Its device connects with the invitation's token (`Room`)."""
+        wish = {"identity": identity, "name": name, "avatar_id": avatar_id, "grants": list(grants)}
+        return self._parsed(Invitation, await self._call("POST", f"{_room_path(room_id)}/participants", json=wish))
+
+    async def update_participant(
+        self, room_id: str, participant_id: str, token: str | None = None, **changes: Any
+    ) -> Participant:
+        """Change muted, hand or avatar_id, or let a participant in (admitted=True). token: of a participant."""
+        path = f"{_room_path(room_id)}/participants/{quote(participant_id, safe='')}"
+        answer = await self._call("PATCH", path, json=changes, headers=authorization(token))
+        return self._parsed(Participant, answer)
+
+    async def remove_participant(self, room_id: str, participant_id: str, token: str | None = None) -> None:
+        """Remove a participant from a room. token: of a moderator, or of the participant itself."""
+        path = f"{_room_path(room_id)}/participants/{quote(participant_id, safe='')}"
+        await self._call("DELETE", path, headers=authorization(token))
+
     async def _call(self, method: str, path: str, **request: Any) -> bytes:
         try:
             response = await self._http.request(method, path, **request)
@@ -175,6 +275,10 @@ class MienClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._http.aclose()
+
+
+def _room_path(room_id: str) -> str:
+    return f"/v1/rooms/{quote(room_id, safe='')}"
 
 
 def authorization(token: str | None) -> dict[str, str]:
