@@ -10,7 +10,11 @@ import pytest
 from e2e.system import System, watch_for
 from redis.asyncio import Redis
 
+from mien_client.api import Invitation, MienClient
+from mien_client.room import Room
 from mien_client.viewer import Viewer
+from mien_gateway.webhook_queue import Delivery, Webhook, WebhookQueue
+from mien_gateway.webhook_sender import new_secret
 from mien_shared.bus import keys
 from mien_shared.bus.connection import open_redis
 from mien_shared.bus.messages import unpack_motion
@@ -48,13 +52,39 @@ async def motions(redis: Redis) -> list[str]:
     return [motion.session_id for batch in batches for motion in unpack_motion(batch)]
 
 
+async def a_room(url: str) -> Invitation:
+    """A room with a participant that may connect. Another room has ended, after a participant has left it."""
+    async with MienClient(url) as mien:
+        other = await mien.create_room("other")
+        async with Room(*_connection(await mien.join_room(other.room_id, "guest"))) as guest:
+            await guest.leave()
+        return await mien.join_room((await mien.create_room("standup")).room_id, "ada")
+
+
+def _connection(invitation: Invitation) -> tuple[str, str]:
+    return invitation.events_url, invitation.token
+
+
+async def a_webhook(redis: Redis) -> None:
+    """A webhook with a delivery that waits: its receiver does not exist."""
+    queue = WebhookQueue(redis)
+    webhook = Webhook(webhook_id="w", url="https://receiver.invalid/", secret=new_secret(), created_at_ms=1)
+    await queue.add(webhook, 10)
+    await queue.put([Delivery(delivery_id="d", webhook_id="w", body="{}")])
+
+
 async def test_every_key_expires_and_an_ended_session_leaves_no_motion(system: System) -> None:
     seen: set[str] = set()
     async with open_redis(system.redis.url) as redis, system.call() as other:
         async with system.call() as call:
             session_id = call.session.session_id
             await Viewers(redis).end(session_id, "a viewer that has left")
-            async with Viewer(call.session.whep_url, call.session.watch_token) as viewer:
+            await a_webhook(redis)
+            invitation = await a_room(system.stack.url)
+            async with (
+                Room(*_connection(invitation)),
+                Viewer(call.session.whep_url, call.session.watch_token) as viewer,
+            ):
                 watching = asyncio.create_task(watch_for(viewer, 6.0))  # longer than a keep-alive
                 while not watching.done():
                     found = await lives(redis)
@@ -76,7 +106,8 @@ async def test_every_key_expires_and_an_ended_session_leaves_no_motion(system: S
         assert not left, f"{time.monotonic() - ended_s:.1f} s after its end"
     patterns = {life.keys for life in keys.LIVES}
     unseen = {pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in seen)}
-    assert unseen <= {keys.ended("*"), keys.suspect("*")}, "kinds that this call must have written"
+    rare = {keys.ended("*"), keys.suspect("*"), keys.room_ended("*")}
+    assert unseen <= rare, "kinds that this call must have written"
 
 
 async def test_a_generator_that_was_killed_leaves_nothing_behind(system: System) -> None:

@@ -11,6 +11,7 @@ import pytest
 from mien_gateway import audit
 from mien_gateway.api_keys import ApiKeys
 from mien_shared.bus.messages import EndReason
+from mien_shared.bus.room_messages import RoomEnd
 from mien_shared.http.principal import Principal
 from mien_shared.http.tokens import SPEAKER_GRANTS, TokenIssuer
 from mien_shared.logs import JsonFormatter
@@ -55,6 +56,46 @@ VIEWER_ID = "a viewer's unguessable id"
             lambda: audit.session_ended(None, SESSION_ID, EndReason.DURATION),
             "session ended",
             {"role": "gateway", "session": SESSION, "reason": "duration"},
+        ),
+        (
+            lambda: audit.room_created(OPERATOR, SESSION_ID),
+            "room created",
+            {"role": "operator", "principal": OWNER, "room": SESSION},
+        ),
+        (
+            lambda: audit.room_locked(OPERATOR, SESSION_ID, True),
+            "room locked",
+            {"role": "operator", "principal": OWNER, "room": SESSION},
+        ),
+        (
+            lambda: audit.room_locked(OPERATOR, SESSION_ID, False),
+            "room unlocked",
+            {"role": "operator", "principal": OWNER, "room": SESSION},
+        ),
+        (
+            lambda: audit.room_ended(None, SESSION_ID, RoomEnd.EMPTY),
+            "room ended",
+            {"role": "gateway", "room": SESSION, "reason": "empty"},
+        ),
+        (
+            lambda: audit.participant_created(OPERATOR, SESSION_ID, VIEWER_ID),
+            "participant created",
+            {"role": "operator", "principal": OWNER, "room": SESSION, "participant": audit.digest(VIEWER_ID)},
+        ),
+        (
+            lambda: audit.participant_changed(OPERATOR, SESSION_ID, VIEWER_ID, "removed"),
+            "participant removed",
+            {"role": "operator", "principal": OWNER, "room": SESSION, "participant": audit.digest(VIEWER_ID)},
+        ),
+        (
+            lambda: audit.webhook_created(OPERATOR, "w1"),
+            "webhook created",
+            {"role": "operator", "principal": OWNER, "webhook": "w1"},
+        ),
+        (
+            lambda: audit.webhook_deleted(OPERATOR, "w1"),
+            "webhook deleted",
+            {"role": "operator", "principal": OWNER, "webhook": "w1"},
         ),
         (
             lambda: audit.viewer_ended(OPERATOR, SESSION_ID, VIEWER_ID),

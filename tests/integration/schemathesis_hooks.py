@@ -6,7 +6,7 @@ from typing import Any
 
 import schemathesis
 
-_THERE = {"session_id": "one", "avatar_id": "someone"}
+_THERE = {"session_id": "one", "avatar_id": "someone", "room_id": "room", "participant_id": "guest"}
 
 
 @schemathesis.serializer("application/sdp", "application/trickle-ice-sdpfrag")

@@ -20,6 +20,9 @@ from mien_shared.bus.connection import open_redis
 from mien_shared.bus.embedded_redis import EmbeddedRedis
 from mien_shared.bus.messages import GeneratorStatus, SessionRecord
 from mien_shared.bus.registry import HEARTBEAT_INTERVAL_S, Registry
+from mien_shared.bus.room_messages import ParticipantRecord, ParticipantState, RoomRecord
+from mien_shared.bus.rooms import Commit, Rooms
+from mien_shared.http.principal import Grant
 from mien_shared.http.tokens import SPEAKER_GRANTS, TokenIssuer
 from mien_shared.keypoints import Keypoints
 from mien_signaling import app as signaling
@@ -70,6 +73,8 @@ async def test_the_gateway(redis_server: EmbeddedRedis, run_app: RunApp, tmp_pat
         "sessions_per_minute": UNLIMITED,
         "uploads_per_minute": UNLIMITED,
         "max_session_s": 0,
+        "max_room_s": 0,
+        "max_rooms_per_key": 0,
     }
     settings = GatewaySettings.model_validate(values)
     record = AvatarRecord(
@@ -82,6 +87,19 @@ async def test_the_gateway(redis_server: EmbeddedRedis, run_app: RunApp, tmp_pat
     await AvatarStore.open(settings.avatar_store).put(record, b"\x89PNG")
     async with open_redis(redis_server.url) as redis:
         await Registry(redis).keep_alive(SessionRecord(session_id=SESSION_ID, avatar_id="someone", created_at_ms=0))
+        room = RoomRecord(
+            room_id="room", owner="x", created_at_ms=0, max_participants=10**6, empty_timeout_s=10**6, life_s=3600
+        )
+        now = (await Rooms(redis).read("room")).now_ms
+        guest = ParticipantRecord(
+            participant_id="guest",
+            identity="guest",
+            name="guest",
+            grants=frozenset({Grant.PUBLISH}),
+            state=ParticipantState.ACTIVE,
+            joined_at_ms=now + 3_600_000,  # no limit reaches it during the test
+        )
+        await Rooms(redis).commit("room", "", Commit(3600, room, [guest], (), (), {}, None))
         beating = asyncio.create_task(beat(Registry(redis)))
         try:
             await run_schemathesis(await ready(run_app, gateway.create_app(settings)), API_KEY, tmp_path)

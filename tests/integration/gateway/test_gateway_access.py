@@ -10,6 +10,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from integration.callers import OTHER_SESSION_ID, SESSION_ID, callers, now_ms, routes_of
+from redis.asyncio import Redis
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
@@ -17,16 +18,31 @@ from websockets.typing import Subprotocol
 import mien_web
 from mien_gateway.app import create_app
 from mien_gateway.settings import GatewaySettings
+from mien_shared.bus import keys
 from mien_shared.bus.connection import open_redis
 from mien_shared.bus.embedded_redis import EmbeddedRedis
 from mien_shared.bus.messages import SessionRecord
 from mien_shared.bus.registry import Registry
+from mien_shared.bus.room_messages import ParticipantRecord, ParticipantState, RoomRecord
+from mien_shared.bus.rooms import Commit, Rooms
+from mien_shared.http.principal import Grant
+from mien_shared.http.tokens import TokenIssuer
 
 pytestmark = pytest.mark.integration
 
 SECRET = "a secret of more than thirty-two bytes"
 API_KEY = "an operator's key of thirty-two bytes or more"
-CALLERS = callers(SECRET, API_KEY)
+ROOM_ID = "room"
+CALLERS = callers(SECRET, API_KEY) | {
+    name: f"Bearer {TokenIssuer(secret).issue(participant_id, grants, room_id=room_id)}"
+    for name, secret, participant_id, grants, room_id in (
+        ("host", SECRET, "host", [Grant.WATCH, Grant.MODERATE], ROOM_ID),
+        ("guest", SECRET, "guest", [Grant.WATCH, Grant.PUBLISH], ROOM_ID),
+        ("lobby", SECRET, "lobby", [Grant.WATCH, Grant.PUBLISH], ROOM_ID),
+        ("other room", SECRET, "host", [Grant.WATCH, Grant.MODERATE], "another room"),
+        ("forger to the room", "somebody else's secret of thirty-two bytes", "host", list(Grant), ROOM_ID),
+    )
+}
 STRANGERS = (
     "nobody",
     "basic",
@@ -37,6 +53,7 @@ STRANGERS = (
     "expired",
     "other audience",
     "other issuer",
+    "forger to the room",
 )
 
 
@@ -57,7 +74,9 @@ def everyone(method: str, path: str, status: int) -> Call:
 
 
 def operators(method: str, route: str, status: int, **request: Any) -> Call:
-    path = route.format(avatar_id="someone", session_id=SESSION_ID, viewer_id="somebody")
+    path = route.format(
+        avatar_id="someone", session_id=SESSION_ID, viewer_id="somebody", room_id=ROOM_ID, webhook_id="hook"
+    )
     return Call(method, route, path, {"operator": status}, 401, request)
 
 
@@ -66,8 +85,16 @@ def of_session(method: str, route: str, answers: dict[str, int]) -> Call:
     return Call(method, route, path, dict.fromkeys(STRANGERS, 401) | answers, 403, {})
 
 
+def of_room(method: str, route: str, answers: dict[str, int], **request: Any) -> Call:
+    path = route.format(room_id=ROOM_ID, participant_id="guest")
+    return Call(method, route, path, dict.fromkeys(STRANGERS, 401) | answers, 403, request)
+
+
 NO_PICTURE = {"image": ("a", b"hello")}
 SEEN = {"operator": 200, "speaker": 200, "viewer": 200, "feeder": 200}
+MEMBERS = {"operator": 200, "host": 200, "guest": 200}
+MODERATORS = {"operator": 200, "host": 200}
+ROOM, PERSON = "/v1/rooms/{room_id}", "/v1/rooms/{room_id}/participants/{participant_id}"
 CALLS = [
     everyone("GET", "/livez", 200),
     everyone("GET", "/readyz", 200),
@@ -95,6 +122,23 @@ CALLS = [
     of_session("DELETE", "/v1/sessions/{session_id}", {"operator": 204, "speaker": 204}),
     # An operator may end a session, but not speak in somebody else's place.
     of_session("WS", "/v1/sessions/{session_id}/uplink", {"speaker": 101, "feeder": 101, "operator": 401}),
+    operators("POST", "/v1/rooms", 201, json={"name": "there"}),
+    operators("GET", "/v1/rooms", 200),
+    operators("POST", ROOM + "/participants", 201, json={"identity": "guest"}),
+    of_room("GET", ROOM, MEMBERS),
+    of_room("PATCH", ROOM, MODERATORS, json={"locked": False}),
+    of_room("DELETE", ROOM, {"operator": 204, "host": 204}),
+    of_room("GET", ROOM + "/participants", MEMBERS),
+    of_room("GET", PERSON, MEMBERS | {"lobby": 403}),
+    of_room("PATCH", PERSON, MEMBERS, json={}),
+    of_room("PATCH", PERSON, MODERATORS | {"guest": 200}, json={"muted": True}),
+    of_room("PATCH", PERSON, {"guest": 200}, json={"muted": False}),
+    of_room("PATCH", PERSON, MODERATORS, json={"admitted": True}),
+    of_room("DELETE", PERSON, {"operator": 204, "host": 204, "guest": 204}),
+    of_room("WS", ROOM + "/events", {"host": 101, "guest": 101, "lobby": 101, "operator": 401}),
+    operators("POST", "/v1/webhooks", 422, json={"url": "https://127.0.0.1/"}),
+    operators("GET", "/v1/webhooks", 200),
+    operators("DELETE", "/v1/webhooks/{webhook_id}", 404),
     # Servers without credentials are everybody's; a token of any session gets those of its own session.
     Call(
         "GET",
@@ -102,7 +146,7 @@ CALLS = [
         "/v1/ice-servers",
         dict.fromkeys(STRANGERS, 401)
         | {"nobody": 200, "basic": 200, "nothing granted": 403}
-        | dict.fromkeys((*SEEN, "other speaker"), 200),
+        | dict.fromkeys((*SEEN, "other speaker", "host", "guest", "lobby", "other room"), 200),
         403,
         {},
     ),
@@ -118,6 +162,7 @@ async def test_who_may_call_what(start_gateway: Any, redis_server: EmbeddedRedis
         for name, authorization in CALLERS.items():
             if call.method == "DELETE" and call.answers.get(name) == 204:
                 continue
+            await there_is_a_room(redis)
             await registry.keep_alive(SessionRecord(session_id=SESSION_ID, avatar_id="someone", created_at_ms=now_ms()))
             await registry.keep_alive(
                 SessionRecord(session_id=OTHER_SESSION_ID, avatar_id="else", created_at_ms=now_ms())
@@ -133,14 +178,36 @@ async def test_who_may_call_what(start_gateway: Any, redis_server: EmbeddedRedis
         ("operator", "/v1/avatars/someone"),
         ("operator", f"/v1/sessions/{SESSION_ID}"),
         ("speaker", f"/v1/sessions/{SESSION_ID}"),
+        *((name, f"/v1/rooms/{ROOM_ID}") for name in ("operator", "host")),
+        *((name, f"/v1/rooms/{ROOM_ID}/participants/guest") for name in ("operator", "host", "guest")),
     ],
 )
 async def test_who_may_delete(start_gateway: Any, redis_server: EmbeddedRedis, name: str, path: str) -> None:
     gateway = await start_gateway()
     async with open_redis(redis_server.url) as redis:
         await Registry(redis).keep_alive(SessionRecord(session_id=SESSION_ID, avatar_id="a", created_at_ms=now_ms()))
+        await there_is_a_room(redis)
     headers = {"Authorization": CALLERS[name]}
     assert [(await gateway.anyone.delete(path, headers=headers)).status_code for _ in range(2)] == [204, 404]
+
+
+async def there_is_a_room(redis: Redis) -> None:
+    """A room with a host and a guest in it, and one who waits in the lobby; whatever was there before."""
+    await redis.delete(keys.room(ROOM_ID), keys.room_version(ROOM_ID), keys.room_gone(ROOM_ID))
+    record = RoomRecord(
+        room_id=ROOM_ID, owner="x", created_at_ms=now_ms(), max_participants=9, empty_timeout_s=300, life_s=300
+    )
+    people = [
+        ParticipantRecord(
+            participant_id=name, identity=name, name=name, grants=frozenset(grants), state=state, joined_at_ms=now_ms()
+        )
+        for name, grants, state in (
+            ("host", {Grant.WATCH, Grant.MODERATE}, ParticipantState.ACTIVE),
+            ("guest", {Grant.WATCH, Grant.PUBLISH}, ParticipantState.ACTIVE),
+            ("lobby", {Grant.WATCH, Grant.PUBLISH}, ParticipantState.WAITING),
+        )
+    ]
+    await Rooms(redis).commit(ROOM_ID, "", Commit(300, record, people, (), (), {}, None))
 
 
 async def status_of(gateway: Any, call: Call, authorization: str | None) -> int:
@@ -169,11 +236,14 @@ def test_no_route_is_missing_from_the_table(make_settings: Callable[..., Gateway
     assert routes_of(app) == {(call.method, call.route) for call in CALLS}
 
 
-async def test_where_the_deployment_is_open_only_feeding_and_ending_take_a_token(
+async def test_where_the_deployment_is_open_only_feeding_ending_and_events_take_a_token(
     start_gateway: Any, redis_server: EmbeddedRedis
 ) -> None:
     gateway = await start_gateway(web_root=mien_web.ROOT, demo_open=True, api_keys=[])
-    closed = {("WS", "/v1/sessions/{session_id}/uplink"), ("DELETE", "/v1/sessions/{session_id}")}
+    closed = {
+        *(("WS", "/v1/sessions/{session_id}/uplink"), ("DELETE", "/v1/sessions/{session_id}")),
+        ("WS", ROOM + "/events"),
+    }
     async with open_redis(redis_server.url) as redis:
         await Registry(redis).keep_alive(
             SessionRecord(session_id=SESSION_ID, avatar_id="someone", created_at_ms=now_ms())
@@ -181,6 +251,28 @@ async def test_where_the_deployment_is_open_only_feeding_and_ending_take_a_token
     for call in CALLS:
         status = await status_of(gateway, call, None)
         assert (status == 401) == ((call.method, call.route) in closed), (call, status)
+
+
+async def test_where_the_deployment_is_open_moderation_takes_a_token(
+    start_gateway: Any, redis_server: EmbeddedRedis
+) -> None:
+    gateway = await start_gateway(demo_open=True, api_keys=[])
+    async with open_redis(redis_server.url) as redis:
+        await there_is_a_room(redis)
+    room = f"/v1/rooms/{ROOM_ID}"
+    assert (await gateway.anyone.get(room)).status_code == 200
+    assert (await gateway.anyone.get(room, headers={"Authorization": CALLERS["lobby"]})).status_code == 403
+    for method, path, changes in (
+        ("DELETE", room, None),
+        ("PATCH", room, {"locked": True}),
+        ("PATCH", f"{room}/participants/guest", {"muted": True}),
+        ("DELETE", f"{room}/participants/guest", None),
+    ):
+        answers = [
+            (await gateway.anyone.request(method, path, json=changes, headers=headers)).status_code
+            for headers in ({}, {"Authorization": CALLERS["lobby"]})
+        ]
+        assert answers == [403, 403], (method, path)
 
 
 async def test_an_uplink_s_token_may_come_as_a_subprotocol(start_gateway: Any, redis_server: EmbeddedRedis) -> None:
