@@ -246,6 +246,50 @@ CALLS = Dashboard(
             ),
         ),
         Row(
+            "Rooms",
+            (
+                Panel(
+                    "Participants: connected, and closed by code",
+                    "short",
+                    (
+                        Query("sum(mien_room_connections)", "connected"),
+                        Query(
+                            "sum by (code) (increase(mien_room_connections_closed_total[$__rate_interval]))",
+                            "closed {{code}}",
+                        ),
+                    ),
+                    "1008: too many messages. 4403: removed. 4408: the client did not read. 4409: replaced by a newer "
+                    "connection. 4410: the room has ended. 4411: the participant has left.",
+                    width=6,
+                ),
+                Panel(
+                    "Joins by result",
+                    "reqps",
+                    (Query(rate("mien_room_joins_total", "result"), "{{result}}"),),
+                    "Requests to let a participant join. Results full and no-generator are answered with 503.",
+                    stacked=True,
+                    width=6,
+                ),
+                Panel(
+                    "Messages of participants by result",
+                    "ops",
+                    (Query(rate("mien_room_messages_total", "result"), "{{result}}"),),
+                    "Chat, reactions, hands and mutes.",
+                    stacked=True,
+                    width=6,
+                ),
+                Panel(
+                    "Webhooks by result",
+                    "ops",
+                    (Query(rate("mien_webhooks_total", "result"), "{{result}}"),),
+                    "retried: an attempt failed. gave_up: the last attempt failed. dropped: too many waited, or Redis "
+                    "failed.",
+                    stacked=True,
+                    width=6,
+                ),
+            ),
+        ),
+        Row(
             "Latency and picture",
             (
                 Panel(

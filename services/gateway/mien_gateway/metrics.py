@@ -19,7 +19,7 @@ _SESSION_RESULTS = (
 _UPLOAD_RESULTS = ("created", Code.UPLOADS_BUSY, Code.PROCESSING_FAILED, Code.AVATAR_STORE_UNAVAILABLE)
 _REFUSALS = tuple(code for code in Code if code.status in {401, 403, 429} and code is not Code.FOREIGN_ORIGIN)
 _WEBHOOK_RESULTS = ("delivered", "retried", "gave_up", "dropped")
-_ROOM_CLOSE_CODES = frozenset({1000, 1001, 1005, 1006, 1008, 1009, 1011, 1012, *range(4401, 4412), 4429})
+_ROOM_CLOSE_CODES = frozenset({1000, 1001, 1005, 1006, 1008, 1009, 1011, 1012, 4401, 4403, 4408, 4409, 4410, 4411})
 _CLOSE_CODES = frozenset({1000, 1001, 1005, 1006, 1008, 1009, 1011, 1012, 4401, 4408, 4409, 4410})
 
 
@@ -96,6 +96,8 @@ class GatewayMetrics(ServiceMetrics):
 
         for family, labels in (
             (self._room_joins, _SESSION_RESULTS),
+            (self._room_messages, ("accepted",)),
+            (self._room_closed, tuple(map(str, sorted(_ROOM_CLOSE_CODES)))),
             (self._webhooks, _WEBHOOK_RESULTS),
             (self._forward_drops, tuple(DropReason)),
             (self._sessions, _SESSION_RESULTS),
