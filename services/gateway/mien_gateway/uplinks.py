@@ -22,8 +22,9 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from mien_gateway.access import Access
 from mien_gateway.metrics import GatewayMetrics
 from mien_shared.bus.channels import MotionForwarder
-from mien_shared.bus.messages import EndReason, InboundMotion, SessionRecord
+from mien_shared.bus.messages import EndReason, SessionRecord
 from mien_shared.bus.registry import KEEP_ALIVE_INTERVAL_S, OpenUplink, Registry, UplinkState
+from mien_shared.bus.uplink import MotionUplink
 from mien_shared.clock import Clock
 from mien_shared.http.principal import Grant
 from mien_shared.http.problems import Code, Problem, redis_problems
@@ -38,6 +39,7 @@ MAX_MESSAGE_BYTES = 4 * MAX_PACKET_BYTES
 #: How soon an uplink learns that its session has moved or ended, or that another uplink has replaced it.
 OWNER_REFRESH_INTERVAL_S = 0.25
 _CLOSE_TIMEOUT_S = 2.0
+_TAKEN = {PacketVerdict.ACCEPTED, PacketVerdict.NO_OWNER}
 
 # WebSocket close codes (RFC 6455, section 7.4). Codes from 4000 are Mien's.
 POLICY_VIOLATION = 1008
@@ -51,17 +53,16 @@ SESSION_ENDED = 4410
 class Uplink:
     """One open uplink.
 
-    connection_id: what the registry knows this connection by. expires_unix_s: when its token expires. owner: the
-    generator that holds the session. close_code: set when the gateway decides to close it; its packets are ignored
+    connection_id: what the registry knows this connection by. expires_unix_s: when its token expires. motion: judges
+    and forwards its packets. close_code: set when the gateway decides to close it; its packets are ignored
     afterwards.
     """
 
     session: SessionRecord
     connection_id: str
     expires_unix_s: float
-    owner: str | None
+    motion: MotionUplink
     socket: WebSocket
-    filter: PacketFilter
     close_code: int | None = field(default=None)
 
 
@@ -125,8 +126,8 @@ class Uplinks:
             states = await self._registry.uplink_states([session_id])
         expires_unix_s = principal.expires_unix_s
         assert expires_unix_s is not None  # a token's bearer, not an operator
-        packet_filter = PacketFilter(self._clock.monotonic_s())
-        return Uplink(session, connection_id, expires_unix_s, states[session_id].owner, socket, packet_filter)
+        motion = MotionUplink(session_id, states[session_id].owner, PacketFilter(self._clock.monotonic_s()))
+        return Uplink(session, connection_id, expires_unix_s, motion, socket)
 
     async def _why_not(self, session_id: str) -> str:
         reason = await self._registry.end_reason(session_id)
@@ -144,16 +145,9 @@ class Uplinks:
             if len(data or message.get("text") or "") > MAX_MESSAGE_BYTES:  # the server's limit is that of all routes
                 self._close(uplink, MESSAGE_TOO_BIG, "the message is too long")
                 continue
-            now_s = self._clock.monotonic_s()
-            verdict = uplink.filter.text(now_s) if data is None else uplink.filter.packet(data, now_s)
-            if verdict is PacketVerdict.ACCEPTED and data is not None:
-                if uplink.owner is None:
-                    verdict = PacketVerdict.NO_OWNER
-                else:
-                    motion = InboundMotion(uplink.session.session_id, data, int(self._clock.unix_s() * 1e6))
-                    assert uplink.filter.header is not None  # the filter has accepted a packet
-                    self._forwarder.push(uplink.owner, motion, uplink.filter.header.may_be_dropped)
-            elif uplink.filter.abusive:
+            now_s, unix_s = self._clock.monotonic_s(), self._clock.unix_s()
+            verdict = uplink.motion.take(data, now_s, unix_s, self._forwarder)
+            if verdict not in _TAKEN and uplink.motion.filter.abusive:
                 self._close(uplink, POLICY_VIOLATION, "most packets of this uplink were refused")
             self._metrics.packet(verdict)
 
@@ -193,7 +187,7 @@ class Uplinks:
                 self._close(uplink, TOKEN_EXPIRED, "the token has expired")
 
     def _apply(self, uplink: Uplink, state: UplinkState) -> None:
-        uplink.owner = state.owner
+        uplink.motion.owner = state.owner
         if state.end_reason is not None:
             self._close(uplink, SESSION_ENDED, EndReason.sentence(state.end_reason))
         elif state.connection_id not in {None, uplink.connection_id}:  # None: Redis came back empty

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntFlag
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from mien_shared.keypoints import Keypoints
+if TYPE_CHECKING:  # it needs numpy, which a service that only forwards motion does without
+    from mien_shared.keypoints import Keypoints
 
 #: The largest absolute value of a coordinate. The crop spans [-1, 1]; a face may be half outside it.
 MAX_COORDINATE = 4.0

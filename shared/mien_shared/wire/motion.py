@@ -1,6 +1,6 @@
 """Motion packets of every version. One packet is one frame of a speaker's face.
 
-This module alone knows which versions exist: the first byte of a packet names its version, and each version's layout is
+The first byte of a packet names its version, and each version's layout is
 in a separate module (`motion_v1.py`). Pure: bytes in, values out, no clock and no socket.
 """
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from mien_shared.keypoints import Keypoints
 from mien_shared.wire import motion_v1
+from mien_shared.wire.checks import MAX_PACKET_BYTES, check, sequence_distance, version_of
 from mien_shared.wire.contract import (
     MAX_COORDINATE,
     MAX_JACOBIAN,
@@ -49,8 +50,6 @@ _LAYOUTS: dict[int, PacketLayout] = {motion_v1.VERSION: motion_v1}
 
 #: The versions that receivers read, the newest first.
 VERSIONS = tuple(sorted(_LAYOUTS, reverse=True))
-#: The longest packet of any version.
-MAX_PACKET_BYTES = motion_v1.PACKET_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,25 +79,8 @@ class MotionPacket:
     @classmethod
     def unpack(cls, data: bytes) -> MotionPacket:
         """Read one packet of any version. Raises a MotionPacketError that names the flaw."""
-        header, keypoints = _LAYOUTS[_version(data)].unpack(data)
+        header, keypoints = _LAYOUTS[version_of(data)].unpack(data)
         return cls(header.sequence, header.capture_ms, keypoints, header.flags)
-
-
-def check(data: bytes) -> PacketHeader:
-    """The header of a valid packet. Takes a third of the time of MotionPacket.unpack.
-
-    A gateway checks every packet. Raises a MotionPacketError that names the flaw.
-    """
-    return _LAYOUTS[_version(data)].check(data)
-
-
-def _version(data: bytes) -> int:
-    if not data:
-        raise WrongLength("a motion packet has at least one byte, not 0")
-    if data[0] not in _LAYOUTS:
-        known = " and ".join(str(version) for version in sorted(_LAYOUTS))
-        raise UnknownVersion(f"motion packet version {data[0]} is not known, only {known}")
-    return data[0]
 
 
 def subprotocol(version: int) -> str:
@@ -110,8 +92,3 @@ def choose_subprotocol(offered: Iterable[str]) -> str | None:
     """The subprotocol of the newest version that a sender offers, None if receivers read none of them."""
     names = set(offered)
     return next((name for name in map(subprotocol, VERSIONS) if name in names), None)
-
-
-def sequence_distance(newer: int, older: int) -> int:
-    """How far `newer` is ahead of `older` on the 16-bit circle, -32768..32767 (RFC 1982 arithmetic)."""
-    return ((newer - older + 0x8000) & 0xFFFF) - 0x8000

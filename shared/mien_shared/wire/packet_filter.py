@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from mien_shared.wire.motion import MotionPacketError, PacketHeader, check, sequence_distance
+from mien_shared.wire.checks import check, sequence_distance
+from mien_shared.wire.contract import MotionPacketError, PacketHeader
 
 
 class PacketVerdict(StrEnum):
