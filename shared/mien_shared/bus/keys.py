@@ -22,6 +22,7 @@ VIEWER_ENDS_S = 60
 UPLINK_S = 60
 SUSPECT_S = 600
 VIDEO_S = 5
+VOICE_S = 5
 STATUS_S = 1.6
 SLOTS_S = 60
 INBOX_S = 3.0
@@ -77,6 +78,10 @@ def viewer_ends(session_id: str) -> str:
 
 def video(session_id: str) -> str:
     return f"{_MIEN}:session:{session_id}:video"
+
+
+def voice(session_id: str) -> str:
+    return f"{_MIEN}:session:{session_id}:voice"
 
 
 def status(generator_id: str) -> str:
@@ -177,9 +182,10 @@ LIVES = (
     Life(viewer_lists("*"), VIEWERS_S, "as long as the counts"),
     Life(viewer_ends("*"), VIEWER_ENDS_S, "ids only; a signaling service that was paused for less than this obeys"),
     Life(uplink("*"), UPLINK_S, "as long as the record"),
-    Life(speaker("*"), None, "a time only; MIEN_NO_SPEAKER_S and five minutes"),
+    Life(speaker("*"), None, "a time only; MIEN_NO_SPEAKER_S and five minutes, a day if signaling wrote it"),
     Life(suspect("*"), SUSPECT_S, "a count; several generators may be lost one after another in this time"),
     Life(video("*"), VIDEO_S, "live video: a viewer that joins needs the next frames, not old ones"),
+    Life(voice("*"), VOICE_S, "two seconds of live voice, still encoded; a viewer that joins needs the next packets"),
     Life(status("*"), STATUS_S, "a generator that is silent gets no sessions"),
     Life(slots("*"), SLOTS_S, "each slot has its own, shorter time in it"),
     Life(inbox("*"), INBOX_S, "a speaker's motion: a generator reads it at once or never"),

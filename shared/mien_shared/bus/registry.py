@@ -242,6 +242,7 @@ class Registry:
             keys.lease(session_id),
             keys.stats(session_id),
             keys.video(session_id),
+            keys.voice(session_id),
             keys.viewer_counts(session_id),
             keys.viewer_lists(session_id),
             keys.viewer_ends(session_id),

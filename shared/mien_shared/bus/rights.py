@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from mien_shared.bus import keys
 
 _RECORD, _ENDED, _LEASE = keys.record("*"), keys.ended("*"), keys.lease("*")
-_STATS, _VIDEO = keys.stats("*"), keys.video("*")
+_STATS, _VIDEO, _VOICE = keys.stats("*"), keys.video("*"), keys.voice("*")
 _VIEWER_COUNTS, _VIEWER_LISTS = keys.viewer_counts("*"), keys.viewer_lists("*")
 _VIEWER_ENDS = keys.viewer_ends("*")
 _UPLINK, _SPEAKER, _SUSPECT = keys.uplink("*"), keys.speaker("*"), keys.suspect("*")
@@ -96,7 +96,7 @@ _PLACEMENT_SLOTS = ("evalsha", "pexpire", "zadd", "zcard", "zrem", "zremrangebys
 
 #: What an end deletes: gateways end sessions, and generators end those whose face cannot be made.
 _OF_A_SESSION = (
-    *(_RECORD, _LEASE, _STATS, _VIDEO, _UPLINK, _SPEAKER, _SUSPECT),
+    *(_RECORD, _LEASE, _STATS, _VIDEO, _VOICE, _UPLINK, _SPEAKER, _SUSPECT),
     *(_VIEWER_COUNTS, _VIEWER_LISTS, _VIEWER_ENDS),
 )
 
@@ -174,20 +174,22 @@ GENERATOR = Rights(
 SIGNALING = Rights(
     "signaling",
     {
-        "evalsha": (_RECORD, _ENDED, _VIEWER_COUNTS, _VIEWER_LISTS),
+        "evalsha": (_RECORD, _ENDED, _VIEWER_COUNTS, _VIEWER_LISTS, _INBOX),
         "exists": (_RECORD, _ENDED, _ROOM_ENDED),
-        "expire": (_SESSIONS,),
-        "get": (_RECORD, _LEASE),
+        "expire": (_SESSIONS, _UPLINK, _VOICE),
+        "get": (_RECORD, _ENDED, _LEASE),
         "hget": (_PARTICIPANTS,),
         "hdel": (_VIEWER_COUNTS, _VIEWER_LISTS),
         "hgetall": (_VIEWER_COUNTS,),
         "hset": (_VIEWER_COUNTS, _VIEWER_LISTS),
-        "pexpire": (_CONTROL, _VIEWER_COUNTS, _VIEWER_LISTS),
+        "mget": (_LEASE, _UPLINK, _ENDED),
+        "pexpire": (_CONTROL, _VIEWER_COUNTS, _VIEWER_LISTS, _INBOX),
         "sadd": (_SESSIONS,),
-        "set": (_RECORD,),
-        "xadd": (_CONTROL,),
-        "xread": (_VIDEO,),
-        "xrevrange": (_VIDEO,),
+        "set": (_RECORD, _UPLINK, _SPEAKER),
+        "xadd": (_CONTROL, _VOICE, _INBOX),
+        "xread": (_VIDEO, _VOICE),
+        "xrevrange": (_VIDEO, _VOICE),
+        "xtrim": (_INBOX,),
         "zrange": (_VIEWER_ENDS,),
         "zscore": (_GONE,),
     },

@@ -111,18 +111,23 @@ class Code(StrEnum):
     WEBHOOK_LIMIT = "webhook-limit", 409, "there are as many webhooks as allowed; delete one first"
     WEBHOOK_REFUSED = "webhook-refused", 422, "the webhook's URL is not one that this deployment sends to"
 
-    # WHEP
+    # WHEP and WHIP
     UNREADABLE = "unreadable", 400, "the body is not UTF-8"
     UNREADABLE_OFFER = "unreadable-offer", 400, "the body is not an SDP description"
     BAD_FRAGMENT = "bad-fragment", 400, "the body is not a trickle-ICE fragment"
     VIEWER_NOT_FOUND = "viewer-not-found", 404, "no viewer has this id, or the viewer has left"
     VIEWER_ENDED = "viewer-ended", 410, "an operator ended this viewer; its token stays valid"
+    SPEAKER_NOT_FOUND = "speaker-not-found", 404, "no uplink over WHIP has this id, or it was closed by its speaker"
+    UPLINK_ENDED = "uplink-ended", 410, "this service has ended the uplink; the detail says why"
     NO_PUBLICATION = "no-publication", 409, "the session has no video at the moment; try again after Retry-After"
     NO_SUCH_ETAG = "no-such-etag", 412, "sessions have no entity tag, because ICE restarts are not supported"
     WRONG_MEDIA_TYPE = "wrong-media-type", 415, "the body has another media type than this route takes"
-    UNACCEPTABLE_OFFER = "unacceptable-offer", 422, "the offer does not accept video that this service can send"
+    UNACCEPTABLE_OFFER = "unacceptable-offer", 422, "the offer has no section that this service can serve"
     VIEWER_CLOSED = (
         "viewer-closed", 503, "the connection was closed while its offer was answered; try again after Retry-After",
+    )  # fmt: skip
+    SPEAKER_CLOSED = (
+        "speaker-closed", 503, "the connection was closed while its offer was answered; try again after Retry-After",
     )  # fmt: skip
     ICE_RESTART_UNSUPPORTED = "ice-restart-unsupported", 422, "ICE restarts are not supported; the session goes on"
 
