@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from fnmatch import fnmatchcase
+from itertools import count
 
 import pytest
 from e2e.system import System, watch_for
+from integration.voice_peers import OpusTrack
 from redis.asyncio import Redis
 
 from mien_client.api import Invitation, MienClient
+from mien_client.demo import BUNDLED_AVATAR, new_session
 from mien_client.room import Room
 from mien_client.viewer import Viewer
+from mien_client.whip import WhipUplink
 from mien_gateway.webhook_queue import Delivery, Webhook, WebhookQueue
 from mien_gateway.webhook_sender import new_secret
 from mien_shared.bus import keys
@@ -73,10 +79,30 @@ async def a_webhook(redis: Redis) -> None:
     await queue.put([Delivery(delivery_id="d", webhook_id="w", body="{}")])
 
 
+@asynccontextmanager
+async def voice(system: System) -> AsyncIterator[str]:
+    """A session whose speaker sends voice over WHIP; gives its id."""
+    track = OpusTrack()
+
+    async def speak() -> None:
+        for number in count():
+            track.put(bytes([number & 0xFF]) * 40, 960 * number)
+            await asyncio.sleep(0.02)
+
+    async with (
+        MienClient(system.stack.url) as mien,
+        new_session(mien, BUNDLED_AVATAR) as session,
+        WhipUplink(session.whip_url, session.token, track),
+    ):
+        speaking = asyncio.create_task(speak())
+        yield session.session_id
+        speaking.cancel()
+
+
 async def test_every_key_expires_and_an_ended_session_leaves_no_motion(system: System) -> None:
     seen: set[str] = set()
     async with open_redis(system.redis.url) as redis, system.call() as other:
-        async with system.call() as call:
+        async with system.call() as call, voice(system) as voice_id:
             session_id = call.session.session_id
             await Viewers(redis).end(session_id, "a viewer that has left")
             await a_webhook(redis)
@@ -100,8 +126,9 @@ async def test_every_key_expires_and_an_ended_session_leaves_no_motion(system: S
             while session_id in await motions(redis):
                 await asyncio.sleep(0.1)
         assert other.session.session_id in await motions(redis), "the other speaker still speaks"
+        ends = {keys.ended(session_id), keys.ended(voice_id)}
         async with asyncio.timeout(keys.VIDEO_S + 5):
-            while left := {name for name in await lives(redis) if session_id in name} - {keys.ended(session_id)}:
+            while left := {name for name in await lives(redis) if session_id in name or voice_id in name} - ends:
                 await asyncio.sleep(0.1)
         assert not left, f"{time.monotonic() - ended_s:.1f} s after its end"
     patterns = {life.keys for life in keys.LIVES}

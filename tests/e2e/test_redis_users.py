@@ -10,14 +10,16 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 from e2e.system import watch_for
+from integration.voice_peers import Listener, OpusTrack, until
 from limited_redis import LimitedRedis, limited_redis
 from redis.asyncio import Redis
 
 from mien_client.api import MienClient
-from mien_client.demo import BUNDLED_AVATAR, speaking_session
+from mien_client.demo import BUNDLED_AVATAR, new_session, speaking_session
 from mien_client.launcher import Stack, StackOptions
 from mien_client.speaking import DEMO_TRACK, play
 from mien_client.viewer import Viewer
+from mien_client.whip import WhipUplink
 from mien_shared.bus.connection import open_redis
 from mien_shared.wire.track import MotionTrack
 
@@ -59,6 +61,31 @@ async def refusals(admin: Redis) -> list[str]:
 
 def _text(value: object) -> object:
     return value.decode() if isinstance(value, bytes) else value
+
+
+async def test_a_voice_needs_no_right_that_the_users_lack(server: LimitedRedis) -> None:
+    async with open_redis(server.url("admin")) as admin, services(server) as stack:
+        async with MienClient(stack.url) as mien, new_session(mien, BUNDLED_AVATAR) as session:
+            track = OpusTrack()
+            origin = session.whep_url.partition("/v1/")[0]
+            async with (
+                WhipUplink(session.whip_url, session.token, track) as uplink,
+                httpx.AsyncClient(base_url=origin, timeout=15, trust_env=False) as client,
+            ):
+                speaker = asyncio.create_task(play(MotionTrack.load(DEMO_TRACK), uplink))
+                listener = Listener(client, session.session_id)
+                await listener.join()
+                for number in range(350):  # long enough for every keep-alive
+                    track.put(bytes([number & 0xFF]) * 40, 960 * number)
+                    await asyncio.sleep(0.02)
+                await listener.hear(300)
+                # The motion of the data channel reaches the generator: the picture's reports name a recording.
+                await until(lambda: bool(listener.picture.reports) and bool(listener.voice.reports))
+                await listener.close()
+                assert not speaker.done()
+                speaker.cancel()
+                await asyncio.gather(speaker, return_exceptions=True)
+        assert await refusals(admin) == []
 
 
 async def test_a_call_needs_no_right_that_the_users_lack(server: LimitedRedis) -> None:

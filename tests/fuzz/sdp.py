@@ -1,15 +1,19 @@
-"""Fuzzes SDP offers: each is accepted or refused with a named error, and aiortc gets one section of our own words."""
+"""Fuzzes SDP offers: each is accepted or refused with a named error, and aiortc gets sections of our own words only.
+
+Every input is read as a viewer's offer and as a speaker's.
+"""
 
 from __future__ import annotations
 
 from ipaddress import ip_address
 
-from aiortc.sdp import SessionDescription
+from aiortc.sdp import MediaDescription, SessionDescription
 from fuzz.harness import Target, main
 
-from mien_signaling.answer import answer_to
-from mien_signaling.offer import MAX_MEDIA_SECTIONS, UnacceptableOffer, UnreadableOffer, parse_offer
+from mien_signaling.answer import answer_to, speaker_answer_to
+from mien_signaling.offer import MAX_MEDIA_SECTIONS, Offer, UnacceptableOffer, UnreadableOffer, parse_offer
 from mien_signaling.sdp import MAX_CANDIDATES
+from mien_signaling.speaker_offer import SpeakerOffer, parse_speaker_offer
 
 _OFFER = """v=0
 o=- 4611731400430051336 2 IN IP4 127.0.0.1
@@ -59,23 +63,52 @@ def check(data: bytes) -> None:
         text = data.decode()
     except UnicodeDecodeError:
         return  # the HTTP layer refuses it
+    _check_viewer(text)
+    _check_speaker(text)
+
+
+def _check_viewer(text: str) -> None:
     try:
         offer = parse_offer(text)
     except (UnreadableOffer, UnacceptableOffer):
         return
-    (section,) = SessionDescription.parse(offer.reduced).media
+    section, *others = SessionDescription.parse(offer.reduced).media
     assert (section.kind, section.direction, section.rtcp_mux) == ("video", "recvonly", True)
     assert [codec.name for codec in section.rtp.codecs] in (["H264"], ["H264", "rtx"])
-    assert section.ice.usernameFragment in offer.ufrags and section.ice.password
-    assert section.dtls.fingerprints and not section.ice_candidates_complete
-    assert len(section.ice_candidates) <= MAX_CANDIDATES
-    for candidate in section.ice_candidates:
-        ip_address(candidate.ip)
-    answer = [line for line in answer_to(offer, _ACCEPTED).split("\r\n") if line.startswith("m=")]
-    assert 1 <= len(answer) == len(offer.sections) <= MAX_MEDIA_SECTIONS
-    ports = {index for index, line in enumerate(answer) if line.split(" ")[1] != "0"}
-    assert ports == {offer.chosen} | ({offer.carrier} - {None})
-    assert answer[offer.chosen].startswith("m=video ")
+    assert [one.kind for one in others] == ([] if offer.voice is None else ["audio"])
+    _check_connections([section, *others], offer)
+    answer = answer_to(offer, _ACCEPTED + _ACCEPTED_OTHER * len(others))
+    _check_ports(answer, offer)
+    assert [line for line in answer.split("\r\n") if line.startswith("m=")][offer.chosen].startswith("m=video ")
+
+
+def _check_speaker(text: str) -> None:
+    try:
+        offer = parse_speaker_offer(text)
+    except (UnreadableOffer, UnacceptableOffer):
+        return
+    sections = SessionDescription.parse(offer.reduced).media
+    expected = {"audio": offer.voice is not None, "application": offer.data is not None}
+    assert [one.kind for one in sections] == [kind for kind, is_there in expected.items() if is_there]
+    _check_connections(sections, offer)
+    accepted = _ACCEPTED[: _ACCEPTED.index("m=")] + _ACCEPTED_OTHER * len(sections)
+    _check_ports(speaker_answer_to(offer, accepted, 512), offer)
+
+
+def _check_connections(sections: list[MediaDescription], offer: Offer | SpeakerOffer) -> None:
+    for section in sections:
+        assert section.ice.usernameFragment in offer.ufrags and section.ice.password
+        assert section.dtls.fingerprints and not section.ice_candidates_complete
+        assert len(section.ice_candidates) <= MAX_CANDIDATES
+        for candidate in section.ice_candidates:
+            ip_address(candidate.ip)
+
+
+def _check_ports(answer: str, offer: Offer | SpeakerOffer) -> None:
+    """The answer has every section of the offer, and ports only for those that we serve."""
+    lines = [line for line in answer.split("\r\n") if line.startswith("m=")]
+    assert 1 <= len(lines) == len(offer.sections) <= MAX_MEDIA_SECTIONS
+    assert {index for index, line in enumerate(lines) if line.split(" ")[1] != "0"} == offer.served
 
 
 _ACCEPTED = """v=0
@@ -88,17 +121,34 @@ c=IN IP4 192.0.2.1
 a=sendonly
 a=ice-ufrag:ours
 """
+_ACCEPTED_OTHER = """m=audio 9 UDP/TLS/RTP/SAVPF 111
+c=IN IP4 192.0.2.1
+a=ice-ufrag:ours
+"""
 _WORDS = """a=candidate:
 typ host srflx relay a=mid:1 a=mid: m=video m=audio 9 m=application c=IN IP4 c=IN IP6 ::1 udp tcp
 a=recvonly a=sendonly a=inactive a=bundle-only a=rtcp-mux
 packetization-mode=1 m=video 0 a=ice-ufrag: a=ice-pwd: a=fingerprint: a=rtpmap:102 H264/90000 a=fmtp:102
 a=setup:passive a=group:BUNDLE 0 99999999999999999999 .local 0 -1 a=extmap: a=ssrc: a=rtcp-fb:
 = : ; / \u2028 \x85 \x0c"""
+_DATA = """m=application 9 UDP/DTLS/SCTP webrtc-datachannel
+c=IN IP4 0.0.0.0
+a=mid:1
+a=sctp-port:5000
+a=max-message-size:262144
+"""
+_AUDIO_ALONE = _OFFER[: _OFFER.index("m=video")]
+_SPEAKER = _AUDIO_ALONE.replace("a=recvonly", "a=sendonly") + _DATA
 _LINES = [line.encode() + b"\r\n" for line in _OFFER.splitlines()]
 TARGET = Target(
     "sdp",
     check,
-    [_OFFER.encode(), _OFFER.replace("\n", "\r\n").encode(), _OFFER[: _OFFER.index("m=video")].encode()],
+    [
+        _OFFER.encode(),
+        _SPEAKER.encode(),
+        _OFFER.replace("\n", "\r\n").encode(),
+        _OFFER[: _OFFER.index("m=video")].encode(),
+    ],
     [word.encode() for word in _WORDS.replace("\n", " ").split(" ")] + _LINES + [b"\r\n", b"\n", b"\r"],
 )
 

@@ -22,7 +22,8 @@ pytestmark = pytest.mark.integration
 
 SECRET = "a secret of more than thirty-two bytes"
 CALLERS = callers(SECRET, "an operator's key of thirty-two bytes or more")
-ENDPOINT, VIEWER = "/v1/whep/{session_id}", "/v1/whep/{session_id}/{viewer_id}"
+ENDPOINT, VIEWER = "/v1/whep/{session_id}", "/v1/whep/{session_id}/{connection_id}"
+SPEAK, SPEAKER = "/v1/whip/{session_id}", "/v1/whip/{session_id}/{connection_id}"
 SDP, FRAGMENT = {"Content-Type": "application/sdp"}, {"Content-Type": "application/trickle-ice-sdpfrag"}
 
 Start = Callable[..., Awaitable[httpx.AsyncClient]]
@@ -40,13 +41,19 @@ class Call:
 
     @property
     def path(self) -> str:
-        return self.route.format(session_id=SESSION_ID, viewer_id="nobody")
+        return self.route.format(session_id=SESSION_ID, connection_id="nobody")
 
 
 def viewers(method: str, route: str, status: int, headers: dict[str, str] | None = None) -> Call:
     """`status` for whoever may watch; an operator's key does not watch."""
     refused = dict.fromkeys(("feeder", "nothing granted", "other speaker"), 403)
     return Call(method, route, 401, {"speaker": status, "viewer": status, **refused}, headers or {})
+
+
+def speakers(method: str, route: str, status: int, headers: dict[str, str] | None = None) -> Call:
+    """`status` for whoever may send motion; a watch token and an operator's key do not."""
+    refused = dict.fromkeys(("viewer", "nothing granted", "other speaker"), 403)
+    return Call(method, route, 401, {"speaker": status, "feeder": status, **refused}, headers or {})
 
 
 CALLS = [
@@ -59,10 +66,13 @@ CALLS = [
     viewers("POST", ENDPOINT, 400, SDP),  # past the door, where an empty body is no offer
     viewers("PATCH", VIEWER, 404, FRAGMENT),
     viewers("DELETE", VIEWER, 404),
-    *(Call("OPTIONS", path, 204) for path in (ENDPOINT, VIEWER)),
-    *(Call("HEAD", path, 200) for path in (ENDPOINT, VIEWER)),
-    *(Call(method, ENDPOINT, 405) for method in ("GET", "PUT", "PATCH", "DELETE")),
-    *(Call(method, VIEWER, 405) for method in ("GET", "PUT", "POST")),
+    speakers("POST", SPEAK, 400, SDP),
+    speakers("PATCH", SPEAKER, 404, FRAGMENT),
+    speakers("DELETE", SPEAKER, 404),
+    *(Call("OPTIONS", path, 204) for path in (ENDPOINT, VIEWER, SPEAK, SPEAKER)),
+    *(Call("HEAD", path, 200) for path in (ENDPOINT, VIEWER, SPEAK, SPEAKER)),
+    *(Call(method, path, 405) for path in (ENDPOINT, SPEAK) for method in ("GET", "PUT", "PATCH", "DELETE")),
+    *(Call(method, path, 405) for path in (VIEWER, SPEAKER) for method in ("GET", "PUT", "POST")),
 ]
 
 
@@ -141,7 +151,7 @@ async def test_a_session_s_offers_are_limited_whoever_sends_them(start: Start) -
         await client.post(ENDPOINT.format(session_id=SESSION_ID), content=offer, headers=headers) for _ in range(3)
     ]
     assert [answer.status_code for answer in answers] == [409, 409, 429]
-    assert answers[2].json()["detail"] == "too many requests from this session's viewers"
+    assert answers[2].json()["detail"] == "too many requests from this session's clients"
     assert int(answers[2].headers["retry-after"]) > 0
 
 

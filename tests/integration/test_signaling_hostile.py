@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection
-from hostile import extra_sections, forged_offers, nack_flood
+from hostile import extra_sections, forged_offers, nack_flood, voice_flood
 from hostile.whep import Endpoint, connect, new_client, verdicts
 from integration.test_signaling_media import SESSION, RunApp, World, eventually, settings, world
 from integration.test_signaling_whep import metric
+from integration.voice_peers import bearer
 
 from mien_shared.bus.connection import open_redis
 from mien_shared.bus.embedded_redis import EmbeddedRedis
@@ -80,6 +81,30 @@ async def test_a_flood_of_nacks_gets_a_share_of_the_stream(world: World) -> None
     assert 0 < await world.metric("mien_viewer_packets_sent_again_total") < asked / 5
 
 
+async def test_what_a_speaker_floods_is_bounded_and_counted(world: World) -> None:
+    other = await world.watcher()
+    await other.see(5)
+    seen, before = other.frames, decoders()
+    token = bearer(SESSION.session_id)["Authorization"].removeprefix("Bearer ")
+    url = f"{str(world.client.base_url).rstrip('/')}/v1/whip/{SESSION.session_id}"
+    result = await voice_flood.attack(Endpoint(url, token), 9.0)
+    # Whoever goes on costs decryption, so the service hangs up. Datagrams that nobody signed end no connection: they
+    # could be a stranger's.
+    assert set(result.ended) >= set(voice_flood.ATTACKS) - {"datagrams of 60,000 bytes"}
+    # The attacker's own libsrtp refuses some of its packets; that ends these attacks too.
+    assert await world.metric('mien_whip_uplinks_gone_total{reason="abusive"}') >= 5
+    assert decoders() == before
+    assert other.frames > seen
+    results = ("rate", "ssrc", "payload_type", "size", "duplicate")
+    counts = {one: await world.metric(f'mien_voice_packets_received_total{{result="{one}"}}') for one in results}
+    assert all(counts[one] for one in ("rate", "ssrc", "payload_type", "size")), counts
+    assert await world.metric('mien_whip_refused_total{reason="rtcp"}') > 0
+    assert await world.metric('mien_whip_motion_packets_total{result="text"}') > 0
+    assert await world.metric("mien_unreadable_datagrams_total") > 0
+    taken = await world.metric('mien_voice_packets_received_total{result="accepted"}')
+    assert taken < sum(result.sent.values()) / 10
+
+
 @pytest.fixture
 async def idle(redis_server: EmbeddedRedis, run_app: RunApp) -> AsyncIterator[httpx.AsyncClient]:
     """Signaling with a session that sends nothing."""
@@ -102,7 +127,7 @@ async def test_forged_offers_are_answered_by_name_and_forgotten(idle: httpx.Asyn
         "a data channel": "201 video sendonly, application refused",
         "a data channel that carries the connection": "201 application refused, video sendonly",
         "a kind that does not exist": "201 x-hologram refused, video sendonly",
-        "audio that carries the connection": "201 audio inactive, video sendonly",
+        "audio that carries the connection": "201 audio sendonly, video sendonly",
         "bundle-only without a group": "422",
         "bundle-only alone in its group": "422",
         "two sections of one mid": "400",

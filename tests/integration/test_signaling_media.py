@@ -46,6 +46,7 @@ from mien_shared.bus.messages import (
 )
 from mien_shared.bus.registry import HEARTBEAT_INTERVAL_S, Registry
 from mien_shared.media.clock import to_90k
+from mien_shared.media.frame_trace import FrameTrace, insert_trace
 from mien_signaling.app import create_app
 from mien_signaling.settings import SignalingSettings
 
@@ -70,6 +71,9 @@ class Publisher:
     skip_frames: int = 0
     session: SessionRecord = SESSION
     width: int = WIDTH
+    #: How old the motion of each frame is, and whether it is a default motion. None: the frames have no trace.
+    latency_s: float | None = None
+    is_stalled: bool = False
     _wants_idr: bool = True
 
     def __post_init__(self) -> None:
@@ -141,7 +145,11 @@ class Publisher:
         if self.skip_frames > 0:
             self.skip_frames -= 1
         else:
-            pts_90k = to_90k(time.time())
+            now_s = time.time()
+            pts_90k = to_90k(now_s)
+            if self.latency_s is not None:
+                wait_us, capture_ms = round(self.latency_s * 1e6), round((now_s - self.latency_s) * 1000)
+                data = insert_trace(data, FrameTrace(capture_ms, index, self.is_stalled, wait_us, 0, 0, 0))
             self._publisher.push(self.session.session_id, EncodedFrame(self.generator_id, index, pts_90k, is_idr, data))
         await asyncio.sleep(1 / FPS)
 

@@ -66,13 +66,13 @@ class Client:
 
 CLIENTS = {
     "hidden addresses": Client([VIDEO], hidden, ["video sendonly"]),
-    "audio first": Client([AUDIO, VIDEO], str, ["audio inactive", "video sendonly"]),
+    "audio first": Client([AUDIO, VIDEO], str, ["audio sendonly", "video sendonly"]),
     "audio first, many transports": Client(
-        [AUDIO, VIDEO], str, ["audio inactive", "video sendonly"], RTCBundlePolicy.MAX_COMPAT
+        [AUDIO, VIDEO], str, ["audio sendonly", "video sendonly"], RTCBundlePolicy.MAX_COMPAT
     ),
-    "audio last": Client([VIDEO, AUDIO], str, ["video sendonly", "audio refused"]),
-    "bundle-only": Client([AUDIO, VIDEO], bundle_only, ["audio inactive", "video sendonly"]),
-    "bundle-only and bare": Client([AUDIO, VIDEO], bare_bundle_only, ["audio inactive", "video sendonly"]),
+    "audio last": Client([VIDEO, AUDIO], str, ["video sendonly", "audio sendonly"]),
+    "bundle-only": Client([AUDIO, VIDEO], bundle_only, ["audio sendonly", "video sendonly"]),
+    "bundle-only and bare": Client([AUDIO, VIDEO], bare_bundle_only, ["audio sendonly", "video sendonly"]),
     "unknown audio codec": Client([VIDEO, AUDIO], odd_audio, ["video sendonly", "audio refused"]),
     "fmtp with blanks": Client([VIDEO], spaced, ["video sendonly"]),
     "no bundle group": Client([VIDEO], unbundled, ["video sendonly"]),

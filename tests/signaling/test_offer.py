@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from signaling.offers import AUDIO, DATA, ODD, SESSION, VIDEO, bundle_only, changed, description
 
-from mien_signaling.offer import UnacceptableOffer, UnreadableOffer, parse_offer
+from mien_signaling.offer import UnacceptableOffer, UnreadableOffer, Voice, parse_offer
+from mien_signaling.opus_format import LEVEL_EXTENSION, MID_EXTENSION, OpusFormat
 from mien_signaling.sdp import MAX_CANDIDATES, IceCandidate
 
 OFFER = description(VIDEO, group="v")
@@ -42,11 +43,14 @@ def test_aiortc_gets_one_section_in_our_words() -> None:
 @pytest.mark.parametrize(
     "others",
     [
-        (AUDIO,),
+        (AUDIO.replace("opus", "G722"),),
+        (changed(AUDIO, direction="sendonly"),),
+        (changed(AUDIO, direction="inactive"),),
+        (AUDIO.replace("a=mid:a\n", ""),),
         (DATA,),
         (ODD,),
         (changed(VIDEO, mid="w"),),
-        (changed(VIDEO, mid="w", direction="sendonly"), changed(VIDEO, mid="x", direction="sendrecv"), AUDIO, DATA),
+        (changed(VIDEO, mid="w", direction="sendonly"), changed(VIDEO, mid="x", direction="sendrecv"), DATA),
         (AUDIO.replace("m=audio 9", "m=audio 0"),),
         (AUDIO.replace("UDP/TLS/RTP/SAVPF", "RTP/UNKNOWN"),),
         (AUDIO.replace("a=rtcp-mux\n", ""), ODD, DATA.replace("webrtc-datachannel", "5000")),
@@ -207,3 +211,35 @@ def test_an_offer_of_nothing_and_of_too_much() -> None:
 def test_no_text_breaks_the_parser(text: str) -> None:
     with pytest.raises((UnreadableOffer, UnacceptableOffer)):
         parse_offer(text)
+
+
+def test_a_bundled_audio_section_gets_voice() -> None:
+    audio = AUDIO.replace(
+        "a=rtcp-mux\n", f"a=rtcp-mux\na=extmap:1 {LEVEL_EXTENSION}\na=extmap:4/recvonly {MID_EXTENSION}\n"
+    )
+    offer = parse_offer(description(audio, VIDEO, group="a v"))
+    assert (offer.chosen, offer.carrier) == (1, 0)
+    assert offer.served == {0, 1}
+    assert offer.voice == Voice(0, "a", OpusFormat(111, mid_id=4, level_id=1))
+    video, voice = offer.reduced.split("m=audio ")
+    assert "a=group:BUNDLE v a" in video
+    for section in (video, voice):  # aiortc takes the candidates of the last section that shares a transport
+        assert "a=ice-ufrag:afrag" in section and "60002 typ host" in section and "a=recvonly" in section
+
+
+def test_audio_outside_of_the_video_s_group_has_no_connection_of_its_own() -> None:
+    for group in (None, "v", "a"):
+        offer = parse_offer(description(AUDIO, VIDEO, group=group))
+        assert offer.voice is None and "m=audio" not in offer.reduced
+
+
+def test_only_the_first_audio_section_gets_voice() -> None:
+    offer = parse_offer(description(VIDEO, AUDIO, changed(AUDIO, mid="b"), group="v a b"))
+    assert offer.voice is not None and offer.voice.index == 1
+    assert offer.reduced.count("m=audio") == 1
+
+
+@pytest.mark.parametrize("number", ["64", "95", "128", "x"])
+def test_opus_under_a_number_that_cannot_be_used_is_passed_over(number: str) -> None:
+    audio = AUDIO.replace("111", number)
+    assert parse_offer(description(VIDEO, audio, group="v a")).voice is None

@@ -109,7 +109,7 @@ async def test_nothing_reads_pictures_from_a_passthrough_track() -> None:
 
 
 def test_a_field_under_another_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passthrough, "_FIELDS", ("_RTCRtpSender__moved",))
+    monkeypatch.setattr(passthrough, "FIELDS", ("_RTCRtpSender__moved",))
     with pytest.raises(HookPointMissing, match="RTCRtpSender has no field _RTCRtpSender__moved"):
         check_hook_points()
 

@@ -5,8 +5,8 @@ from pydantic import ValidationError
 
 from mien_shared.settings import IceServer
 from mien_signaling.app import create_app
+from mien_signaling.sdp_http import ice_server_links
 from mien_signaling.settings import SignalingSettings
-from mien_signaling.whep import ice_server_links
 
 SECRET = "a secret of thirty-two bytes or more"
 

@@ -1,4 +1,4 @@
-"""Writes our answer: to the whole offer from aiortc's answer to its reduced form, and with the public address. Pure."""
+"""Writes our answers: to the whole offer from aiortc's answer to its reduced form, with the public address. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from mien_signaling.offer import Offer
+from mien_signaling.opus_format import OpusFormat
 from mien_signaling.sdp import Section
+from mien_signaling.speaker_offer import SpeakerOffer
 
 _RELATED = re.compile(r"raddr \S+ rport \d+")
 _NIL = {4: "0.0.0.0", 6: "::"}
@@ -30,20 +32,39 @@ class Announcement:
 
 
 def answer_to(offer: Offer, accepted: str) -> str:
-    """Our answer. accepted: aiortc's answer to the reduced offer.
+    """Our answer to a viewer. accepted: aiortc's answer to the reduced offer.
 
-    It has every section of the offer, in the offer's order (RFC 9429, section 5.3.1). All are refused except the chosen
-    one and the one that carries its connection, which is inactive. Under max-bundle, Chromium has no other connection
-    than that section's, and Firefox and GStreamer offer the chosen section without a port (bundle-only). RFC 9143,
-    section 7.3.1, then forbids to refuse the carrier. The BUNDLE group names no refused section.
+    It has every section of the offer, in the offer's order (RFC 9429, section 5.3.1). All are refused except those that
+    we send to and the one that carries their connection, which is inactive. Under max-bundle, Chromium has no other
+    connection than that section's, and Firefox and GStreamer offer the chosen section without a port (bundle-only). RFC
+    9143, section 7.3.1, then forbids to refuse the carrier. The BUNDLE group names no refused section.
     """
-    session, section = _split(accepted)
+    session, sections = _split(accepted)
+    ours = {offer.chosen: _chosen(offer, offer.sections[offer.chosen], sections[0])}
+    if offer.voice is not None:
+        ours[offer.voice.index] = _voice(offer.sections[offer.voice.index], offer.voice.format, sections[1], "sendonly")
+    return _answer(offer, session, sections[0], ours)
+
+
+def speaker_answer_to(offer: SpeakerOffer, accepted: str, max_message_bytes: int) -> str:
+    """Our answer to a speaker, by the same rules. max_message_bytes: the longest message that we take."""
+    session, sections = _split(accepted)
+    ours: dict[int, list[str]] = {}
+    if offer.voice is not None and offer.opus is not None:
+        ours[offer.voice] = _voice(offer.sections[offer.voice], offer.opus, sections[0], "recvonly")
+    if offer.data is not None:
+        ours[offer.data] = _data(offer.sections[offer.data], sections[-1], max_message_bytes)
+    return _answer(offer, session, sections[0], ours)
+
+
+def _answer(offer: Offer | SpeakerOffer, session: list[str], section: list[str], ours: dict[int, list[str]]) -> str:
+    """The whole answer. section: one of aiortc's, for the connection. ours: the lines of the sections that we serve."""
     lines = [line for line in session if not line.startswith("a=group:")]
-    if group := _group(offer):
+    if group := " ".join(str(offer.sections[index].mid) for index in offer.bundle if index in offer.served):
         lines.insert(4, f"a=group:BUNDLE {group}")
     for index, offered in enumerate(offer.sections):
-        if index == offer.chosen:
-            lines += _chosen(offer, offered, section)
+        if index in ours:
+            lines += ours[index]
         elif index == offer.carrier:
             lines += _inactive(offered, section)
         else:
@@ -51,15 +72,14 @@ def answer_to(offer: Offer, accepted: str) -> str:
     return "\r\n".join(lines) + "\r\n"
 
 
-def _split(description: str) -> tuple[list[str], list[str]]:
-    lines = description.splitlines()
-    start = next(index for index, line in enumerate(lines) if line.startswith("m="))
-    return lines[:start], lines[start:]
-
-
-def _group(offer: Offer) -> str:
-    kept = [index for index in offer.bundle if index in {offer.chosen, offer.carrier}]
-    return " ".join(str(offer.sections[index].mid) for index in kept)
+def _split(description: str) -> tuple[list[str], list[list[str]]]:
+    """The lines before the first media section, and those of each section."""
+    found: list[list[str]] = [[]]
+    for line in description.splitlines():
+        if line.startswith("m="):
+            found.append([])
+        found[-1].append(line)
+    return found[0], found[1:]
 
 
 def _chosen(offer: Offer, offered: Section, section: list[str]) -> list[str]:
@@ -72,6 +92,30 @@ def _chosen(offer: Offer, offered: Section, section: list[str]) -> list[str]:
         *_having(section, _STREAM),
         "a=rtcp-mux",
         *offer.format.lines(),
+        *_having(section, _CONNECTION),
+    ]
+
+
+def _voice(offered: Section, opus: OpusFormat, section: list[str], direction: str) -> list[str]:
+    return [
+        f"m=audio {_port(section)} {offered.protocol} {opus.payload_type}",
+        *_having(section, ("c=",)),
+        f"a={direction}",
+        *_mid(offered),
+        *(_having(section, _STREAM) if direction == "sendonly" else []),
+        "a=rtcp-mux",
+        *opus.lines(),
+        *_having(section, _CONNECTION),
+    ]
+
+
+def _data(offered: Section, section: list[str], max_message_bytes: int) -> list[str]:
+    return [
+        f"m=application {_port(section)} {offered.protocol} {offered.formats}",
+        *_having(section, ("c=",)),
+        *_mid(offered),
+        *_having(section, ("a=sctp-port:",)),
+        f"a=max-message-size:{max_message_bytes}",
         *_having(section, _CONNECTION),
     ]
 

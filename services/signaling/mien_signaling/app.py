@@ -1,4 +1,4 @@
-"""Builds signaling from Redis, the audience and WHEP."""
+"""Builds signaling from Redis, the audience with WHEP, and the speakers with WHIP."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from mien_shared.http.edge import BodyLimit, SecurityHeaders
 from mien_shared.http.loopback import LoopbackOnly
 from mien_shared.http.service import create_service
 from mien_shared.supervisor import Supervisor
-from mien_signaling import ice, passthrough, whep
+from mien_signaling import ice, passthrough, speaker_transport, voice_passthrough, whep, whip
 from mien_signaling.audience import PARTICIPANTS_INTERVAL_S, Audience
 from mien_signaling.media_port import MediaPort
 from mien_signaling.metrics import SignalingMetrics
 from mien_signaling.roster import INTERVAL_S, Registrar
+from mien_signaling.sdp_http import CrossOrigin
 from mien_signaling.settings import SignalingSettings
+from mien_signaling.speakers import Speakers
 
 
 def create_app(settings: SignalingSettings, clock: Clock | None = None) -> FastAPI:
@@ -30,6 +32,8 @@ def create_app(settings: SignalingSettings, clock: Clock | None = None) -> FastA
     Raises HookPointMissing, MediaPortUnavailable, or ValueError for a wrong URL of an ICE server.
     """
     passthrough.check_hook_points()
+    voice_passthrough.check_hook_points()
+    speaker_transport.check_hook_points()
     ice.check_hook_points()
     connection_kwargs([RTCIceServer(server.urls) for server in settings.ice_servers])
     clock = clock or SystemClock()
@@ -45,21 +49,32 @@ def create_app(settings: SignalingSettings, clock: Clock | None = None) -> FastA
                 if media_port is not None:
                     await media_port.start()
                 supervisor.run("token expiry", audience.remove_expired())
+                speakers = Speakers(redis, settings, clock, metrics, media_port)
+                for name, step in (
+                    ("motion", speakers.forwarder.flush),
+                    ("voice", speakers.publisher.flush),
+                    ("uplinks", speakers.refresh),
+                    ("keep alive", speakers.keep_sessions_alive),
+                ):
+                    supervisor.keep(name, step)
                 registrar = Registrar(redis, clock, audience.roster, audience.end)
                 supervisor.keep("viewers", registrar.step, INTERVAL_S)
                 supervisor.keep("participants", audience.remove_departed, PARTICIPANTS_INTERVAL_S)
                 app.include_router(whep.routes(audience, settings, clock))
+                app.include_router(whip.routes(speakers, settings, clock))
                 try:
                     yield
                 finally:
+                    await speakers.aclose()
                     await audience.aclose()
                     if media_port is not None:
                         media_port.close()
                     await supervisor.aclose()
 
-    app = create_service("signaling", metrics, run, clock, own_head=["/v1/whep/"])
+    app = create_service("signaling", metrics, run, clock, own_head=[whep.PREFIX, whip.PREFIX])
     app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes)
-    app.add_middleware(whep.CrossOrigin, origins=settings.cors_origins, metrics=metrics)
+    for prefix, count in ((whep.PREFIX, metrics.whep_request), (whip.PREFIX, metrics.whip_request)):
+        app.add_middleware(CrossOrigin, prefix=prefix, origins=settings.cors_origins, count=count)
     if settings.demo_open:
         app.add_middleware(LoopbackOnly, origins=settings.cors_origins)
     app.add_middleware(SecurityHeaders)
@@ -71,4 +86,6 @@ def _media_port(settings: SignalingSettings, metrics: SignalingMetrics) -> Media
     if settings.media_port is None:
         return None
     # A viewer has more than one connection only for moments: while it moves to another network.
-    return MediaPort(settings.media_port, ice.host_addresses(), 2 * settings.max_viewers, metrics)
+    return MediaPort(
+        settings.media_port, ice.host_addresses(), 2 * (settings.max_viewers + settings.max_speakers), metrics
+    )

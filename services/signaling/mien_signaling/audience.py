@@ -12,15 +12,15 @@ from ipaddress import ip_address
 
 from redis.asyncio import Redis
 
-from mien_shared.bus.messages import SessionRecord, ViewerState
+from mien_shared.bus.messages import ViewerState
 from mien_shared.bus.registry import Registry
 from mien_shared.bus.rooms import Rooms
 from mien_shared.clock import Clock
 from mien_shared.http.principal import Grant, Principal
-from mien_shared.http.problems import Code, Problem
 from mien_signaling.answer import Announcement, announced, answer_to
 from mien_signaling.broadcast import Broadcast
 from mien_signaling.media_port import MediaPort
+from mien_signaling.participants import demand_participant
 from mien_signaling.metrics import SignalingMetrics
 from mien_signaling.offer import Offer
 from mien_signaling.peer import Gone, ViewerConnection
@@ -82,16 +82,16 @@ class Audience:
         of Redis.
         """
         if limit := self._limit_reached(session_id, bearer):
-            raise Full(limit)
+            raise Full(f"{limit} has as many viewers as allowed")
         broadcast = self._broadcasts.get(session_id) or await self._open(session_id)
         try:
-            await self._demand_participant(broadcast.session, bearer)
+            await demand_participant(self._rooms, broadcast.session, bearer, Grant.WATCH)
         except BaseException:
             self._linger_unless_watched(session_id)
             raise
         if limit := self._limit_reached(session_id, bearer):
             self._linger_unless_watched(session_id)
-            raise Full(limit)
+            raise Full(f"{limit} has as many viewers as allowed")
         viewer = ViewerConnection(
             secrets.token_urlsafe(24),
             bearer,
@@ -114,17 +114,6 @@ class Audience:
         if self._announcement is not None:
             accepted = announced(accepted, self._announcement)
         return viewer.viewer_id, answer_to(offer, accepted)
-
-    async def _demand_participant(self, session: SessionRecord, bearer: Principal | None) -> None:
-        """Raises Problem unless a participant's token is for this session's room, and it is in that room."""
-        if bearer is None or bearer.room is None:
-            return
-        bearer.demand_session(session, [Grant.WATCH])
-        participant = await self._rooms.participant(bearer.room, bearer.scope or "")
-        if participant is None:
-            raise Problem(Code.PARTICIPANT_NOT_FOUND, "there is no such participant, or it has left the room")
-        if not participant.is_admitted:
-            raise Problem(Code.NOT_ADMITTED, "a moderator has not let this participant in yet")
 
     async def remove_departed(self) -> None:
         """Remove the viewers of participants that have left their room; one step of a loop. Raises Redis' errors."""

@@ -27,6 +27,7 @@ from mien_signaling.feedback import (
 )
 from mien_signaling.metrics import SignalingMetrics
 from mien_signaling.rtp_h264 import NotAnnexB
+from mien_signaling.voice_broadcast import VoiceBroadcast
 
 logger = logging.getLogger(__name__)
 
@@ -76,13 +77,15 @@ class Broadcast:
         self._sent_rate = SentRate()
         self._encoder_run: str | None = None
         self._task: asyncio.Task[None] | None = None
+        self.voice = VoiceBroadcast(session.session_id, redis, clock, metrics)
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="broadcast")
         self._task.add_done_callback(self._task_done)
 
     async def aclose(self) -> None:
-        """End the subscription. The viewers are not notified."""
+        """End the subscriptions. The viewers are not notified."""
+        await self.voice.aclose()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -136,7 +139,7 @@ class Broadcast:
         self._metrics.channel_lag("video", self._clock.unix_s() - from_90k(frame.pts_90k))
         self._sent_rate.add(frame.pts_90k, len(frame.data))
         try:
-            report = self._fanout.push(frame)
+            report = self._fanout.push(frame, self.voice.on_frame(frame))
         except NotAnnexB:
             self._metrics.bad_frame()
             return

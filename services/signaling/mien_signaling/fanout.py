@@ -23,11 +23,15 @@ _REMEMBERED_RUNS = 8
 
 @dataclass(frozen=True, slots=True)
 class PacketisedFrame:
-    """One access unit as RTP payloads. All viewers share the list, so it must not be changed."""
+    """One access unit as RTP payloads. All viewers share the list, so it must not be changed.
+
+    capture_s: when its motion was recorded, Unix seconds by the speaker's clock; None if that is not known.
+    """
 
     payloads: list[bytes]
     pts_90k: int
     is_idr: bool
+    capture_s: float | None = None
 
 
 class ViewerQueue:
@@ -128,7 +132,7 @@ class Fanout:
         if queue in self._queues:
             self._queues.remove(queue)
 
-    def push(self, frame: EncodedFrame) -> FanoutReport:
+    def push(self, frame: EncodedFrame, capture_s: float | None = None) -> FanoutReport:
         """Queue one frame for every viewer that can decode it. Raises NotAnnexB; that frame then counts as missing."""
         payloads = packetise(frame.data) if self._queues else []
         report = FanoutReport()
@@ -141,7 +145,7 @@ class Fanout:
                 report.wants_idr = KeyframeReason.GAP
         takers = [queue for queue in self._queues if queue.wants(is_idr=frame.is_idr)]
         report.dropped_waiting = len(self._queues) - len(takers)
-        packetised = PacketisedFrame(payloads, frame.pts_90k, frame.is_idr)
+        packetised = PacketisedFrame(payloads, frame.pts_90k, frame.is_idr, capture_s)
         for queue in takers:
             dropped = queue.push(packetised)
             report.dropped_overflow += dropped

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import StrEnum
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from mien_shared.bus.channels import DropReason
 from mien_shared.bus.messages import KeyframeReason
 from mien_shared.metrics import LATENCY_BUCKETS_S, ServiceMetrics
+from mien_shared.wire.packet_filter import PacketVerdict
 from mien_signaling.fanout import FanoutReport
 from mien_signaling.media_paths import Dropped
 from mien_signaling.media_tcp import TcpEnd
 from mien_signaling.retransmission import Ignored
+from mien_signaling.voice_filter import VoiceVerdict
 
 _JOIN_BUCKETS_S = (*LATENCY_BUCKETS_S, 5.0, 10.0)
 _LOSS_BUCKETS = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -20,19 +24,28 @@ _BITRATE_BUCKETS_BPS = (150e3, 300e3, 500e3, 800e3, 1.2e6, 1.6e6, 2.0e6, 2.5e6)
 # rate() does not see a counter's first increase unless the counter was exported at zero before.
 _FRAME_RESULTS = ("sent", "dropped_overflow", "dropped_waiting")
 _GONE_REASONS = (
-    *(
-        "left",
-        "closed",
-        "failed",
-        "timed_out",
-        "refused",
-        "session_ended",
-        "operator",
-        "expired",
-        "departed",
-        "shutdown",
-    ),
+    *("left", "closed", "failed", "timed_out", "refused", "session_ended", "operator", "expired", "departed"),
+    *("shutdown", "replaced", "abusive"),
 )
+_HOLD_BUCKETS_S = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
+
+
+class VoiceDropped(StrEnum):
+    """Why a packet of voice that a speaker's filter accepted did not reach a viewer."""
+
+    REDIS = "redis"  # it failed, or did not answer in time
+    UNREADABLE = "unreadable"  # in the voice channel
+    RETIRED = "retired"  # of an uplink that another one has replaced
+    OVERFLOW = "overflow"  # of the packets that are held back
+    CLOSED = "closed"  # the viewer's connection
+
+
+class SpeakerRefusal(StrEnum):
+    """Why something that a speaker sent is refused, apart from packets of voice and motion."""
+
+    RTCP = "rtcp"  # a report that is not the stream's, or one too many
+    CHANNEL = "channel"  # a data channel other than "motion", or a message in it
+    SCTP = "sctp"  # a packet too many
 
 
 class SignalingMetrics(ServiceMetrics):
@@ -146,7 +159,70 @@ class SignalingMetrics(ServiceMetrics):
             ["reason"],
             registry=self.registry,
         )
+        self._whip_requests = Counter(
+            "mien_whip_requests_total",
+            "Answered WHIP requests, by method and status",
+            ["method", "status"],
+            registry=self.registry,
+        )
+        self._speakers = Gauge(
+            "mien_whip_uplinks",
+            "Speakers whose uplink is a WHIP connection of this process, by state of the connection",
+            ["state"],
+            registry=self.registry,
+        )
+        self._speakers_gone = Counter(
+            "mien_whip_uplinks_gone_total", "WHIP uplinks that ended, by reason", ["reason"], registry=self.registry
+        )
+        self._motion = Counter(
+            "mien_whip_motion_packets_total",
+            "Motion packets received over data channels, by result; the results are those of the gateway's uplinks",
+            ["result"],
+            registry=self.registry,
+        )
+        self._motion_dropped = Counter(
+            "mien_whip_motion_dropped_total",
+            "Accepted motion packets that did not reach a generator's inbox, by reason",
+            ["reason"],
+            registry=self.registry,
+        )
+        self._voice_received = Counter(
+            "mien_voice_packets_received_total",
+            "RTP packets received from speakers, by result",
+            ["result"],
+            registry=self.registry,
+        )
+        self._voice_sent = Counter(
+            "mien_voice_packets_sent_total",
+            "Voice packets sent; each packet counts once for each viewer",
+            registry=self.registry,
+        )
+        self._voice_dropped = Counter(
+            "mien_voice_packets_dropped_total",
+            "Accepted voice packets that did not reach a viewer, by reason",
+            ["reason"],
+            registry=self.registry,
+        )
+        self._voice_held = Histogram(
+            "mien_voice_hold_seconds",
+            "How long voice packets are held back so that they agree with the picture",
+            buckets=_HOLD_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._speaker_refused = Counter(
+            "mien_whip_refused_total",
+            "Things that speakers sent over WHIP and that are neither voice nor motion, by reason of their refusal",
+            ["reason"],
+            registry=self.registry,
+        )
+        self._unreadable = Counter(
+            "mien_unreadable_datagrams_total",
+            "Datagrams of viewers and speakers that aiortc failed to read",
+            registry=self.registry,
+        )
         self.watch_media_tcp(lambda: 0, lambda: 0)
+        self.watch_speakers(lambda: 0, lambda: 0)
+        self._whip_requests.labels("POST", "201")
         for family, labels in (
             (self._transports, ("udp", "tcp")),
             (self._media_dropped, tuple(Dropped)),
@@ -155,6 +231,12 @@ class SignalingMetrics(ServiceMetrics):
             (self._viewers_gone, _GONE_REASONS),
             (self._nack_ignored, tuple(Ignored)),
             (self._keyframes, tuple(KeyframeReason)),
+            (self._speakers_gone, _GONE_REASONS),
+            (self._motion, tuple(PacketVerdict)),
+            (self._motion_dropped, tuple(DropReason)),
+            (self._voice_received, tuple(VoiceVerdict)),
+            (self._voice_dropped, tuple(VoiceDropped)),
+            (self._speaker_refused, tuple(SpeakerRefusal)),
         ):
             for label in labels:
                 family.labels(label)
@@ -230,3 +312,40 @@ class SignalingMetrics(ServiceMetrics):
 
     def bitrate_set(self, bitrate_bps: int) -> None:
         self._bitrate.observe(bitrate_bps)
+
+    # Speakers and voice
+
+    def watch_speakers(self, connecting: Callable[[], int], connected: Callable[[], int]) -> None:
+        """Read the number of speakers by state from these functions at every scrape."""
+        self._speakers.labels("connecting").set_function(connecting)
+        self._speakers.labels("connected").set_function(connected)
+
+    def whip_request(self, method: str, status: int) -> None:
+        self._whip_requests.labels(method, str(status)).inc()
+
+    def speaker_gone(self, reason: str) -> None:
+        self._speakers_gone.labels(reason).inc()
+
+    def motion_packet(self, verdict: PacketVerdict) -> None:
+        self._motion.labels(verdict.value).inc()
+
+    def motion_dropped(self, reason: DropReason, packets: int) -> None:
+        self._motion_dropped.labels(reason.value).inc(packets)
+
+    def voice_received(self, verdict: VoiceVerdict) -> None:
+        self._voice_received.labels(verdict.value).inc()
+
+    def voice_sent(self, viewers: int) -> None:
+        self._voice_sent.inc(viewers)
+
+    def voice_dropped(self, reason: VoiceDropped, packets: int = 1) -> None:
+        self._voice_dropped.labels(reason.value).inc(packets)
+
+    def voice_held(self, hold_s: float) -> None:
+        self._voice_held.observe(hold_s)
+
+    def speaker_refused(self, reason: SpeakerRefusal) -> None:
+        self._speaker_refused.labels(reason.value).inc()
+
+    def unreadable_datagram(self) -> None:
+        self._unreadable.inc()

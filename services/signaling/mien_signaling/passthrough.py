@@ -1,5 +1,5 @@
-"""Sends finished RTP payloads through aiortc. All uses of aiortc's private parts, and a check of them, are here.
-(ice.py has those of aioice.)
+"""Sends finished RTP payloads of video through aiortc, with a check of the private parts of aiortc that this needs.
+(voice_passthrough.py and speaker_transport.py use others; ice.py has those of aioice.)
 
 aiortc 1.16 sends video in `RTCRtpSender._run_rtp`. It reads a picture from the track, encodes it for one viewer and
 builds an object for each packet. This module replaces the method on the instance: a frame that was packetised once is
@@ -39,38 +39,46 @@ from aiortc.rtp import (
 from aiortc.utils import random32
 
 from mien_shared.clock import Clock
+from mien_signaling.aiortc_parts import (
+    BYTES,
+    EXITED,
+    EXTENSIONS,
+    FIELDS,
+    LSR,
+    LSR_TIME,
+    MID,
+    NTP,
+    PACKETS,
+    STARTED,
+    TIMESTAMP,
+    HookPointMissing,
+    has_time,
+)
 from mien_signaling.fanout import PacketisedFrame
 from mien_signaling.h264_format import H264Format
 from mien_signaling.retransmission import HISTORY_PACKETS, Ignored, Retransmissions, first_of, pause_s, wire_bytes
+from mien_signaling.rtp_packet import ntp_of
 
 logger = logging.getLogger(__name__)
 
 #: We send constrained baseline. A receiver that offers only plain baseline can decode it too.
 _H264_PROFILES = ("42e01f", "42001f")
 
+__all__ = ["HookPointMissing", "PassthroughTrack", "check_hook_points", "h264_preferences", "install"]
+
 _HOOKS = {
     "_run_rtp": ["self", "codec"],
+    "_send_rtcp": ["self", "packets"],
     "_send_keyframe": ["self"],
     "_handle_rtcp_packet": ["self", "packet"],
 }
 _RECEIVER_HOOKS = {"receive": ["self", "parameters"]}
-_STARTED, _EXITED = "_RTCRtpSender__rtp_started", "_RTCRtpSender__rtp_exited"
-_EXTENSIONS, _MID = "_RTCRtpSender__rtp_header_extensions_map", "_RTCRtpSender__mid"
-_NTP, _TIMESTAMP = "_RTCRtpSender__ntp_timestamp", "_RTCRtpSender__rtp_timestamp"
-_PACKETS, _BYTES = "_RTCRtpSender__packet_count", "_RTCRtpSender__octet_count"
-_LSR, _LSR_TIME = "_RTCRtpSender__lsr", "_RTCRtpSender__lsr_time"
-_FIELDS = (_STARTED, _EXITED, _EXTENSIONS, _MID, _NTP, _TIMESTAMP, _PACKETS, _BYTES, _LSR, _LSR_TIME)
-
 #: A longer round trip is not real: the clock was set between a sender report and the answer to it.
 _LONGEST_RTT_S = 10.0
 
 # RTP's fixed header (RFC 3550, section 5.1), the header of its extension, and that of RTX (RFC 4588, section 4).
 _HEADER, _EXTENSION_HEADER, _RTX_HEADER = Struct("!BBHLL"), Struct("!HH"), Struct("!H")
 _VERSION, _HAS_EXTENSION, _MARKER = 0x80, 0x10, 0x80
-
-
-class HookPointMissing(RuntimeError):
-    """The installed aiortc or aioice lacks a part that we need; the text names the part."""
 
 
 def check_hook_points(sender: type = RTCRtpSender, receiver: type = RTCRtpReceiver) -> None:
@@ -80,7 +88,7 @@ def check_hook_points(sender: type = RTCRtpSender, receiver: type = RTCRtpReceiv
             method = getattr(owner, name, None)
             if method is None or list(inspect.signature(method).parameters) != expected:
                 raise HookPointMissing(f"aiortc's RTCRtp{kind} has no {name}({', '.join(expected)})")
-    for name in _FIELDS:
+    for name in FIELDS:
         if name not in RTCRtpSender.__init__.__code__.co_names:
             raise HookPointMissing(f"aiortc's RTCRtpSender has no field {name}")
     for kind, owner in (("Sender", sender), ("Receiver", receiver)):
@@ -115,9 +123,13 @@ class ReceiverFeedback(Protocol):
 
 
 class PassthroughTrack(MediaStreamTrack):  # type: ignore[misc] # aiortc is untyped for mypy here
-    """Represents the video in SDP and keeps the sender running. No picture is read from it."""
+    """Represents video or voice in SDP and keeps the sender running. Nothing is read from it."""
 
     kind = "video"
+
+    def __init__(self, kind: str = "video") -> None:
+        super().__init__()
+        self.kind = kind
 
     async def recv(self) -> None:
         raise MediaStreamError("a passthrough track holds no pictures")
@@ -152,8 +164,10 @@ class _PacketSender:
         next_frame: Callable[[], Awaitable[PacketisedFrame]],
         feedback: ReceiverFeedback,
         clock: Clock,
+        by_capture: bool,
     ) -> None:
         self._sender = sender
+        self._by_capture = by_capture
         self._format = video_format
         self._next_frame = next_frame
         self._feedback = feedback
@@ -167,7 +181,7 @@ class _PacketSender:
     async def run(self, codec: RTCRtpCodecParameters) -> None:
         """Replaces `_run_rtp`: aiortc starts it when DTLS is ready, and cancels it."""
         sender = self._sender
-        getattr(sender, _STARTED).set()
+        getattr(sender, STARTED).set()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._send_frames())
@@ -179,7 +193,7 @@ class _PacketSender:
         finally:
             sender.track.stop()
             sender.replaceTrack(None)
-            getattr(sender, _EXITED).set()
+            getattr(sender, EXITED).set()
 
     async def _send_frames(self) -> None:
         sender, recent = self._sender, self._recent
@@ -201,14 +215,20 @@ class _PacketSender:
                 octets += len(payload)
             packets += len(frame.payloads)
             # aiortc still makes the sender reports and reads these values.
-            for name, value in ((_NTP, ntp), (_TIMESTAMP, timestamp), (_PACKETS, packets), (_BYTES, octets)):
-                setattr(sender, name, value)
+            setattr(sender, PACKETS, packets)
+            setattr(sender, BYTES, octets)
+            if not self._by_capture:
+                setattr(sender, NTP, ntp)
+                setattr(sender, TIMESTAMP, timestamp)
+            elif frame.capture_s is not None:
+                setattr(sender, NTP, ntp_of(frame.capture_s))
+                setattr(sender, TIMESTAMP, timestamp)
 
     def _extension(self, ntp: int) -> tuple[int, bytes]:
         """The first byte of the RTP header, and the header's extension."""
         sender = self._sender
-        values = HeaderExtensions(abs_send_time=(ntp >> 14) & 0x00FFFFFF, mid=getattr(sender, _MID))
-        profile, packed = getattr(sender, _EXTENSIONS).set(values)
+        values = HeaderExtensions(abs_send_time=(ntp >> 14) & 0x00FFFFFF, mid=getattr(sender, MID))
+        profile, packed = getattr(sender, EXTENSIONS).set(values)
         if not packed:
             return _VERSION, b""
         return _VERSION | _HAS_EXTENSION, _EXTENSION_HEADER.pack(profile, len(packed) >> 2) + packed
@@ -271,14 +291,17 @@ def install(
     next_frame: Callable[[], Awaitable[PacketisedFrame]],
     feedback: ReceiverFeedback,
     clock: Clock,
+    by_capture: bool = False,
 ) -> None:
     """Make a transceiver send the frames of `next_frame`, report to `feedback`, and receive nothing.
 
-    video_format: what was negotiated; aiortc's own payload types are not used. Call it before the connection starts.
+    video_format: what was negotiated; aiortc's own payload types are not used. by_capture: sender reports name the time
+    at which a frame's motion was recorded, as lips and voice need it, instead of the time at which it was sent. Call it
+    before the connection starts.
     """
     sender = transceiver.sender
     handle_rtcp_packet = sender._handle_rtcp_packet
-    packets = _PacketSender(sender, video_format, next_frame, feedback, clock)
+    packets = _PacketSender(sender, video_format, next_frame, feedback, clock, by_capture)
 
     async def handle_rtcp(packet: AnyRtcpPacket) -> None:
         if isinstance(packet, RtcpRtpfbPacket) and packet.fmt == RTCP_RTPFB_NACK:
@@ -304,10 +327,23 @@ def install(
     sender._run_rtp = packets.run
     sender._send_keyframe = feedback.on_keyframe_wanted
     sender._handle_rtcp_packet = handle_rtcp
-    transceiver.receiver.receive = _receive_nothing
+    if by_capture:
+        report_no_time_before_it_is_known(sender)
+    transceiver.receiver.receive = receive_nothing
 
 
-async def _receive_nothing(parameters: RTCRtpReceiveParameters) -> None:
+def report_no_time_before_it_is_known(sender: RTCRtpSender) -> None:
+    """Replaces `_send_rtcp`: a report that names a wrong time takes a receiver ten seconds to get over."""
+    send_rtcp = sender._send_rtcp
+
+    async def send(packets: list[AnyRtcpPacket]) -> None:
+        if has_time(sender) or not any(isinstance(packet, RtcpSrPacket) for packet in packets):
+            await send_rtcp(packets)
+
+    sender._send_rtcp = send
+
+
+async def receive_nothing(parameters: RTCRtpReceiveParameters) -> None:
     """Replaces `receive`, which starts a decoder's thread. The reduced offer never asks for it; this makes sure."""
 
 
@@ -316,7 +352,7 @@ def _round_trip_s(sender: RTCRtpSender, report: RtcpReceiverInfo) -> float | Non
 
     aiortc's own figure is smoothed: after the clock is set, it is wrong for a minute.
     """
-    if not report.dlsr or report.lsr != getattr(sender, _LSR):
+    if not report.dlsr or report.lsr != getattr(sender, LSR):
         return None
-    round_trip_s = time.time() - getattr(sender, _LSR_TIME) - report.dlsr / 65536
+    round_trip_s = time.time() - getattr(sender, LSR_TIME) - report.dlsr / 65536
     return round_trip_s if 0 <= round_trip_s <= _LONGEST_RTT_S else None

@@ -13,10 +13,10 @@ from mien_signaling.feedback import BitrateLimits
 class SignalingSettings(ServiceSettings):
     """Limits on viewers and their requests, and the range in which their feedback may move the bitrate target."""
 
-    port: int = Field(8081, ge=0, le=65535, description="TCP port of WHEP, probes and metrics. 0: any free port.")
+    port: int = Field(8081, ge=0, le=65535, description="TCP port of WHEP, WHIP, probes and metrics. 0: any free port.")
     cors_origins: list[str] = Field(
         default_factory=list,
-        description="Origins whose pages may watch, as JSON. Not needed where one proxy serves page and WHEP.",
+        description="Origins whose pages may watch and speak, as JSON. Not needed where one proxy serves everything.",
     )
     public_ip: IPvAnyAddress | None = Field(
         None,
@@ -35,8 +35,9 @@ class SignalingSettings(ServiceSettings):
         ge=1,
         description="Most viewers with the same token in this process. A demo without tokens has no such limit.",
     )
+    max_speakers: int = Field(200, ge=1, description="Most speakers whose uplink is a WHIP connection of this process.")
     connect_timeout_s: float = Field(
-        10.0, gt=0, description="Seconds after its answer within which a viewer must complete ICE and DTLS."
+        10.0, gt=0, description="Seconds after its answer within which a viewer or speaker must complete ICE and DTLS."
     )
     linger_s: float = Field(
         2.0, ge=0, description="Seconds for which the subscription to a session outlives its last viewer."
