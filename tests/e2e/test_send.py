@@ -52,6 +52,25 @@ def account_of(said: str) -> list[int]:
     return [int(number) for number in found.groups()]
 
 
+async def test_the_sound_of_a_file_is_sent_beside_the_motion(system: System, tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.mp4", [np.full((90, 160, 3), 90, np.uint8)] * 60)
+    write_sound(tmp_path / "sound.wav", "pcm_s16le")
+    audio = ["--audio", str(tmp_path / "sound.wav")]
+    status, said = await send(str(tmp_path / "clip.mp4"), "--url", system.stack.url, *audio)
+    assert status == 0, said
+    assert sum(account_of(said)[1:4]) > 0
+    assert await system.metric("signaling", "mien_voice_packets_received_total", result="accepted") > 20
+    assert await system.metric("signaling", "mien_whip_motion_packets_total", result="accepted") > 5
+
+
+async def test_a_file_without_sound_is_named(system: System, tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.mp4", [np.full((90, 160, 3), 90, np.uint8)] * 3)
+    clip = str(tmp_path / "clip.mp4")
+    status, said = await send(clip, "--url", system.stack.url, "--audio", clip)
+    assert status != 0
+    assert f"{clip} has no sound" in said and "Traceback" not in said
+
+
 @pytest.mark.skipif(not CLIP.exists(), reason="no clips in ../shared/data")
 @pytest.mark.parametrize(
     "options",

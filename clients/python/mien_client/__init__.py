@@ -1,4 +1,4 @@
-"""Python SDK of Mien: REST client, uplink of motion packets, WHEP viewer, events of a room.
+"""Python SDK of Mien: REST client, uplinks of motion packets and voice, WHEP viewer, events of a room.
 
 async with MienClient("http://127.0.0.1:8080") as mien:
     session = await mien.create_session("mien")
@@ -11,6 +11,7 @@ from mien_client.room import Room, RoomClosed
 from mien_client.room_state import RoomEvent
 from mien_client.uplink import Uplink
 from mien_client.viewer import ReceivedFrame, Viewer, WhepError
+from mien_client.whip import WhipUplink
 from mien_shared.wire.track import MotionTrack
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "Uplink",
     "Viewer",
     "WhepError",
+    "WhipUplink",
 ]

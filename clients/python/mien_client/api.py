@@ -84,6 +84,11 @@ class Session(BaseModel):
     whep_url: str
     ice_servers: list[IceServer] = []
 
+    @property
+    def whip_url(self) -> str:
+        """Where motion and voice are sent over one peer connection: beside the address for viewers."""
+        return self.whep_url.replace("/v1/whep/", "/v1/whip/")
+
 
 class SessionState(BaseModel):
     """A session as its viewers see it."""

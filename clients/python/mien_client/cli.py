@@ -275,6 +275,11 @@ def up(data: Path, port: int, signaling_port: int, backend: str, weights: Path |
     metavar="DEVICE",
     help="Camera to use if SOURCE is `camera`. Default: /dev/video0 on Linux, the system's default camera on macOS.",
 )
+@click.option(
+    "--audio",
+    metavar="FILE",
+    help="File whose sound is the voice; for a clip's own sound, the clip. Motion and voice are then sent over WHIP.",
+)
 @click.option("--no-judgement", is_flag=True, help="Send extreme poses too. Otherwise a default motion replaces them.")
 def send(
     source: str,
@@ -285,13 +290,16 @@ def send(
     tracker: str,
     smoothing: str,
     camera: str | None,
+    audio: str | None,
     no_judgement: bool,
 ) -> None:
     """Send the motion of the face in SOURCE: a video clip, a .motion track, or `camera`."""
     if camera is not None and source != CAMERA:
         raise click.UsageError(f"--camera {camera} needs SOURCE to be `camera`")
     judged = not no_judgement
-    options = SendOptions(source, avatar, url, api_key, loop, tracker, smoothing, judged=judged, camera=camera)
+    options = SendOptions(
+        source, avatar, url, api_key, loop, tracker, smoothing, judged=judged, camera=camera, audio=audio
+    )
     run(send_source(options, _say))
 
 

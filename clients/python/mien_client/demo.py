@@ -78,10 +78,16 @@ async def avatar_of(mien: MienClient, avatar: str) -> str:
 @contextlib.asynccontextmanager
 async def speaking_session(mien: MienClient, avatar_id: str) -> AsyncIterator[tuple[Session, Uplink]]:
     """A new session with its uplink connected. The session is ended afterwards."""
+    async with new_session(mien, avatar_id) as session, Uplink(session.uplink_url, session.token) as uplink:
+        yield session, uplink
+
+
+@contextlib.asynccontextmanager
+async def new_session(mien: MienClient, avatar_id: str) -> AsyncIterator[Session]:
+    """A new session. It is ended afterwards."""
     session = await mien.create_session(avatar_id)
     try:
-        async with Uplink(session.uplink_url, session.token) as uplink:
-            yield session, uplink
+        yield session
     finally:
         with contextlib.suppress(MienError, Unreachable):  # if the service is gone, its session is gone too
             await mien.end_session(session.session_id, session.token)

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Protocol
 
 from mien_client.api import Avatar, MienClient, Session
-from mien_client.demo import BUNDLED_AVATAR, avatar_of, speaking_session
+from mien_client.demo import BUNDLED_AVATAR, avatar_of, new_session
 from mien_client.landmarks import LandmarkTool
 from mien_client.outgoing import OutgoingMotion
 from mien_client.pictures import CameraPictures, ClipPictures, Picture, RgbArray
+from mien_client.sound import FileSound
 from mien_client.speaking import capture_clock_ms, play
 from mien_client.uplink import Uplink
+from mien_client.whip import WhipUplink
 from mien_encoder.finder import FaceFinder
 from mien_encoder.keypoints import KeypointEncoder
 from mien_encoder.tracker import FaceTracker
@@ -38,7 +40,7 @@ class SendOptions:
 
     source: a clip, a .motion track, or CAMERA. tracker: `encoder` or `landmarks`. smoothing: a key of
     outgoing.SMOOTHING. judged: whether a default motion replaces extreme poses. camera: the camera's device, None for
-    the system's default.
+    the system's default. audio: the file whose sound is the voice, may be the clip itself; None for no voice.
     """
 
     source: str
@@ -50,6 +52,7 @@ class SendOptions:
     smoothing: str = "one-euro"
     judged: bool = True
     camera: str | None = None
+    audio: str | None = None
 
 
 class KeypointFinder(Protocol):
@@ -75,39 +78,56 @@ async def send(options: SendOptions, say: Callable[[str], None]) -> None:
 
     Raises the errors of the source, the API, the uplink, the track and the tracker's files.
     """
+    sound = None if options.audio is None else await asyncio.to_thread(FileSound, options.audio, options.loop)
     if options.source.endswith(".motion"):
-        await _send_track(MotionTrack.load(Path(options.source)), options, say)
+        await _send_track(MotionTrack.load(Path(options.source)), options, sound, say)
         return
     async with contextlib.AsyncExitStack() as stack:
         # Before the session: a source that cannot be used needs none.
         pictures = _pictures(options, say)
         await stack.enter_async_context(pictures)
         finder = await _finder(options.tracker, stack)
-        avatar, uplink = await stack.enter_async_context(_speaking(options, say))
+        avatar, uplink = await stack.enter_async_context(_speaking(options, sound, say))
         motion = OutgoingMotion(
             avatar.source_keypoints(), options.smoothing, judged=options.judged, seed=random.getrandbits(16)
         )
         face = FaceWatch(options.source, say)
         try:
-            await speak(pictures, finder, motion, uplink.push, face)
+            await speak(_beginning(sound, pictures), finder, motion, uplink.push, face)
         finally:
             face.end()
             say(f"Sent {uplink.sent} packets: {motion.account()}; {pictures.late} pictures skipped as too late.")
 
 
-async def _send_track(track: MotionTrack, options: SendOptions, say: Callable[[str], None]) -> None:
-    async with _speaking(options, say) as (_, uplink):
+async def _send_track(
+    track: MotionTrack, options: SendOptions, sound: FileSound | None, say: Callable[[str], None]
+) -> None:
+    async with _speaking(options, sound, say) as (_, uplink):
+        if sound is not None:
+            sound.begin()
         await play(track, uplink)
 
 
+async def _beginning(sound: FileSound | None, pictures: AsyncIterable[Picture]) -> AsyncIterator[Picture]:
+    """The pictures; the sound begins with the first one."""
+    async for picture in pictures:
+        if sound is not None:
+            sound.begin()
+        yield picture
+
+
 @contextlib.asynccontextmanager
-async def _speaking(options: SendOptions, say: Callable[[str], None]) -> AsyncIterator[tuple[Avatar, Uplink]]:
-    """The avatar, and the uplink of a new session that shows it."""
+async def _speaking(
+    options: SendOptions, sound: FileSound | None, say: Callable[[str], None]
+) -> AsyncIterator[tuple[Avatar, Uplink | WhipUplink]]:
+    """The avatar, and the uplink of a new session that shows it: over WHIP if there is a voice."""
     async with MienClient(options.url, options.api_key) as mien:
         avatar = await mien.avatar(await avatar_of(mien, options.avatar))
-        async with speaking_session(mien, avatar.avatar_id) as (session, uplink):
-            say(f"Speaking at {_page(options, session)}; Ctrl-C ends it.")
-            yield avatar, uplink
+        async with new_session(mien, avatar.avatar_id) as session:
+            over_whip = None if sound is None else WhipUplink(session.whip_url, session.token, sound)
+            async with over_whip or Uplink(session.uplink_url, session.token) as uplink:
+                say(f"Speaking at {_page(options, session)}; Ctrl-C ends it.")
+                yield avatar, uplink
 
 
 def _pictures(options: SendOptions, say: Callable[[str], None]) -> ClipPictures | CameraPictures:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mien_client.uplink import Uplink
+from mien_client.whip import WhipUplink
 from mien_shared.wire.track import MotionTrack
 
 ASSETS = Path(__file__).parent / "assets"
@@ -21,7 +22,7 @@ def capture_clock_ms() -> int:
     return time.time_ns() // 1_000_000 & 0xFFFF_FFFF
 
 
-async def play(track: MotionTrack, uplink: Uplink, clock_s: Callable[[], float] = time.monotonic) -> None:
+async def play(track: MotionTrack, uplink: Uplink | WhipUplink, clock_s: Callable[[], float] = time.monotonic) -> None:
     """Send a track in a loop at its own pace. Each packet's capture time is its sending time. Runs until cancelled."""
     start_s = clock_s()
     for at_s, packet in track.looped():
