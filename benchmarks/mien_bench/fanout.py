@@ -14,7 +14,7 @@ import socket
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -22,7 +22,7 @@ from fractions import Fraction
 import av
 import click
 import numpy as np
-from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import MediaStreamTrack, RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from av.video.frame import PictureType
 
 from mien_shared.bus.messages import EncodedFrame
@@ -139,19 +139,20 @@ async def measure(
     frames_sent: Callable[[], int],
     begin: Callable[[], None] = lambda: None,
     prepare: Callable[[RTCPeerConnection], None] = lambda peer: None,
+    kinds: Sequence[str] = ("video",),
 ) -> Measurement:
     """Connect `viewers` receivers to the senders that `add_sender` makes, call `begin`, then measure for `seconds`.
 
-    prepare: called with each peer that has taken its offer.
+    prepare: called with each peer that has taken its offer. kinds: of the sections in a receiver's offer.
     """
     peers: list[RTCPeerConnection] = []
     try:
-        async with _receivers(viewers) as receivers:
+        async with _receivers(viewers, kinds) as receivers:
             assert receivers.stdin is not None and receivers.stdout is not None
             offers = json.loads(await receivers.stdout.readline())
             answers = []
             for offer in offers:
-                peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+                peer = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
                 peers.append(peer)
                 add_sender(peer)
                 await peer.setRemoteDescription(RTCSessionDescription(offer, "offer"))
@@ -276,10 +277,10 @@ async def _connected(peer: RTCPeerConnection) -> None:
 
 
 @asynccontextmanager
-async def _receivers(viewers: int) -> AsyncIterator[asyncio.subprocess.Process]:
+async def _receivers(viewers: int, kinds: Sequence[str]) -> AsyncIterator[asyncio.subprocess.Process]:
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", __name__, str(viewers), stdin=pipe, stdout=pipe, limit=_LINE_BYTES
+        sys.executable, "-m", __name__, str(viewers), *kinds, stdin=pipe, stdout=pipe, limit=_LINE_BYTES
     )
     try:
         yield process
@@ -330,7 +331,7 @@ def fanout(viewers: int, encode_viewers: int, seconds: float, turns: int, as_jso
     click.echo(f"{'':>16}  one port costs {port_ratio} times as much as a port for each viewer")
 
 
-async def _receive(viewers: int) -> None:
+async def _receive(viewers: int, kinds: Sequence[str]) -> None:
     """The second process: writes offers to standard output, then reads answers and queries from standard input."""
     packets = 0
 
@@ -343,8 +344,9 @@ async def _receive(viewers: int) -> None:
 
     peers = [RTCPeerConnection(RTCConfiguration(iceServers=[])) for _ in range(viewers)]
     for peer in peers:
-        receiver = peer.addTransceiver("video", direction="recvonly").receiver
-        receiver.transport._handle_rtp_data = count
+        for kind in kinds:
+            receiver = peer.addTransceiver(kind, direction="recvonly").receiver
+            receiver.transport._handle_rtp_data = count
         await peer.setLocalDescription(await peer.createOffer())
     click.echo(json.dumps([peer.localDescription.sdp for peer in peers]))
     for peer, answer in zip(peers, json.loads(await line()), strict=True):
@@ -355,4 +357,4 @@ async def _receive(viewers: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_receive(int(sys.argv[1])))
+    asyncio.run(_receive(int(sys.argv[1]), sys.argv[2:]))
