@@ -399,6 +399,38 @@ CALLS = Dashboard(
                     stacked=True,
                 ),
                 Panel(
+                    "Speakers over WHIP, and why they go",
+                    "short",
+                    (
+                        Query("sum by (state) (mien_whip_uplinks)", "{{state}}"),
+                        Query("sum by (reason) (increase(mien_whip_uplinks_gone_total[1h]))", "{{reason}}, last hour"),
+                        Query(
+                            "sum by (method, status) (increase(mien_whip_requests_total[1h]))", "{{method}} {{status}}"
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Voice packets by result",
+                    "pps",
+                    (
+                        Query(rate("mien_voice_packets_received_total", "result"), "from speakers: {{result}}"),
+                        Query(rate("mien_voice_packets_sent_total"), "to viewers"),
+                        Query(rate("mien_voice_packets_dropped_total", "reason"), "dropped: {{reason}}"),
+                    ),
+                    "Each packet to viewers counts once per viewer.",
+                ),
+                Panel("Voice held back for the lips", "s", quantiles("mien_voice_hold_seconds", 0.5, 0.95), limit=0.4),
+                Panel(
+                    "Motion over WHIP, and what is refused",
+                    "pps",
+                    (
+                        Query(rate("mien_whip_motion_packets_total", "result"), "motion: {{result}}"),
+                        Query(rate("mien_whip_motion_dropped_total", "reason"), "not to the inbox: {{reason}}"),
+                        Query(rate("mien_whip_refused_total", "reason"), "refused: {{reason}}"),
+                        Query(rate("mien_unreadable_datagrams_total"), "unreadable datagrams"),
+                    ),
+                ),
+                Panel(
                     "Connected viewers by transport, and TCP connections",
                     "short",
                     (

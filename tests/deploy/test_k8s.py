@@ -453,7 +453,13 @@ def test_one_origin_and_nothing_of_the_inside_on_it(manifests: Manifests) -> Non
                 service = path["backend"]["service"]
                 assert service["port"] == {"name": "http"}
                 assert manifests.named("Service", service["name"])
-    assert sorted(paths) == [("/", "Exact"), ("/static", "Prefix"), ("/v1", "Prefix"), ("/v1/whep", "Prefix")]
+    assert sorted(paths) == [
+        ("/", "Exact"),
+        ("/static", "Prefix"),
+        ("/v1", "Prefix"),
+        ("/v1/whep", "Prefix"),
+        ("/v1/whip", "Prefix"),
+    ]
 
 
 def test_prometheus_finds_every_service_under_its_job(overlay: Manifests) -> None:
