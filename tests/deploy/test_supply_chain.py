@@ -101,7 +101,7 @@ for kind in ("H264", "VP8"):
     try:
         get_decoder(RTCRtpCodecParameters(mimeType=f"video/{kind}", clockRate=90000))
     except av.NoCodecs as refused:
-        assert str(refused) == "this image has no encoders and decoders: signaling only forwards H.264"
+        assert str(refused) == "this image has no encoders and decoders: signaling only forwards media"
     else:
         raise SystemExit(f"{kind} can be decoded")
 """

@@ -1,6 +1,6 @@
 """The names of PyAV that aiortc imports, without PyAV: for signaling's image.
 
-aiortc uses PyAV only in its own encoders and decoders. Signaling sends finished H.264 and decodes nothing, so its image
+aiortc uses PyAV only in its own encoders and decoders. Signaling forwards H.264 and Opus and decodes nothing, so its image
 has no FFmpeg: 100 MB less, and no decoder that a stranger's packet could reach. Making an object of these classes
 raises NoCodecs.
 """
@@ -20,11 +20,11 @@ class FFmpegError(Exception):
 
 class _Absent:
     def __init__(self, *_: object, **__: object) -> None:
-        raise NoCodecs("this image has no encoders and decoders: signaling only forwards H.264")
+        raise NoCodecs("this image has no encoders and decoders: signaling only forwards media")
 
     @classmethod
     def create(cls, *_: object, **__: object) -> NoReturn:
-        raise NoCodecs("this image has no encoders and decoders: signaling only forwards H.264")
+        raise NoCodecs("this image has no encoders and decoders: signaling only forwards media")
 
 
 class Packet(_Absent):
