@@ -18,10 +18,10 @@ from mien_shared.http.service import create_service
 from mien_shared.supervisor import Supervisor
 from mien_signaling import ice, passthrough, speaker_transport, voice_passthrough, whep, whip
 from mien_signaling.audience import PARTICIPANTS_INTERVAL_S, Audience
+from mien_signaling.cross_origin import CrossOrigin
 from mien_signaling.media_port import MediaPort
 from mien_signaling.metrics import SignalingMetrics
 from mien_signaling.roster import INTERVAL_S, Registrar
-from mien_signaling.sdp_http import CrossOrigin
 from mien_signaling.settings import SignalingSettings
 from mien_signaling.speakers import Speakers
 

@@ -20,9 +20,9 @@ from mien_shared.http.principal import Grant, Principal
 from mien_signaling.answer import Announcement, announced, answer_to
 from mien_signaling.broadcast import Broadcast
 from mien_signaling.media_port import MediaPort
-from mien_signaling.participants import demand_participant
 from mien_signaling.metrics import SignalingMetrics
 from mien_signaling.offer import Offer
+from mien_signaling.participants import demand_participant
 from mien_signaling.peer import Gone, ViewerConnection
 from mien_signaling.settings import SignalingSettings
 

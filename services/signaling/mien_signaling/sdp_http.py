@@ -14,9 +14,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.security import HTTPBearer
-from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mien_shared.bus.connection import BUS_ERRORS
 from mien_shared.clock import Clock
@@ -35,10 +33,8 @@ from mien_signaling.settings import SignalingSettings
 SDP = "application/sdp"
 SDP_FRAGMENT = "application/trickle-ice-sdpfrag"
 
-_PREFLIGHT_LIFETIME_S = 7200
 _ENDPOINT_METHODS = "POST, OPTIONS, HEAD"
 _SESSION_METHODS = "PATCH, DELETE, OPTIONS, HEAD"
-_COUNTED_METHODS = frozenset({"POST", "PATCH", "DELETE", "OPTIONS", "HEAD", "GET", "PUT"})
 _ANY_ROUTE = (
     Code.TOKEN_MISSING,
     Code.TOKEN_INVALID,
@@ -295,41 +291,3 @@ def _not_allowed(methods: str) -> Callable[[], Awaitable[Response]]:
         raise Problem(Code.METHOD_NOT_ALLOWED, f"this URL takes only {methods}", headers={"Allow": methods})
 
     return refuse
-
-
-class CrossOrigin:
-    """Adds CORS headers (Fetch, section 3.2) to every answer of one protocol, including errors, and counts the answers.
-
-    prefix: of its paths. count: takes the method and the status of each answer.
-    """
-
-    def __init__(self, app: ASGIApp, prefix: str, origins: list[str], count: Callable[[str, int], None]) -> None:
-        self._app = app
-        self._prefix = prefix
-        self._origins = frozenset(origins)
-        self._count = count
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith(self._prefix):
-            await self._app(scope, receive, send)
-            return
-        asked = dict(scope["headers"])
-        origin = asked.get(b"origin", b"").decode("latin-1")
-        is_preflight = scope["method"] == "OPTIONS" and b"access-control-request-method" in asked
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                method = scope["method"] if scope["method"] in _COUNTED_METHODS else "other"
-                self._count(method, message["status"])
-                headers = MutableHeaders(scope=message)
-                headers.add_vary_header("Origin")
-                if origin in self._origins:
-                    headers["Access-Control-Allow-Origin"] = origin
-                    headers["Access-Control-Expose-Headers"] = "Location, ETag, Link, Accept-Patch, Retry-After"
-                    if is_preflight:
-                        headers["Access-Control-Allow-Methods"] = "POST, PATCH, DELETE, OPTIONS"
-                        headers["Access-Control-Allow-Headers"] = "Authorization, Content-Type, If-Match"
-                        headers["Access-Control-Max-Age"] = str(_PREFLIGHT_LIFETIME_S)
-            await send(message)
-
-        await self._app(scope, receive, send_with_headers)

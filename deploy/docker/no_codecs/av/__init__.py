@@ -1,8 +1,8 @@
 """The names of PyAV that aiortc imports, without PyAV: for signaling's image.
 
-aiortc uses PyAV only in its own encoders and decoders. Signaling forwards H.264 and Opus and decodes nothing, so its image
-has no FFmpeg: 100 MB less, and no decoder that a stranger's packet could reach. Making an object of these classes
-raises NoCodecs.
+aiortc uses PyAV only in its own encoders and decoders. Signaling forwards H.264 and Opus and decodes nothing, so
+its image has no FFmpeg: 100 MB less, and no decoder that a stranger's packet could reach. Making an object of these
+classes raises NoCodecs.
 """
 
 from __future__ import annotations
