@@ -47,14 +47,20 @@ def bearer(session_id: str, grants: frozenset[object] = SPEAKER_GRANTS) -> dict[
 
 
 class Talker:
-    """A speaker over WHIP. label, options: of its data channel; None: no channel."""
+    """A speaker over WHIP. label: of its data channel, None: no channel. headers: with its token."""
 
     def __init__(
-        self, client: httpx.AsyncClient, session_id: str, *, voice: bool = True, label: str | None = "motion"
+        self,
+        client: httpx.AsyncClient,
+        session_id: str,
+        *,
+        voice: bool = True,
+        label: str | None = "motion",
+        headers: dict[str, str] | None = None,
     ) -> None:
         self._client = client
         self._session_id = session_id
-        self.headers = bearer(session_id)
+        self.headers = headers or bearer(session_id)
         self.peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.track = OpusTrack()
         self.timestamp = 0

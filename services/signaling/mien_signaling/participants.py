@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from mien_shared.bus.messages import SessionRecord
+from mien_shared.bus.room_messages import ParticipantRecord
 from mien_shared.bus.rooms import Rooms
 from mien_shared.http.principal import Grant, Principal
 from mien_shared.http.problems import Code, Problem
 
 
-async def demand_participant(rooms: Rooms, session: SessionRecord, bearer: Principal | None, grant: Grant) -> None:
+async def demand_participant(
+    rooms: Rooms, session: SessionRecord, bearer: Principal | None, grant: Grant
+) -> ParticipantRecord | None:
     """Raises Problem unless a participant's token grants this in the session's room, and it is in that room.
 
-    Other callers pass: their tokens name the session, and were checked.
+    Returns its record. Other callers pass, with None: their tokens name the session, and were checked.
     """
     if bearer is None or bearer.room is None:
-        return
+        return None
     bearer.demand_session(session, [grant])
     participant = await rooms.participant(bearer.room, bearer.scope or "")
     if participant is None:
         raise Problem(Code.PARTICIPANT_NOT_FOUND, "there is no such participant, or it has left the room")
     if not participant.is_admitted:
         raise Problem(Code.NOT_ADMITTED, "a moderator has not let this participant in yet")
+    return participant

@@ -60,6 +60,8 @@ class SpeakerConnection(PeerSession):
         self.speaker_id = speaker_id
         self.connection_id = secrets.token_hex(8)
         self.session = session
+        #: Whether its participant is muted in the room: its voice goes no further.
+        self.is_muted = False
         self._on_gone = on_gone
         self._forwarder = forwarder
         self._publisher = publisher
@@ -102,6 +104,8 @@ class SpeakerConnection(PeerSession):
             verdict, packet = VoiceVerdict.PAYLOAD_TYPE, None
         else:
             verdict, packet = self._voice.packet(data, now_s)
+        if packet is not None and self.is_muted:
+            verdict = VoiceVerdict.MUTED
         self._metrics.voice_received(verdict)
         if packet is None:
             self._refuse(now_s)
@@ -110,7 +114,8 @@ class SpeakerConnection(PeerSession):
         if self._reception is None or self._reception.ssrc != self._voice.ssrc:
             self._reception, self._last_report = Reception(self._voice.ssrc, VOICE_CLOCK_HZ), None
         self._reception.packet(packet.sequence, packet.timestamp, now_s)
-        self._publisher.push(self.session.session_id, packet)
+        if not self.is_muted:
+            self._publisher.push(self.session.session_id, packet)
 
     def on_rtcp(self, data: bytes) -> None:
         if self._closing:

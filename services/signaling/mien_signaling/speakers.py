@@ -84,7 +84,7 @@ class Speakers:
         session = await self._registry.session(session_id)
         if session is None:
             raise UnknownSession(session_id)
-        await demand_participant(self._rooms, session, bearer, Grant.PUBLISH)
+        participant = await demand_participant(self._rooms, session, bearer, Grant.PUBLISH)
         self._demand_room(session_id)
         owner = (await self._registry.uplink_states([session_id]))[session_id].owner
         speaker = SpeakerConnection(
@@ -100,6 +100,7 @@ class Speakers:
             self._metrics,
             self._gone,
         )
+        speaker.is_muted = participant is not None and participant.muted
         replaced = self._of_session(session_id)
         self._speakers[speaker.speaker_id] = speaker
         try:
@@ -143,6 +144,15 @@ class Speakers:
             states = await self._registry.uplink_states([speaker.session.session_id for speaker in speakers])
             for speaker in speakers:
                 self._apply(speaker, states[speaker.session.session_id])
+            await self._mute(speakers)
+
+    async def _mute(self, speakers: list[SpeakerConnection]) -> None:
+        """Mute the voices of the participants that are muted in their rooms, and no others."""
+        of_rooms = [one for one in speakers if one.bearer is not None and one.bearer.room is not None]
+        pairs = [(one.bearer.room or "", one.bearer.scope or "") for one in of_rooms if one.bearer is not None]
+        for speaker, participant in zip(of_rooms, await self._rooms.participants(pairs), strict=True):
+            if participant is not None:  # None: it has left, and its session ends; or Redis came back empty
+                speaker.is_muted = participant.muted
 
     def _apply(self, speaker: SpeakerConnection, state: UplinkState) -> None:
         speaker.motion.owner = state.owner

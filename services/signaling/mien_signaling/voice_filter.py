@@ -28,6 +28,7 @@ class VoiceVerdict(StrEnum):
     DUPLICATE = "duplicate"
     LATE = "late"
     RATE = "rate"
+    MUTED = "muted"  # a moderator or the participant itself has muted it; the connection decides that, not the filter
 
 
 #: Opus in frames of 10 ms makes 100 packets a second. The burst covers a network stall.

@@ -206,6 +206,15 @@ class Rooms:
         answers = await trip.go()
         return [gone is not None or bool(ended) for gone, ended in zip(answers[::2], answers[1::2], strict=True)]
 
+    async def participants(self, pairs: Sequence[tuple[str, str]]) -> list[ParticipantRecord | None]:
+        """The record of each (room, participant), None for one that is not there. One round trip, none for no pairs."""
+        if not pairs:
+            return []
+        trip = Trip(self._redis)
+        for room_id, participant_id in pairs:
+            trip.add(partial(_field, name=keys.room_participants(room_id), member=participant_id))
+        return [ParticipantRecord.model_validate_json(data) if data else None for data in await trip.go()]
+
     async def participant(self, room_id: str, participant_id: str) -> ParticipantRecord | None:
         data = await self._redis.hget(keys.room_participants(room_id), participant_id)
         return ParticipantRecord.model_validate_json(data) if data else None
@@ -234,6 +243,10 @@ def _add_listing(trip: Trip, room_ids: Iterable[str]) -> None:
 
 def _read_log(pipe: Pipeline, name: str, after: int, most: int) -> object:
     return pipe.xrange(name, min=f"{after + 1}-0", count=most)
+
+
+def _field(pipe: Pipeline, name: str, member: str) -> object:
+    return pipe.hget(name, member)
 
 
 def _score(pipe: Pipeline, name: str, member: str) -> object:
