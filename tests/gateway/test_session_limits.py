@@ -27,7 +27,7 @@ LIMITS = Limits(no_speaker_s=120, max_session_s=3600)
     ],
 )
 def test_which_limit_is_reached(speaker_s: float, now_s: float, limits: Limits, reason: EndReason | None) -> None:
-    assert overdue(SESSION, speaker_s, now_s, limits) is reason
+    assert overdue(SESSION, now_s - speaker_s, now_s, limits) is reason
 
 
 def test_redis_keeps_a_speaker_s_time_beyond_the_limit() -> None:

@@ -285,7 +285,7 @@ async def test_uplinks_of_a_gateway_that_was_paused_revive_nothing(
     other, seen = paused
     await registry.end_session("one")
     await marks_lapse(registry, "one")
-    assert await other.keep_uplinks([OpenUplink(seen, "c")], 100.0, 60) == {"one": None}
+    assert await other.keep_uplinks([OpenUplink(seen, "c")], 60) == {"one": None}
     assert await other.session("one") is None
 
 
@@ -335,7 +335,7 @@ async def test_a_heartbeat_and_the_keep_alives_take_one_round_trip_each(
         uplinks = [OpenUplink(session, "c") for session in sessions]
         for call in (
             lambda: far.keep_all_alive(sessions),
-            lambda: far.keep_uplinks(uplinks, 100.0, 60),
+            lambda: far.keep_uplinks(uplinks, 60),
             lambda: far.uplink_states(names),
         ):
             await call()

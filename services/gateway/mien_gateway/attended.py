@@ -36,7 +36,7 @@ class AttendedSessions:
         self._known = {name: session for name, session in self._known.items() if session and name in owners}
         await self.learn(connections)
         known = [session for session in self._known.values() if session is not None]
-        kept = await self._registry.keep_attended(known, self._desk.clock.unix_s(), self._speaker_ttl_s)
+        kept = await self._registry.keep_attended(known, self._speaker_ttl_s)
         self._known |= kept
         for session_id, connection in owners.items():
             if self._known.get(session_id) is None and await self._registry.was_ended(session_id):

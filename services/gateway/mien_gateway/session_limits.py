@@ -31,11 +31,11 @@ class Limits:
         return self.no_speaker_s + _MARGIN_S
 
 
-def overdue(session: SessionRecord, speaker_unix_s: float, now_unix_s: float, limits: Limits) -> EndReason | None:
-    """Which limit a session has reached, None if none. speaker_unix_s: when it last had a speaker, or began to wait."""
+def overdue(session: SessionRecord, idle_s: float, now_unix_s: float, limits: Limits) -> EndReason | None:
+    """Which limit a session has reached, None if none. idle_s: how long it has had no speaker."""
     if 0 < limits.max_session_s < now_unix_s - session.created_at_ms / 1000:
         return EndReason.DURATION
-    if 0 < limits.no_speaker_s < now_unix_s - speaker_unix_s:
+    if 0 < limits.no_speaker_s < idle_s:
         return EndReason.NO_SPEAKER
     return None
 
@@ -56,8 +56,8 @@ class SessionLimits:
             return
         now_unix_s = self._clock.unix_s()
         ids = [session.session_id for session in live]
-        seen = await self._registry.speakers_seen(ids, now_unix_s, self._limits.speaker_ttl_s)
+        idle_s = await self._registry.without_speaker_s(ids, self._limits.speaker_ttl_s)
         for session in live:
-            reason = overdue(session, seen[session.session_id], now_unix_s, self._limits)
+            reason = overdue(session, idle_s[session.session_id], now_unix_s, self._limits)
             if reason is not None:
                 await self._sessions.end_for_limit(session.session_id, reason)

@@ -199,7 +199,7 @@ class Uplinks:
         uplinks = list(self._open.values())
         if uplinks:
             held = [OpenUplink(uplink.session, uplink.connection_id) for uplink in uplinks]
-            kept = await self._registry.keep_uplinks(held, self._clock.unix_s(), self._speaker_ttl_s)
+            kept = await self._registry.keep_uplinks(held, self._speaker_ttl_s)
             for uplink in uplinks:
                 if session := kept[uplink.session.session_id]:
                     uplink.session = session

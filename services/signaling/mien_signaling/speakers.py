@@ -167,7 +167,7 @@ class Speakers:
         speakers = [speaker for speaker in self._speakers.values() if speaker.is_connected]
         if speakers:
             held = [OpenUplink(speaker.session, speaker.connection_id) for speaker in speakers]
-            kept = await self._registry.keep_uplinks(held, self._clock.unix_s(), _SPEAKER_TTL_S)
+            kept = await self._registry.keep_uplinks(held, _SPEAKER_TTL_S)
             for speaker in speakers:
                 if session := kept[speaker.session.session_id]:
                     speaker.session = session

@@ -35,6 +35,19 @@ _SLOTS_MS = round(keys.SLOTS_S * 1000)
 #: A session with which this many devices were lost is ended: it may be the cause.
 _DEVICES_LOST = 2
 
+# Notes that a session has a speaker now. The server's clock decides, for a service's clock may be set anew.
+# KEYS: speaker. ARGV: life in seconds.
+_SPEAKER_SEEN = Script("""
+redis.call('SET', KEYS[1], redis.call('TIME')[1], 'EX', ARGV[1])
+""")
+
+# For how many seconds a session has had no speaker. KEYS: speaker. ARGV: life in seconds.
+_WITHOUT_SPEAKER = Script("""
+local now = redis.call('TIME')[1]
+redis.call('SET', KEYS[1], now, 'EX', ARGV[1], 'NX')
+return now - redis.call('GET', KEYS[1])
+""")
+
 # Writes the record unless the session has ended, or may have ended: a record that is missing was deleted, or it
 # expired, or Redis came back empty. It was not deleted if every mark since the caller last saw it would still be there.
 # Returns the time by the server's clock, or 0. KEYS: record, ended.
@@ -393,10 +406,8 @@ class Registry:
         texts = [[value.decode() if value else None for value in answer] for answer in answers]
         return {session_id: UplinkState(*found) for session_id, found in zip(session_ids, texts, strict=True)}
 
-    async def keep_uplinks(
-        self, uplinks: Sequence[OpenUplink], now_s: float, speaker_ttl_s: int
-    ) -> dict[str, SessionRecord | None]:
-        """Keep the sessions of open uplinks alive, owned by their connections, and with a speaker at `now_s` (Unix).
+    async def keep_uplinks(self, uplinks: Sequence[OpenUplink], speaker_ttl_s: int) -> dict[str, SessionRecord | None]:
+        """Keep the sessions of open uplinks alive, owned by their connections, and with a speaker now.
 
         An existing claim on a session is prolonged, even if another connection holds it. A missing claim is made again.
         Returns the records by id as keep_alive does. One round trip for any number of uplinks.
@@ -407,11 +418,11 @@ class Registry:
             name, speaker = keys.uplink(uplink.session.session_id), keys.speaker(uplink.session.session_id)
             trip.add(partial(_claim, name=name, connection_id=uplink.connection_id))
             trip.add(partial(_prolong, name=name, life_s=keys.UPLINK_S))
-            trip.add(partial(_seen, name=speaker, now_s=now_s, ttl_s=speaker_ttl_s))
+            trip.run(_SPEAKER_SEEN, [speaker], [speaker_ttl_s])
         return _kept(sessions, await trip.go())
 
     async def keep_attended(
-        self, sessions: Sequence[SessionRecord], now_s: float, speaker_ttl_s: int
+        self, sessions: Sequence[SessionRecord], speaker_ttl_s: int
     ) -> dict[str, SessionRecord | None]:
         """Keep the sessions of connected participants alive: they count as speakers, with the camera off too.
 
@@ -422,21 +433,19 @@ class Registry:
             return {}
         self._add_keep_alives(trip, sessions)
         for session in sessions:
-            trip.add(partial(_seen, name=keys.speaker(session.session_id), now_s=now_s, ttl_s=speaker_ttl_s))
+            trip.run(_SPEAKER_SEEN, [keys.speaker(session.session_id)], [speaker_ttl_s])
         return _kept(sessions, await trip.go())
 
-    async def speakers_seen(self, session_ids: Sequence[str], now_s: float, ttl_s: int) -> dict[str, float]:
-        """When each session last had a speaker (Unix seconds). A session without an entry gets one of `now_s`.
+    async def without_speaker_s(self, session_ids: Sequence[str], ttl_s: int) -> dict[str, float]:
+        """For how many seconds each session has had no speaker, by Redis' clock. A session without an entry gets one.
 
         So a session that never had a speaker counts from the first call, and so do all after Redis came back empty.
         One round trip.
         """
-        async with self.redis.pipeline(transaction=False) as pipe:
-            for session_id in session_ids:
-                pipe.set(keys.speaker(session_id), int(now_s), ex=ttl_s, nx=True)
-                pipe.get(keys.speaker(session_id))
-            seen = (await pipe.execute())[1::2]
-        return {name: float(value) if value else now_s for name, value in zip(session_ids, seen, strict=True)}
+        trip = Trip(self.redis)
+        for session_id in session_ids:
+            trip.run(_WITHOUT_SPEAKER, [keys.speaker(session_id)], [ttl_s])
+        return {name: float(idle_s) for name, idle_s in zip(session_ids, await trip.go(), strict=True)}
 
     async def end_reason(self, session_id: str) -> EndReason | None:
         """Why a session ended lately; None for one that did not, or whose reason is unknown here."""
@@ -461,7 +470,3 @@ def _prolong(pipe: Pipeline, name: str, life_s: int) -> object:
 
 def _count(pipe: Pipeline, name: str) -> object:
     return pipe.incr(name)
-
-
-def _seen(pipe: Pipeline, name: str, now_s: float, ttl_s: int) -> object:
-    return pipe.set(name, int(now_s), ex=ttl_s)

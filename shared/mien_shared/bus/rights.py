@@ -174,10 +174,10 @@ GENERATOR = Rights(
 SIGNALING = Rights(
     "signaling",
     {
-        "evalsha": (_RECORD, _ENDED, _VIEWER_COUNTS, _VIEWER_LISTS, _INBOX),
+        "evalsha": (_RECORD, _ENDED, _VIEWER_COUNTS, _VIEWER_LISTS, _INBOX, _SPEAKER),
         "exists": (_RECORD, _ENDED, _ROOM_ENDED),
         "expire": (_SESSIONS, _UPLINK, _VOICE),
-        "get": (_RECORD, _ENDED, _LEASE),
+        "get": (_RECORD, _ENDED, _LEASE, _SPEAKER),
         "hget": (_PARTICIPANTS,),
         "hdel": (_VIEWER_COUNTS, _VIEWER_LISTS),
         "hgetall": (_VIEWER_COUNTS,),
