@@ -116,7 +116,7 @@ async def measure_ours(viewers: int, seconds: float, frames: list[EncodedFrame],
 
 
 async def measure_aiortc(viewers: int, seconds: float) -> Measurement:
-    """aiortc's way: a track and a sender of its own for each listener."""
+    """aiortc's way: each listener has a separate track and sender."""
     tracks: list[_Packets] = []
 
     def add_sender(peer: RTCPeerConnection) -> None:

@@ -5,7 +5,7 @@ bearer.TOKEN`; the gateway selects `mien.room.v1`. The gateway refuses a connect
 status with a problem document, and closes an open one with a `CloseCode`.
 
 Events come from the room's log in Redis. A gateway asks for the newest numbers of all its rooms with one command, ten
-times a second and at once after a change of its own, and reads the logs of the rooms that have moved. A client that
+times a second and at once after a change that it made, and reads the logs of the rooms that have moved. A client that
 names `?since=N` gets the events after N if the log still has all of them, and the whole state otherwise. So does a
 client whose gateway has missed events, because Redis did not answer or came back empty.
 """

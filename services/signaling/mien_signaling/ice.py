@@ -1,4 +1,4 @@
-"""Lets aioice use the media port instead of sockets of its own. All uses of aioice's private parts are here.
+"""Lets aioice use the media port instead of opening sockets. All uses of aioice's private parts are here.
 
 aioice 0.13 opens a UDP socket for each connection and local address in `Connection.get_component_candidates`, on a port
 that the system chooses. `use_media_port` replaces the method on the instance. It gives the connection two agents for

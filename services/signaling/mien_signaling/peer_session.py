@@ -63,7 +63,7 @@ class ReducedOffer(Protocol):
 
 
 class PeerSession(ABC):
-    """A session of WHEP or WHIP. bearer: who holds it, None in an open demo. media_port: None for a port of its own."""
+    """A session of WHEP or WHIP. bearer: who holds it, None in an open demo. media_port: None for a separate port."""
 
     def __init__(
         self,

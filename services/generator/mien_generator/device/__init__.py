@@ -1,1 +1,1 @@
-"""The device: makes the faces of all workers' sessions by the network, in batches, in a process of its own."""
+"""The device: makes the faces of all workers' sessions by the network, in batches, in a separate process."""
