@@ -56,7 +56,7 @@ def steps(device: str, cores: int, dry: bool) -> list[Step]:
         *(("--tiny", "--batches", "1,2") if dry else ()),
     )
     found = [
-        Step("device", network, 90),
+        Step("device", network, 300 if dry else 90),
         Step("network", (*_SESSIONS, *brief, *backend, *(few or ("--least", "16"))), 90),
     ]
     for workers in (1,) if dry else [count for count in (16, 8, 4, 2, 1) if count <= cores]:

@@ -31,7 +31,7 @@ from mien_signaling.audience import Audience
 from mien_signaling.ice import end_consent_checks_with
 from mien_signaling.metrics import SignalingMetrics
 from mien_signaling.offer import parse_offer
-from mien_signaling.peer import ClosedWhileAnswering
+from mien_signaling.peer_session import ClosedWhileAnswering
 from mien_signaling.sdp_http import joining_problems
 from mien_signaling.settings import SignalingSettings
 

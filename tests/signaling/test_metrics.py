@@ -7,7 +7,7 @@ from enum import StrEnum
 import pytest
 
 from mien_signaling.metrics import SignalingMetrics
-from mien_signaling.peer import Gone
+from mien_signaling.peer_session import Gone
 from mien_signaling.retransmission import Ignored
 
 

@@ -23,7 +23,8 @@ from mien_signaling.media_port import MediaPort
 from mien_signaling.metrics import SignalingMetrics
 from mien_signaling.offer import Offer
 from mien_signaling.participants import demand_participant
-from mien_signaling.peer import Gone, ViewerConnection
+from mien_signaling.peer import ViewerConnection
+from mien_signaling.peer_session import Gone
 from mien_signaling.settings import SignalingSettings
 
 logger = logging.getLogger(__name__)

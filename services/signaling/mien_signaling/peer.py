@@ -14,10 +14,8 @@ from mien_signaling.fanout import PacketisedFrame
 from mien_signaling.media_port import MediaPort
 from mien_signaling.metrics import SignalingMetrics
 from mien_signaling.offer import Offer
-from mien_signaling.peer_session import ClosedWhileAnswering, Gone, PeerSession
+from mien_signaling.peer_session import Gone, PeerSession
 from mien_signaling.retransmission import Ignored
-
-__all__ = ["ClosedWhileAnswering", "Gone", "ViewerConnection"]
 
 
 class ViewerConnection(PeerSession):

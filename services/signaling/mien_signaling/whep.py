@@ -10,8 +10,8 @@ from mien_shared.http.problems import Code, Problem
 from mien_shared.spans import span
 from mien_signaling.audience import Audience
 from mien_signaling.offer import parse_offer
-from mien_signaling.peer import Gone, ViewerConnection
-from mien_signaling.peer_session import PeerSession
+from mien_signaling.peer import ViewerConnection
+from mien_signaling.peer_session import Gone, PeerSession
 from mien_signaling.sdp_http import Doorkeeper, SdpEndpoint, routes_of
 from mien_signaling.settings import SignalingSettings
 
