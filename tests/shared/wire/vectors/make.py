@@ -1,4 +1,4 @@
-"""Make the vectors beside this file: `python tests/shared/vectors/make.py`. README.md says what they are for.
+"""Make the vectors beside this file: `python tests/shared/wire/vectors/make.py`. README.md says what they are for.
 
 Inputs are the demo's recorded speaker (clients/python/mien_client/assets) and synthetic motion; no picture of anybody.
 """
