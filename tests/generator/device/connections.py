@@ -152,6 +152,10 @@ class Worker:
         self.device.ask(Ask(session, ticket, tier, prepared, motion(x), deadline_s))
         return ticket
 
+    def received(self) -> None:
+        """Wait until the device has received all that this worker has sent: it refuses an unknown tier at once."""
+        assert isinstance(self.prepare(0, tier=255).exception(PATIENCE_S), ValueError)
+
     def face(self, ticket: int) -> FacePicture:
         until(lambda: ticket in self.faces)
         return self.faces[ticket]

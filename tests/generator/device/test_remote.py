@@ -103,6 +103,7 @@ def test_newer_motion_replaces_a_request_that_no_batch_has_taken(device: Connect
     prepared = worker.prepared(10)
     held = hold_up(device, worker)
     older, newer = worker.ask(1, prepared, 0.1), worker.ask(1, prepared, 0.2)
+    worker.received()
     device.painter.may_draw.set()
     np.testing.assert_array_equal(worker.face(newer), picture(10, 0.2))
     assert worker.draws(prepared)
@@ -117,6 +118,7 @@ def test_a_request_that_was_withdrawn_makes_no_face(device: Connected) -> None:
     hold_up(device, worker)
     withdrawn, kept = worker.ask(1, prepared), worker.ask(2, prepared)
     worker.device.withdraw(1)
+    worker.received()
     device.painter.may_draw.set()
     worker.face(kept)
     assert worker.draws(prepared, session=1), "the session may ask again"
@@ -286,6 +288,7 @@ def test_a_device_that_is_lost_is_told_to_every_worker(device: Connected) -> Non
     of_one = one.prepared(10)
     hold_up(device, one)
     pending = one.ask(1, of_one)
+    one.received()
     preparing = [other.prepare(20), other.prepare(30, ahead=True)]
     until(lambda: device.preparations() == 2)
     device.painter.is_lost = True
