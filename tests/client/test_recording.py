@@ -9,12 +9,14 @@ import av
 import numpy as np
 import pytest
 
-from mien_client.recording import Recorder, ViewReport, trace_of
+from mien_client.recording import Recorder, ViewReport, is_synthetic, trace_of
+from mien_client.tracing import FrameLife
 from mien_client.viewer import ReceivedFrame
 from mien_shared.media.frame_trace import FrameTrace, insert_trace
+from mien_shared.media.synthetic_mark import insert_mark
 
 
-def received(traces: list[FrameTrace | None], first_unix_s: float = 1000.0) -> list[ReceivedFrame]:
+def received(traces: list[FrameTrace | None], first_unix_s: float = 1000.0, marked: bool = True) -> list[ReceivedFrame]:
     """Pictures as a receiver decodes them, one every 40 ms, some with a trace."""
     encoder = av.video.codeccontext.VideoCodecContext.create("libx264", "w")
     encoder.width, encoder.height, encoder.pix_fmt = 320, 192, "yuv420p"
@@ -26,7 +28,7 @@ def received(traces: list[FrameTrace | None], first_unix_s: float = 1000.0) -> l
         picture.pts, picture.time_base = number * 3600, encoder.time_base
         for packet in encoder.encode(picture.reformat(format="yuv420p")):
             data = bytes(packet) if trace is None else insert_trace(bytes(packet), trace)
-            again = av.Packet(data)
+            again = av.Packet(insert_mark(data) if marked and packet.is_keyframe else data)
             again.pts, again.time_base = number * 3600, encoder.time_base
             frames += [ReceivedFrame(one, first_unix_s + number * 0.04) for one in decoder.decode(again)]
     return frames
@@ -53,6 +55,47 @@ def test_default_motion_has_no_latency_and_is_counted_apart() -> None:
         report.add(frame)
     figures = report.as_json()
     assert (figures["frames"], figures["idle_frames"], figures["latency_ms_p50"]) == (3, 2, None)
+
+
+def test_a_report_says_whether_the_stream_is_marked_as_synthetic() -> None:
+    for marked in (True, False):
+        report = ViewReport()
+        assert report.as_json()["synthetic"] is None
+        for frame in received([None, None, None], marked=marked):
+            report.add(frame)
+        assert report.as_json()["synthetic"] is marked
+
+
+def test_a_recording_keeps_mark_and_traces(tmp_path: Path) -> None:
+    path = tmp_path / "call.mp4"
+    with Recorder(path) as recorder:
+        for frame in received([trace(number) for number in range(4)]):
+            recorder.write(frame)
+    with av.open(str(path)) as container:
+        assert "Synthetic" in container.metadata["comment"]
+        pictures = list(container.decode(video=0))
+    assert [is_synthetic(picture) for picture in pictures] == [True, False, False, False]
+    assert [found.capture_ms for found in map(trace_of, pictures) if found] == [0, 1, 2, 3]
+
+
+def test_the_life_of_a_frame_adds_up() -> None:
+    (frame,) = received([FrameTrace(999_950, 7, False, 1500, 6000, 500, 2000)])
+    found = trace_of(frame.picture)
+    assert found is not None
+    life = FrameLife.of(frame, found)
+    assert (life.sequence, life.total_ms, life.rest_ms) == (7, 50, 40)
+    assert (life.key_frame, life.synthetic) == (True, True)
+    assert life.sentence() == (
+        "motion 7: wait 1.5, face 6, compose 0.5, encode 2 ms; 40 ms on the way, 50 ms in all; IDR, marked as synthetic"
+    )
+
+
+def test_default_motion_has_no_total() -> None:
+    first, second = received([trace(0), trace(0, is_stalled=True)], marked=False)
+    assert "WITHOUT the synthetic mark" in FrameLife.of(first, trace(0)).sentence()
+    life = FrameLife.of(second, trace(0, is_stalled=True))
+    assert (life.default_motion, life.total_ms, life.rest_ms, life.key_frame) == (True, None, None, False)
+    assert life.sentence() == "default motion: wait 0, face 0, compose 0, encode 0 ms"
 
 
 def test_a_report_of_nothing_has_no_figures() -> None:

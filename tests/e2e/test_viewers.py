@@ -9,7 +9,7 @@ from e2e.browser import reach
 from e2e.system import System, watch_for
 from playwright.async_api import Page
 
-from mien_client import watching
+from mien_client import tracing, watching
 from mien_client.api import MienClient, MienError
 from mien_client.viewer import Viewer
 
@@ -43,11 +43,19 @@ async def test_mien_watch_says_that_an_operator_ended_it(system: System) -> None
             await mien.end_viewer(session.session_id, viewer_id)
 
 
-async def test_mien_watch_says_nothing_when_it_leaves_by_itself(system: System) -> None:
+async def test_mien_watch_and_mien_trace_read_what_the_pictures_carry(system: System) -> None:
     said: list[str] = []
-    async with system.call() as call:
-        await watching.watch(call.session.whep_url, call.session.watch_token, None, 0.5, said.append)
+    async with system.call() as call, MienClient(system.stack.url) as mien:
+        session = call.session
+        report = await watching.watch(session.whep_url, session.watch_token, None, 0.5, said.append)
+        lives = await tracing.trace(session.whep_url, session.watch_token, 5)
+        assert (await mien.session(session.session_id)).synthetic
     assert said == ["Connected, for 0.5 s."]
+    assert report["synthetic"] is True
+    assert len(lives) == 5
+    assert (lives[0].key_frame, lives[0].synthetic) == (True, True)
+    assert [life.synthetic for life in lives] == [life.key_frame for life in lives]
+    assert all(life.face_ms > 0 and life.encode_ms > 0 for life in lives)
 
 
 async def test_the_viewers_of_a_signaling_that_was_killed_vanish(system: System) -> None:

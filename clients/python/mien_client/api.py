@@ -98,6 +98,7 @@ class SessionState(BaseModel):
     state: str
     whep_url: str
     created_at_ms: int
+    synthetic: bool = True
     generator: str | None = None
     stats: SessionStats | None = None
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import click
 from av.error import FFmpegError
 
-from mien_client import watching
+from mien_client import tracing, watching
 from mien_client.api import BadAddress, BadToken, MienError, NotMien, Unreachable
 from mien_client.demo import BUNDLED_AVATAR, DemoOptions, run_demo
 from mien_client.landmarks import LandmarksError
@@ -314,3 +314,22 @@ def watch(url: str, token: str | None, record: Path | None, seconds: float | Non
     report = run(watching.watch(url, token, record, seconds, _say))
     if as_json:
         click.echo(json.dumps(report))
+
+
+@main.command()
+@click.argument("url")
+@click.option("--token", help="Watch token, if the service requires one.")
+@click.option(
+    "--frames", type=click.IntRange(min=1), default=5, show_default=True, help="Number of frames to read, then stop."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the frames as a JSON list.")
+def trace(url: str, token: str | None, frames: int, as_json: bool) -> None:
+    """Show the life of a few frames of a running session: the time in each stage, and the synthetic mark.
+
+    URL is its WHEP address, or the address of its watch page, with #session=.
+    """
+    lives = run(tracing.trace(url, token, frames))
+    if as_json:
+        click.echo(json.dumps([life.as_json() for life in lives]))
+    else:
+        click.echo("\n".join(life.sentence() for life in lives))

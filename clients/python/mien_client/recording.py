@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -17,9 +17,11 @@ from av.sidedata.sidedata import Type as SideDataType
 from mien_client.viewer import ReceivedFrame
 from mien_shared.media.clock import VIDEO_CLOCK_HZ, elapsed_ms_u32
 from mien_shared.media.frame_trace import FrameTrace
+from mien_shared.media.synthetic_mark import DIGITAL_SOURCE_TYPE, is_mark
 
 _TIME_BASE = Fraction(1, VIDEO_CLOCK_HZ)
-_QUALITY = {"crf": "18", "preset": "veryfast"}  # no visible loss against the received video
+#: No visible loss against the received video. udu_sei: a picture keeps its trace and its synthetic mark.
+_QUALITY = {"crf": "18", "preset": "veryfast", "udu_sei": "1"}
 
 
 @dataclass
@@ -32,6 +34,8 @@ class ViewReport:
     arrivals_s: list[float] = field(default_factory=list)
     latencies_ms: list[float] = field(default_factory=list)
     idle_frames: int = 0
+    key_frames: int = 0
+    marked_key_frames: int = 0
     width: int = 0
     height: int = 0
 
@@ -39,6 +43,9 @@ class ViewReport:
         """Count one frame. Returns its trace, or None if it carries none."""
         self.arrivals_s.append(frame.received_unix_s)
         self.width, self.height = frame.picture.width, frame.picture.height
+        if frame.picture.key_frame:
+            self.key_frames += 1
+            self.marked_key_frames += is_synthetic(frame.picture)
         trace = trace_of(frame.picture)
         if trace is None:
             return None
@@ -53,8 +60,13 @@ class ViewReport:
     def seconds(self) -> float:
         return self.arrivals_s[-1] - self.arrivals_s[0] if len(self.arrivals_s) > 1 else 0.0
 
-    def as_json(self) -> dict[str, float | int | None]:
-        """Frames, frames per second, and percentiles of the latency in milliseconds."""
+    @property
+    def synthetic(self) -> bool | None:
+        """Whether every key frame carried the synthetic mark; None before the first."""
+        return self.marked_key_frames == self.key_frames if self.key_frames else None
+
+    def as_json(self) -> dict[str, float | int | bool | None]:
+        """Frames, frames per second, percentiles of the latency in milliseconds, and whether the stream is marked."""
         enough = len(self.latencies_ms) > 1
         cuts = statistics.quantiles(self.latencies_ms, n=100) if enough else []
         return {
@@ -64,6 +76,7 @@ class ViewReport:
             "width": self.width,
             "height": self.height,
             "idle_frames": self.idle_frames,
+            "synthetic": self.synthetic,
             "latency_ms_p50": round(statistics.median(self.latencies_ms), 1) if enough else None,
             "latency_ms_p99": round(cuts[98], 1) if enough else None,
         }
@@ -71,12 +84,21 @@ class ViewReport:
 
 def trace_of(picture: av.VideoFrame) -> FrameTrace | None:
     """The frame trace that a decoded picture carries as SEI, or None if it carries none."""
+    return next((trace for trace in map(FrameTrace.unpack, _user_data(picture)) if trace is not None), None)
+
+
+def is_synthetic(picture: av.VideoFrame) -> bool:
+    """Whether a decoded picture carries the synthetic mark. Every key frame of ours does."""
+    return any(map(is_mark, _user_data(picture)))
+
+
+def _user_data(picture: av.VideoFrame) -> Iterator[bytes]:
+    """The payloads of the SEI messages "user data unregistered" of a decoded picture, UUID first."""
     entries: Iterable[object] = picture.side_data  # its type says mapping, but iteration yields the values
     for entry in entries:
         assert isinstance(entry, SideData)
-        if entry.type == SideDataType.SEI_UNREGISTERED and (trace := FrameTrace.unpack(bytes(entry))):
-            return trace
-    return None
+        if entry.type == SideDataType.SEI_UNREGISTERED:
+            yield bytes(entry)
 
 
 class Recorder:
@@ -85,6 +107,7 @@ class Recorder:
     def __init__(self, path: Path) -> None:
         # The format is named, because FFmpeg refuses a file whose name does not end in one.
         self._container = av.open(str(path), "w", format="mp4")
+        self._container.metadata["comment"] = f"Synthetic: an avatar that a computer animates ({DIGITAL_SOURCE_TYPE})"
         self._stream: av.VideoStream | None = None
         self._first_pts: int | None = None
         self._last_pts = -1

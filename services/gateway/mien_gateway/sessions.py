@@ -54,7 +54,10 @@ class CreatedSession(BaseModel):
 
 
 class SessionView(BaseModel):
-    """A session as its viewers and operators see it. `waiting`: no generator holds it at the moment."""
+    """A session as its viewers and operators see it. `waiting`: no generator holds it at the moment.
+
+    synthetic: always true. Its pictures are made by a computer, and its video says so too (docs/security.md).
+    """
 
     session_id: str
     avatar_id: str
@@ -62,6 +65,7 @@ class SessionView(BaseModel):
     generator: str | None
     whep_url: str
     created_at_ms: int
+    synthetic: Literal[True] = True
     stats: SessionStats | None
 
 

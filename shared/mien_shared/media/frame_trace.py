@@ -19,23 +19,18 @@ import struct
 from dataclasses import dataclass
 from uuid import UUID
 
-from mien_shared.media.annexb import START_CODE, NalType, escape, is_picture, nal_type, nal_units, unescape
+from mien_shared.media.user_data import UUID_BYTES, insert, payloads, to_nal
 
 TRACE_UUID = UUID("6d69656e-7472-4163-b1a5-0f3c5e8d2a71")
 VERSION = 1
 
 _BODY = struct.Struct("<IHBB4I")
 _FLAG_STALLED = 1
-_USER_DATA_UNREGISTERED = 5
 _U32_MAX = 0xFFFF_FFFF
 
 
 class TraceError(ValueError):
     """The message has Mien's UUID, but it is not a frame trace of version 1."""
-
-
-class AccessUnitError(ValueError):
-    """The bytes are not an Annex-B access unit with a picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +65,9 @@ class FrameTrace:
 
         PyAV: `bytes(side_data)` of each `VideoFrame.side_data` entry of type SEI_UNREGISTERED. Raises TraceError.
         """
-        if payload[:16] != TRACE_UUID.bytes:
+        if payload[:UUID_BYTES] != TRACE_UUID.bytes:
             return None
-        body = payload[16:]
+        body = payload[UUID_BYTES:]
         if len(body) != _BODY.size:
             raise TraceError(f"a frame trace has {_BODY.size} bytes after its UUID, not {len(body)}")
         capture_ms, sequence, flags, version, wait, face, compose, encode = _BODY.unpack(body)
@@ -82,54 +77,14 @@ class FrameTrace:
 
     def to_nal(self) -> bytes:
         """The whole SEI NAL unit with its start code."""
-        payload = self.pack()
-        rbsp = bytes([_USER_DATA_UNREGISTERED, len(payload)]) + payload + b"\x80"
-        return START_CODE + bytes([NalType.SEI]) + escape(rbsp)
+        return to_nal(self.pack())
 
 
 def insert_trace(access_unit: bytes, trace: FrameTrace) -> bytes:
-    """The access unit with the trace before its first slice, after SPS and PPS (7.4.1.2.3 requires SEI there).
-
-    Raises AccessUnitError if there is no slice.
-    """
-    for offset, unit in nal_units(access_unit):
-        if is_picture(unit):
-            return b"".join((access_unit[:offset], trace.to_nal(), access_unit[offset:]))
-    raise AccessUnitError("the access unit has no slice")
+    """The access unit with the trace before its first slice. Raises AccessUnitError if there is no slice."""
+    return insert(access_unit, trace.to_nal())
 
 
 def read_trace(access_unit: bytes) -> FrameTrace | None:
     """The trace of an Annex-B access unit, None if it has none; raises TraceError for a broken trace."""
-    for _, unit in nal_units(access_unit):
-        if is_picture(unit):
-            return None
-        if nal_type(unit) == NalType.SEI:
-            for payload in _user_data(unescape(unit[1:])):
-                trace = FrameTrace.unpack(payload)
-                if trace is not None:
-                    return trace
-    return None
-
-
-def _user_data(rbsp: bytes) -> list[bytes]:
-    """The user-data payloads of an SEI NAL unit.
-
-    Type and size are each the sum of any 0xFF bytes and one last byte (7.3.2.3.1).
-    """
-    found: list[bytes] = []
-    at = 0
-    while at + 2 <= len(rbsp) and rbsp[at] != 0x80:
-        numbers = []
-        for _ in range(2):
-            value = 0
-            while at < len(rbsp) and rbsp[at] == 0xFF:
-                value, at = value + 255, at + 1
-            if at == len(rbsp):
-                return found
-            numbers.append(value + rbsp[at])
-            at += 1
-        kind, size = numbers
-        if kind == _USER_DATA_UNREGISTERED:
-            found.append(rbsp[at : at + size])
-        at += size
-    return found
+    return next((trace for trace in map(FrameTrace.unpack, payloads(access_unit)) if trace is not None), None)

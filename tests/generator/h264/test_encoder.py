@@ -23,6 +23,7 @@ from mien_generator.h264.encoder import (
     probe,
 )
 from mien_shared.media.annexb import NalType, nal_type, nal_units
+from mien_shared.media.synthetic_mark import MARK_NAL, has_mark
 
 Yuv = NDArray[np.uint8]
 FACE = (slice(100, 356), slice(480, 736))
@@ -110,6 +111,18 @@ def test_every_idr_has_its_parameter_sets_before_it_and_comes_when_asked_for(enc
             ]
         else:
             assert kinds(picture) == [NalType.SLICE]
+
+
+def test_every_idr_is_marked_as_synthetic_and_the_rest_of_the_stream_is_as_the_codec_wrote_it(
+    encoder: H264Encoder, still: Yuv
+) -> None:
+    pictures = encode_all(encoder, moving(still, 30), {7, 20})
+    assert [i for i, picture in enumerate(pictures) if has_mark(picture.data)] == [0, 7, 20]
+    plain = [EncodedPicture(picture.data.replace(MARK_NAL, b""), picture.is_idr) for picture in pictures]
+    bytes_more = [len(picture.data) - len(without.data) for picture, without in zip(pictures, plain, strict=True)]
+    assert bytes_more == [len(MARK_NAL) if i in {0, 7, 20} else 0 for i in range(30)]
+    for with_mark, without in zip(decode_each(pictures), decode_each(plain), strict=True):
+        assert np.array_equal(with_mark.to_ndarray(), without.to_ndarray())
 
 
 def test_a_late_joiner_starts_on_an_idr(encoder: H264Encoder, still: Yuv) -> None:

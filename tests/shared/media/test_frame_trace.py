@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mien_shared.media.annexb import NalType, escape, is_picture, nal_type, nal_units, unescape
-from mien_shared.media.frame_trace import TRACE_UUID, AccessUnitError, FrameTrace, TraceError, insert_trace, read_trace
+from mien_shared.media.frame_trace import TRACE_UUID, FrameTrace, TraceError, insert_trace, read_trace
+from mien_shared.media.user_data import AccessUnitError
 
 TRACE = FrameTrace(123_456_789, 65_535, True, 1_500, 2_100, 160, 1_700)
 U32 = st.integers(0, 2**32 - 1)

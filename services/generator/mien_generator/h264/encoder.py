@@ -26,6 +26,7 @@ from av.video.frame import PictureType
 from mien_generator.face.region import FRAME_HEIGHT, FRAME_WIDTH
 from mien_shared.media.annexb import NalType, nal_type, nal_units
 from mien_shared.media.clock import VIDEO_CLOCK_HZ
+from mien_shared.media.synthetic_mark import insert_mark
 
 FRAME_RATE = 30
 DEFAULT_BITRATE_BPS = 1_500_000
@@ -79,7 +80,7 @@ class NoH264Encoder(H264Error):
 
 @dataclass(frozen=True, slots=True)
 class EncodedPicture:
-    """One access unit in Annex B format. An IDR begins with SPS and PPS."""
+    """One access unit in Annex B format. An IDR begins with SPS and PPS and carries the synthetic mark."""
 
     data: bytes
     is_idr: bool
@@ -135,7 +136,8 @@ class H264Encoder:
             raise H264Error(f"{self.name} failed on a frame: {error}") from error
         if len(packets) != 1:
             raise H264Error(f"{self.name} returned {len(packets)} packets for one frame, not 1")
-        return EncodedPicture(bytes(packets[0]), packets[0].is_keyframe)
+        data, is_idr = bytes(packets[0]), packets[0].is_keyframe
+        return EncodedPicture(insert_mark(data) if is_idr else data, is_idr)
 
 
 @cache
