@@ -34,13 +34,16 @@ _LONG_FOLDERS = ("failure", "packaging")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark whole folders, so that no test can be forgotten."""
+    """Mark whole folders, and what uses a browser, so that no test can be forgotten."""
     for item in items:
         folder = item.path.relative_to(_TESTS).parts[0]
         if folder in _ALONE_FOLDERS or any(item.get_closest_marker(name) for name in _ALONE_MARKERS):
             item.add_marker(pytest.mark.alone)
         if folder in _LONG_FOLDERS:
             item.add_marker(pytest.mark.long)
+        if "chromium" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.chromium)
+            item.add_marker(pytest.mark.alone)
 
 
 @pytest.fixture(autouse=True)
