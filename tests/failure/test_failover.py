@@ -83,7 +83,11 @@ async def test_the_redis_master_is_lost(run_system: Run, note: Note, make: Make,
             assert system.stack.ended() == {}
             assert {name: system.stack.pid(name) for name in pids} == pids
             session = await mien.session(session_id, token)
-            assert (session.state, session.generator) == ("live", generator)
+            assert session.state == "live"
+            # Sentinels promote a server before they demote the old one. A lease that is renewed at the old one now
+            # may expire at the new one, and another generator takes the session.
+            if not (group.sentinels and fault is switched_by_hand):
+                assert session.generator == generator
             await ends_a_session(system, mien)
         assert await group.refusals() == []
     kind = "Sentinels, down after 1 s" if group.sentinels else "a Cluster, node timeout 1 s"
