@@ -22,7 +22,9 @@ FOLDERS = [*re.findall(r"^PACKAGES := (.*)$", (ROOT / "Makefile").read_text(), r
 #: Each package's files that are not Python and without which it does not work.
 DATA = {
     "mien_bench": set[str](),
-    "mien_client": {"assets/speaker.motion"},
+    "mien_client": {
+        f"assets/{name}.{kind}" for name in ("speaker", "speaker-2", "speaker-3") for kind in ("motion", "ogg")
+    },
     "mien_encoder": {"weights/encoder.json", "weights/encoder.onnx"},
     "mien_evaluation": set[str](),
     "mien_gateway": {"bundled/mien.json", "bundled/mien.png"},
