@@ -23,6 +23,7 @@ from mien_gateway.webhook_queue import Delivery, Webhook, WebhookQueue
 from mien_gateway.webhook_sender import new_secret
 from mien_shared.bus import keys
 from mien_shared.bus.connection import open_redis
+from mien_shared.bus.live_rooms import LiveChange, LiveRooms
 from mien_shared.bus.messages import unpack_motion
 from mien_shared.bus.viewers import Viewers
 
@@ -106,6 +107,7 @@ async def test_every_key_expires_and_an_ended_session_leaves_no_motion(system: S
             session_id = call.session.session_id
             await Viewers(redis).end(session_id, "a viewer that has left")
             await a_webhook(redis)
+            await LiveRooms(redis).write({"a room": LiveChange(speakers=[])})
             invitation = await a_room(system.stack.url)
             async with (
                 Room(*_connection(invitation)),

@@ -15,6 +15,7 @@ from mien_shared.bus import keys, rights
 from mien_shared.bus.channels import GeneratorInbox, MotionForwarder, send_control
 from mien_shared.bus.connection import open_redis
 from mien_shared.bus.embedded_redis import EmbeddedRedis
+from mien_shared.bus.live_rooms import ActiveSpeaker, LiveChange, LiveRooms, SlotsState
 from mien_shared.bus.messages import GeneratorStatus, InboundMotion, SessionRecord, StopSession, ViewerState
 from mien_shared.bus.probe import RedisProbe
 from mien_shared.bus.registry import Registry, Renewal
@@ -93,7 +94,13 @@ async def test_a_room_lives_and_ends_by_the_users_of_its_services(clients: dict[
     assert await rooms.commit("r1", "", Commit(60, record, [ada], (), [event], {"p1": "c1"}, None))
     assert await rooms.claim_name(record) == await rooms.named("n") == "r1"
     sequence = await rooms.say(record, RoomEvent(type=EventType.MESSAGE, participant_id="p1", text="hello"))
-    assert await rooms.sequences(["r1"]) == {"r1": sequence}
+    slots = SlotsState(viewer_id="v", slots=())
+    live = LiveRooms(clients["signaling"])
+    assert await live.write({"r1": LiveChange([ActiveSpeaker(participant_id="p1", level=1.0)], {"p1": slots})}) == {}
+    assert await live.write({"r1": LiveChange(kept={"p1": slots}, dropped=[("p1", "v")])}) == {}
+    newest = (await rooms.newest(["r1"]))["r1"]
+    assert newest.sequence == sequence and newest.live_version
+    assert (await LiveRooms(clients["gateway"]).read(["r1"]))["r1"].speakers[0].participant_id == "p1"
     assert len((await rooms.events_after({"r1": 0}))["r1"]) == 2
     connected = Connected(record, ada, "c1", (await rooms.read("r1")).now_ms)
     assert [one.kept for one in await rooms.keep([connected])] == [Kept.KEPT]

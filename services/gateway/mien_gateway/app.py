@@ -32,6 +32,7 @@ from mien_shared.avatars import AvatarNotFound, AvatarStore, AvatarStoreError
 from mien_shared.bus import rights
 from mien_shared.bus.channels import MotionForwarder
 from mien_shared.bus.connection import open_redis, redis_url
+from mien_shared.bus.live_rooms import LiveRooms
 from mien_shared.bus.registry import Registry
 from mien_shared.bus.rooms import Rooms
 from mien_shared.bus.viewers import Viewers
@@ -108,7 +109,7 @@ def _serve_rooms(app: FastAPI, supervisor: Supervisor, rooms: Rooms, sessions_al
     settings, metrics, registry = sessions_all.settings, sessions_all.metrics, sessions_all.registry
     webhooks = Webhooks(WebhookQueue(registry.redis), settings, metrics, sessions_all.clock)
     desk = RoomDesk(settings, rooms, sessions_all, webhooks, metrics, sessions_all.clock)
-    hub = RoomHub(desk, registry, app.state.access, limits.speaker_ttl_s)
+    hub = RoomHub(desk, registry, LiveRooms(registry.redis), app.state.access, limits.speaker_ttl_s)
     app.state.room_desk, app.state.room_hub, app.state.webhooks = desk, hub, webhooks
     supervisor.keep("room events", hub.step)
     supervisor.keep("room keep alive", hub.keep_alive)

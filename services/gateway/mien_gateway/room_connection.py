@@ -49,6 +49,7 @@ class RoomConnection:
 
     now: the participant and its room as this gateway knows them. cursor: the sequence number of the newest event that
     was considered for this client. needs_state: the client gets the whole state next, instead of missed events.
+    told: the newest state of each kind that the client was told since then.
     """
 
     socket: WebSocket
@@ -57,6 +58,7 @@ class RoomConnection:
     cursor: int = 0
     needs_state: bool = False
     close_code: CloseCode | None = None
+    told: dict[str, str] = field(default_factory=dict)
     _close_reason: str = ""
     _waiting: deque[str] = field(default_factory=deque)
     _waiting_bytes: int = 0
@@ -81,6 +83,12 @@ class RoomConnection:
             self._waiting.clear()
             self.close(CloseCode.NOT_READ, "the client did not read")
         self._wake.set()
+
+    def tell(self, kind: str, text: str) -> None:
+        """Queue a state of this kind, unless it is the one that the client was told last."""
+        if self.told.get(kind) != text:
+            self.told[kind] = text
+            self.push(text)
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Close after what waits has been sent. The first reason counts."""

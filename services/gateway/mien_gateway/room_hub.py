@@ -7,7 +7,8 @@ status with a problem document, and closes an open one with a `CloseCode`.
 Events come from the room's log in Redis. A gateway asks for the newest numbers of all its rooms with one command, ten
 times a second and at once after a change that it made, and reads the logs of the rooms that have moved. A client that
 names `?since=N` gets the events after N if the log still has all of them, and the whole state otherwise. So does a
-client whose gateway has missed events, because Redis did not answer or came back empty.
+client whose gateway has missed events, because Redis did not answer or came back empty. The same command asks for the
+versions of the rooms' live states (`room_live.py`).
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ from mien_gateway import room_state
 from mien_gateway.access import Access
 from mien_gateway.attended import AttendedSessions
 from mien_gateway.room_connection import MAX_WAITING_BYTES, CloseCode, RoomConnection
+from mien_gateway.room_live import LiveStates
 from mien_gateway.room_state import Room
 from mien_gateway.room_talk import RoomTalk
-from mien_gateway.room_views import ParticipantView, RoomView, event_view, visible_participants
+from mien_gateway.room_views import ParticipantView, RoomView, event_view, own_connection, visible_participants
 from mien_gateway.rooms import RoomDesk
 from mien_shared.bus.connection import BUS_ERRORS
+from mien_shared.bus.live_rooms import LiveRooms
 from mien_shared.bus.registry import KEEP_ALIVE_INTERVAL_S, Registry
 from mien_shared.bus.room_messages import EventType, LeaveReason, LoggedEvent, RoomEvent
 from mien_shared.bus.rooms import Connected, Kept
@@ -55,8 +58,9 @@ class _LocalRoom:
 class RoomHub:
     """Accepts connections, and brings them their rooms' events."""
 
-    def __init__(self, desk: RoomDesk, registry: Registry, access: Access, speaker_ttl_s: int) -> None:
+    def __init__(self, desk: RoomDesk, registry: Registry, live: LiveRooms, access: Access, speaker_ttl_s: int) -> None:
         self._desk = desk
+        self._live = LiveStates(live)
         self._access = access
         self._attended = AttendedSessions(desk, registry, speaker_ttl_s)
         self._local: dict[str, _LocalRoom] = {}
@@ -112,11 +116,11 @@ class RoomHub:
         return RoomConnection(socket, now, expires_unix_s)
 
     async def _begin(self, connection: RoomConnection, since: int | None) -> None:
-        """Queue what the client missed, or the whole state. Raises the errors of Redis."""
-        if since is not None and await self._resume(connection, since):
-            return
-        connection.needs_state = True
-        await self._send_state(connection.room_id, [connection])
+        """Queue what the client missed or the whole state, and the live state. Raises the errors of Redis."""
+        if since is None or not await self._resume(connection, since):
+            connection.needs_state = True
+            await self._send_state(connection.room_id, [connection])
+        await self._live.greet(connection)
 
     async def _resume(self, connection: RoomConnection, since: int) -> bool:
         """Queue the events after `since`; False if some may be missing, or were before the participant joined."""
@@ -161,10 +165,11 @@ class RoomHub:
         self._close_expired()
         if not self._local:
             return
-        newest = await self._desk.rooms.sequences(list(self._local))
-        for room_id, sequence in newest.items():
+        newest = await self._desk.rooms.newest(list(self._local))
+        sequences = {name: found.sequence for name, found in newest.items() if found.sequence is not None}
+        for room_id, sequence in sequences.items():
             self._restart_if_behind(room_id, sequence)
-        cursors = {name: local.cursor for name, local in self._local.items() if newest.get(name, 0) > local.cursor}
+        cursors = {name: local.cursor for name, local in self._local.items() if sequences.get(name, 0) > local.cursor}
         logs = await self._desk.rooms.events_after(cursors, _MOST_AT_ONCE)
         for room_id, events in logs.items():
             if len(events) == _MOST_AT_ONCE:
@@ -175,6 +180,8 @@ class RoomHub:
         for room_id, local in list(self._local.items()):
             if stale := [one for one in local.connections if one.needs_state]:
                 await self._send_state(room_id, stale)
+        versions = {name: found.live_version for name, found in newest.items() if name in self._local}
+        await self._live.tell(versions, {name: self._local[name].connections for name in versions})
 
     def _restart_if_behind(self, room_id: str, sequence: int) -> None:
         """Numbers that fell: Redis lost its data, and its clock is behind that of the server before."""
@@ -209,9 +216,11 @@ class RoomHub:
             connection.now = Connected(event.room, now.participant, now.connection_id, now.seen_ms)
         own = event.participant
         if own is not None and own.participant_id == connection.participant_id:
-            # From the lobby into the room, or a new moderator: it sees more than before.
+            # From the lobby into the room, or a new moderator: it sees more than before. With another session or other
+            # grants, it has other URLs.
             sees_more = own.is_admitted != now.participant.is_admitted or own.moderates != now.participant.moderates
-            connection.needs_state = connection.needs_state or sees_more
+            moves = own.session_id != now.participant.session_id or own.grants != now.participant.grants
+            connection.needs_state = connection.needs_state or sees_more or moves
             connection.now = Connected(now.room, own, now.connection_id, now.seen_ms)
 
     def _close_by(self, connection: RoomConnection, event: RoomEvent) -> None:
@@ -242,6 +251,7 @@ class RoomHub:
             if own is None:
                 continue
             connection.needs_state = False
+            connection.told.clear()
             connection.cursor = room.sequence
             connection.now = Connected(room.record, own, connection.now.connection_id, connection.now.seen_ms)
             connection.push(self._state_text(room, connection))
@@ -255,6 +265,7 @@ class RoomHub:
             seen = visible_participants(list(room.participants.values()), own.moderates)
             views = [ParticipantView.of(one, settings).model_dump(mode="json") for one in seen]
             state |= {"sequence": room.sequence, "room": RoomView.of(room.record).model_dump(), "participants": views}
+            state["connection"] = own_connection(own, room.record.room_id, settings, self._desk.clock.unix_s())
         return json.dumps(state | {"participant_id": own.participant_id}, ensure_ascii=False)
 
     def _close_expired(self) -> None:

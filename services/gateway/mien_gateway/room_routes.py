@@ -21,6 +21,8 @@ from mien_gateway.room_views import (
     RoomState,
     RoomView,
     visible_participants,
+    whep_url,
+    whip_url,
 )
 from mien_gateway.rooms import RoomDesk, participant_not_found
 from mien_shared.bus.room_messages import LeaveReason, ParticipantRecord, RoomEnd
@@ -130,6 +132,8 @@ async def join(
             uplink_url=settings.uplink_url(session_id),
             whep_url=settings.whep_url(session_id),
         ),
+        whip_url=whip_url(joined, room_id, settings),
+        whep_url=whep_url(joined, room_id, settings),
         ice_servers=ice_servers_for(settings, participant_id, desk.clock.unix_s()),
     )
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from mien_gateway.settings import GatewaySettings
 from mien_shared.bus.room_messages import LoggedEvent, ParticipantRecord, ParticipantState, RoomRecord
 from mien_shared.http.principal import Grant
+from mien_shared.http.turn import ice_servers_for
 from mien_shared.settings import IceServer
 
 RoomGrant = Literal["publish", "watch", "moderate"]
@@ -106,7 +107,8 @@ class AvatarSession(BaseModel):
 class CreatedParticipant(BaseModel):
     """`token` is the participant's: for the room's events, its own uplink, and every avatar of the room.
 
-    session: None for a listener, and while the participant waits in the lobby.
+    session: None for a listener, and while the participant waits in the lobby. whip_url: takes its voice and motion,
+    None without avatar. whep_url: sends it everyone's picture and voice, None without the grant watch.
     """
 
     participant_id: str
@@ -115,6 +117,8 @@ class CreatedParticipant(BaseModel):
     events_url: str
     state: ParticipantState
     session: AvatarSession | None
+    whip_url: str | None
+    whep_url: str | None
     ice_servers: list[IceServer]
 
 
@@ -169,6 +173,30 @@ def event_view(logged: LoggedEvent, settings: GatewaySettings) -> dict[str, obje
         view["room"] = RoomView.of(event.room).model_dump()
     fields = ("participant_id", "reason", "text", "reaction")
     return view | {name: value for name in fields if (value := getattr(event, name)) is not None}
+
+
+def whip_url(one: ParticipantRecord, room_id: str, settings: GatewaySettings) -> str | None:
+    """Where a participant sends its voice and motion, None without avatar."""
+    publishes = one.avatar_id is not None and Grant.PUBLISH in one.grants
+    return settings.room_whip_url(room_id) if publishes else None
+
+
+def whep_url(one: ParticipantRecord, room_id: str, settings: GatewaySettings) -> str | None:
+    """Where a participant watches and hears its room, None without the grant."""
+    return settings.room_whep_url(room_id) if Grant.WATCH in one.grants else None
+
+
+def own_connection(
+    own: ParticipantRecord, room_id: str, settings: GatewaySettings, now_unix_s: float
+) -> dict[str, object]:
+    """The URLs and ICE servers of one participant, for the participant itself."""
+    servers = ice_servers_for(settings, own.participant_id, now_unix_s)
+    return {
+        "whip_url": whip_url(own, room_id, settings),
+        "whep_url": whep_url(own, room_id, settings),
+        "uplink_url": None if own.session_id is None else settings.uplink_url(own.session_id),
+        "ice_servers": [server.model_dump(mode="json") for server in servers],
+    }
 
 
 def visible_participants(participants: list[ParticipantRecord], moderates: bool) -> list[ParticipantRecord]:

@@ -149,6 +149,14 @@ class GatewaySettings(ServiceSettings):
         """The URL at which viewers watch a session."""
         return f"{self.signaling_url.rstrip('/')}/v1/whep/{session_id}"
 
+    def room_whip_url(self, room_id: str) -> str:
+        """The URL at which a participant sends its voice and motion."""
+        return f"{self.signaling_url.rstrip('/')}/v1/whip/rooms/{room_id}"
+
+    def room_whep_url(self, room_id: str) -> str:
+        """The URL at which a participant watches and hears everyone of its room."""
+        return f"{self.signaling_url.rstrip('/')}/v1/whep/rooms/{room_id}"
+
     def room_url(self, room_id: str, token: str) -> str:
         """The page's URL of a room. The token is in the fragment, which a browser sends to no server."""
         return f"{self.public_url.rstrip('/')}/room/{room_id}#token={token}"

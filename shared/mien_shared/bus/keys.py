@@ -29,6 +29,7 @@ INBOX_S = 3.0
 CONTROL_S = 10.0
 LISTS_S = 60
 EVENTS_S = 120
+ROOM_LIVE_S = 15
 WEBHOOKS_S = 24 * 3600
 DELIVERIES_S = 3600
 #: Motion that is older than this is deleted from an inbox, even if the stream itself lives on.
@@ -154,6 +155,16 @@ def room_version(room_id: str) -> str:
     return f"{_MIEN}:room:{room_id}:version"
 
 
+def room_live(room_id: str) -> str:
+    """Who speaks in a room, and who is in which slot of whose connection."""
+    return f"{_MIEN}:room:{room_id}:live"
+
+
+def room_live_version(room_id: str) -> str:
+    """Changes with every change of a room's live state."""
+    return f"{_MIEN}:room:{room_id}:live-version"
+
+
 def room_name(name: str) -> str:
     """The id of the room that has this name."""
     return f"{_MIEN}:room-name:{name}"
@@ -196,6 +207,8 @@ LIVES = (
     Life(room_presence("*"), None, "as long as the room's record; ids and times"),
     Life(room_sequence("*"), None, "as long as the room's record; a number"),
     Life(room_version("*"), None, "as long as the room's record; a number"),
+    Life(room_live("*"), ROOM_LIVE_S, "ids and levels; each entry has its own, shorter time in it"),
+    Life(room_live_version("*"), ROOM_LIVE_S, "as long as the live state; a number"),
     Life(room_name("*"), None, "as long as the room's record; an id"),
     Life(room_gone("*"), ENDED_S, "ids only; as long as the mark of an ended session"),
     Life(room_ended("*"), ENDED_S, "as long as the mark of an ended session"),

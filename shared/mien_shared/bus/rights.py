@@ -23,6 +23,7 @@ _SESSIONS, _GENERATORS = keys.SESSIONS, keys.GENERATORS
 _ROOM, _ROOM_ENDED, _ROOM_NAME, _ROOMS = keys.room("*"), keys.room_ended("*"), keys.room_name("*"), keys.ROOMS
 _PARTICIPANTS, _PRESENCE, _GONE = keys.room_participants("*"), keys.room_presence("*"), keys.room_gone("*")
 _EVENTS, _SEQUENCE, _VERSION = keys.room_events("*"), keys.room_sequence("*"), keys.room_version("*")
+_LIVE, _LIVE_VERSION = keys.room_live("*"), keys.room_live_version("*")
 _TARGETS, _DUE, _WAITING = keys.WEBHOOKS, keys.WEBHOOKS_DUE, keys.WEBHOOKS_WAITING
 
 #: Commands without keys that every service uses: the scripts' loading, their clock, what the probe needs, and the
@@ -127,10 +128,10 @@ GATEWAY = Rights(
             "hdel": (_PARTICIPANTS, _PRESENCE, _TARGETS, _WAITING),
             "hexists": (_PARTICIPANTS, _WAITING),
             "hget": (_PARTICIPANTS, _PRESENCE, _WAITING),
-            "hgetall": (_VIEWER_COUNTS, _VIEWER_LISTS, _PARTICIPANTS, _PRESENCE, _TARGETS),
+            "hgetall": (_VIEWER_COUNTS, _VIEWER_LISTS, _PARTICIPANTS, _PRESENCE, _LIVE, _TARGETS),
             "hlen": (_TARGETS,),
             "hset": (_PARTICIPANTS, _PRESENCE, _TARGETS, _WAITING),
-            "mget": (_LEASE, _UPLINK, _ENDED, _SEQUENCE),
+            "mget": (_LEASE, _UPLINK, _ENDED, _SEQUENCE, _LIVE_VERSION),
             "pexpire": (_INBOX, _CONTROL, _VIEWER_ENDS, _GONE),
             "sadd": (_SESSIONS, _ROOMS),
             "set": (_RECORD, _ENDED, _LEASE, _UPLINK, _SPEAKER, _ROOM, _ROOM_ENDED, _ROOM_NAME, _SEQUENCE, _VERSION),
@@ -174,18 +175,21 @@ GENERATOR = Rights(
 SIGNALING = Rights(
     "signaling",
     {
-        "evalsha": (_RECORD, _ENDED, _VIEWER_COUNTS, _VIEWER_LISTS, _INBOX, _SPEAKER),
+        "evalsha": (
+            *(_RECORD, _ENDED, _VIEWER_COUNTS, _VIEWER_LISTS, _INBOX, _SPEAKER),
+            *(_LIVE, _LIVE_VERSION, _ROOM_ENDED),
+        ),
         "exists": (_RECORD, _ENDED, _ROOM_ENDED),
         "expire": (_SESSIONS, _UPLINK, _VOICE),
-        "get": (_RECORD, _ENDED, _LEASE, _SPEAKER),
+        "get": (_RECORD, _ENDED, _LEASE, _SPEAKER, _LIVE_VERSION),
         "hget": (_PARTICIPANTS,),
-        "hdel": (_VIEWER_COUNTS, _VIEWER_LISTS),
-        "hgetall": (_VIEWER_COUNTS,),
-        "hset": (_VIEWER_COUNTS, _VIEWER_LISTS),
-        "mget": (_LEASE, _UPLINK, _ENDED),
-        "pexpire": (_CONTROL, _VIEWER_COUNTS, _VIEWER_LISTS, _INBOX),
+        "hdel": (_VIEWER_COUNTS, _VIEWER_LISTS, _LIVE),
+        "hgetall": (_VIEWER_COUNTS, _PARTICIPANTS, _LIVE),
+        "hset": (_VIEWER_COUNTS, _VIEWER_LISTS, _LIVE),
+        "mget": (_LEASE, _UPLINK, _ENDED, _VERSION, _ROOM_ENDED, _LIVE_VERSION),
+        "pexpire": (_CONTROL, _VIEWER_COUNTS, _VIEWER_LISTS, _INBOX, _LIVE),
         "sadd": (_SESSIONS,),
-        "set": (_RECORD, _UPLINK, _SPEAKER),
+        "set": (_RECORD, _UPLINK, _SPEAKER, _LIVE_VERSION),
         "xadd": (_CONTROL, _VOICE, _INBOX),
         "xread": (_VIDEO, _VOICE),
         "xrevrange": (_VIDEO, _VOICE),

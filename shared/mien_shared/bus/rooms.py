@@ -73,6 +73,14 @@ class Connected:
 
 
 @dataclass(frozen=True, slots=True)
+class Newest:
+    """How far a room has got. sequence: of its newest event, None without one. live_version: empty without one."""
+
+    sequence: int | None
+    live_version: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Keeping:
     """What became of a connected participant. now: its state as Redis has it, None after an end."""
 
@@ -125,10 +133,14 @@ class Rooms:
         answer = (await trip.go())[0]
         return None if answer is None else int(answer)
 
-    async def sequences(self, room_ids: Sequence[str]) -> dict[str, int]:
-        """The sequence number of each room's newest event; rooms without one are left out. One command."""
-        numbers = await self._redis.mget([keys.room_sequence(room_id) for room_id in room_ids]) if room_ids else []
-        return {room_id: int(number) for room_id, number in zip(room_ids, numbers, strict=True) if number}
+    async def newest(self, room_ids: Sequence[str]) -> dict[str, Newest]:
+        """How far each room has got. One command."""
+        kinds = (keys.room_sequence, keys.room_live_version)
+        found = await self._redis.mget([kind(room_id) for room_id in room_ids for kind in kinds]) if room_ids else []
+        return {
+            room_id: Newest(int(sequence) if sequence else None, live_version or b"")
+            for room_id, sequence, live_version in zip(room_ids, found[::2], found[1::2], strict=True)
+        }
 
     async def events_after(
         self, positions: Mapping[str, int], most: int = room_scripts.LOG_CAP

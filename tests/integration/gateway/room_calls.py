@@ -11,6 +11,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 PATIENCE_S = 30
+#: States without a sequence number, which come at any time.
+LIVE = {"active_speakers", "slots"}
 
 
 async def new_room(gateway: Any, **fields: Any) -> str:
@@ -40,23 +42,23 @@ def events_of(gateway: Any, room_id: str, token: str, since: int | str | None = 
 
 
 async def next_event(socket: ClientConnection, kind: str | None = None) -> dict[str, Any]:
-    """The next event, or the next one of this type."""
+    """The next event that is no live state, or the next one of this type."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             event: dict[str, Any] = json.loads(await socket.recv())
-            if kind is None or event["type"] == kind:
+            if event["type"] == kind or (kind is None and event["type"] not in LIVE):
                 return event
 
 
 async def closed(socket: ClientConnection) -> tuple[int | None, list[str]]:
-    """The code that the gateway closes with, and the types of the events before it."""
-    seen = []
+    """The code that the gateway closes with, and the types of the events before it, apart from live states."""
+    seen: list[str] = []
     try:
         async with asyncio.timeout(PATIENCE_S):
             while True:
                 seen.append(str(json.loads(await socket.recv())["type"]))
     except ConnectionClosed as error:
-        return (error.rcvd.code if error.rcvd else None), seen
+        return (error.rcvd.code if error.rcvd else None), [kind for kind in seen if kind not in LIVE]
 
 
 async def say(socket: ClientConnection, **message: Any) -> None:
