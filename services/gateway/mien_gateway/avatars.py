@@ -10,20 +10,22 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 
-from mien_gateway import audit
+from mien_gateway import audit, consent
 from mien_gateway.access import ANY_ROUTE, API_KEY, COUNTED, KEY_PROBLEMS, TOKEN, TOKEN_PROBLEMS, Access, Gate
 from mien_gateway.bundled import BUNDLED_AVATAR_ID
 from mien_gateway.metrics import GatewayMetrics
 from mien_gateway.portrait_contract import PictureRefused, Portrait, Refusal
 from mien_gateway.portrait_process import PortraitFailed, PortraitProcess
 from mien_gateway.settings import GatewaySettings
-from mien_gateway.uploads import FIELD, UploadBudget, read_picture
+from mien_gateway.uploads import CONSENT_FIELD, CONSENT_NAME_FIELD, FIELD, UploadBudget, read_upload
 from mien_shared.avatars import (
     AvatarKind,
     AvatarNotFound,
     AvatarRecord,
     AvatarStore,
     AvatarStoreError,
+    Consent,
+    ConsentKind,
     FaceBox,
     KeypointRow,
     StoredAvatar,
@@ -58,8 +60,12 @@ _UPLOAD_SCHEMA = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "required": [FIELD],
-                    "properties": {FIELD: {"type": "string", "format": "binary"}},
+                    "required": [FIELD, CONSENT_FIELD],
+                    "properties": {
+                        FIELD: {"type": "string", "format": "binary"},
+                        CONSENT_FIELD: {"type": "string", "enum": list(ConsentKind)},
+                        CONSENT_NAME_FIELD: {"type": "string", "maxLength": consent.MAX_NAME_CHARACTERS},
+                    },
                 }
             }
         },
@@ -71,7 +77,8 @@ class Avatar(BaseModel):
     """An avatar. Its face box is in the 1280x720 still picture.
 
     keypoints: ten rows of x, y, j00, j01, j10, j11 in the face box, [-1, 1]. They are the source pose; a sender chooses
-    its initial frame close to it.
+    its initial frame close to it. consent: what the uploader said about the person in the picture; null for a bundled
+    avatar, and for an upload to a demo that said nothing.
     """
 
     avatar_id: str
@@ -80,6 +87,7 @@ class Avatar(BaseModel):
     height: int
     face_box: FaceBox
     keypoints: list[KeypointRow]
+    consent: Consent | None
 
     @classmethod
     def of(cls, record: AvatarRecord) -> Avatar:
@@ -130,21 +138,24 @@ class Avatars:
         """Make an avatar from an operator's picture; raises Problem."""
         by = self._access.upload(request)
         try:
-            record = await self._upload(request)
+            record = await self._upload(request, by)
         except Problem as problem:
             self._metrics.avatar_uploaded(problem.code)
             raise
         self._metrics.avatar_uploaded("created")
-        audit.avatar_created(by, record.avatar_id)
+        audit.avatar_created(by, record.avatar_id, record.consent)
         return record
 
-    async def _upload(self, request: Request) -> AvatarRecord:
+    async def _upload(self, request: Request, by: Principal) -> AvatarRecord:
         with self._budget.upload() as share:
             self._creating += 1
             try:
                 await self._demand_room()
-                portrait = await self._portrait(await read_picture(request, self._settings, share))
-                record = portrait.record(secrets.token_urlsafe(12))
+                form = await read_upload(request, self._settings, share)
+                said = consent.stated(form, by, self._clock.unix_s())
+                consent.demand_taken(said, by, self._settings.photographs)
+                portrait = await self._portrait(form.picture)
+                record = portrait.record(secrets.token_urlsafe(12), said)
                 async with _store_problems():
                     await self.store.put(record, portrait.png)
                 return record
@@ -280,6 +291,9 @@ router = APIRouter(prefix="/v1/avatars", tags=["avatars"], dependencies=[COUNTED
         Code.NOT_MULTIPART,
         Code.MISSING_IMAGE,
         Code.MALFORMED_FORM,
+        Code.CONSENT_MISSING,
+        Code.CONSENT_INVALID,
+        Code.PHOTOGRAPHS_FORBIDDEN,
         *(Code[refusal.name] for refusal in Refusal),
         Code.AVATAR_LIMIT,
         Code.UPLOADS_BUSY,
