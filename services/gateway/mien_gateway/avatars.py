@@ -10,22 +10,20 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 
-from mien_gateway import audit, consent
+from mien_gateway import audit
 from mien_gateway.access import ANY_ROUTE, API_KEY, COUNTED, KEY_PROBLEMS, TOKEN, TOKEN_PROBLEMS, Access, Gate
 from mien_gateway.bundled import BUNDLED_AVATAR_ID
 from mien_gateway.metrics import GatewayMetrics
 from mien_gateway.portrait_contract import PictureRefused, Portrait, Refusal
 from mien_gateway.portrait_process import PortraitFailed, PortraitProcess
 from mien_gateway.settings import GatewaySettings
-from mien_gateway.uploads import CONSENT_FIELD, CONSENT_NAME_FIELD, FIELD, UploadBudget, read_upload
+from mien_gateway.uploads import FIELD, UploadBudget, read_picture
 from mien_shared.avatars import (
     AvatarKind,
     AvatarNotFound,
     AvatarRecord,
     AvatarStore,
     AvatarStoreError,
-    Consent,
-    ConsentKind,
     FaceBox,
     KeypointRow,
     StoredAvatar,
@@ -60,12 +58,8 @@ _UPLOAD_SCHEMA = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "required": [FIELD, CONSENT_FIELD],
-                    "properties": {
-                        FIELD: {"type": "string", "format": "binary"},
-                        CONSENT_FIELD: {"type": "string", "enum": list(ConsentKind)},
-                        CONSENT_NAME_FIELD: {"type": "string", "maxLength": consent.MAX_NAME_CHARACTERS},
-                    },
+                    "required": [FIELD],
+                    "properties": {FIELD: {"type": "string", "format": "binary"}},
                 }
             }
         },
@@ -77,8 +71,7 @@ class Avatar(BaseModel):
     """An avatar. Its face box is in the 1280x720 still picture.
 
     keypoints: ten rows of x, y, j00, j01, j10, j11 in the face box, [-1, 1]. They are the source pose; a sender chooses
-    its initial frame close to it. consent: what the uploader said about the person in the picture; null for a bundled
-    avatar, and for an upload to a demo that said nothing.
+    its initial frame close to it.
     """
 
     avatar_id: str
@@ -87,7 +80,6 @@ class Avatar(BaseModel):
     height: int
     face_box: FaceBox
     keypoints: list[KeypointRow]
-    consent: Consent | None
 
     @classmethod
     def of(cls, record: AvatarRecord) -> Avatar:
@@ -138,24 +130,21 @@ class Avatars:
         """Make an avatar from an operator's picture; raises Problem."""
         by = self._access.upload(request)
         try:
-            record = await self._upload(request, by)
+            record = await self._upload(request)
         except Problem as problem:
             self._metrics.avatar_uploaded(problem.code)
             raise
         self._metrics.avatar_uploaded("created")
-        audit.avatar_created(by, record.avatar_id, record.consent)
+        audit.avatar_created(by, record.avatar_id)
         return record
 
-    async def _upload(self, request: Request, by: Principal) -> AvatarRecord:
+    async def _upload(self, request: Request) -> AvatarRecord:
         with self._budget.upload() as share:
             self._creating += 1
             try:
                 await self._demand_room()
-                form = await read_upload(request, self._settings, share)
-                said = consent.stated(form, by, self._clock.unix_s())
-                consent.demand_taken(said, by, self._settings.photographs)
-                portrait = await self._portrait(form.picture)
-                record = portrait.record(secrets.token_urlsafe(12), said)
+                portrait = await self._portrait(await read_picture(request, self._settings, share))
+                record = portrait.record(secrets.token_urlsafe(12))
                 async with _store_problems():
                     await self.store.put(record, portrait.png)
                 return record
@@ -212,17 +201,25 @@ class Avatars:
             raise avatar_not_found()
         audit.avatar_deleted(by, avatar_id)
 
+    async def record(self, avatar_id: str, request: Request) -> AvatarRecord:
+        """The record, for those who may see the picture: a sender in a room needs its keypoints. Raises Problem."""
+        await self._demand_shown(request, avatar_id)
+        return await stored_avatar(self.store, avatar_id)
+
     async def picture(self, avatar_id: str, request: Request) -> bytes:
         """The still picture as PNG, for operators and for bearers of a token whose session uses it; raises Problem."""
+        await self._demand_shown(request, avatar_id)
+        async with _store_problems():
+            return await self.store.picture(avatar_id)
+
+    async def _demand_shown(self, request: Request, avatar_id: str) -> None:
         principal = self._access.watcher(request)
         async with redis_problems():
             if not await self._shown_to(principal, avatar_id):
                 raise Problem(Code.TOKEN_NOT_GRANTED, "the token's session or room does not show this avatar")
-        async with _store_problems():
-            return await self.store.picture(avatar_id)
 
     async def _shown_to(self, principal: Principal, avatar_id: str) -> bool:
-        """Whether the caller may see an avatar's picture: an operator, or one whose session or room shows it."""
+        """Whether the caller may see an avatar: an operator, or one whose session or room shows it."""
         if principal.scope is None:
             return True
         if principal.room is None:
@@ -291,9 +288,6 @@ router = APIRouter(prefix="/v1/avatars", tags=["avatars"], dependencies=[COUNTED
         Code.NOT_MULTIPART,
         Code.MISSING_IMAGE,
         Code.MALFORMED_FORM,
-        Code.CONSENT_MISSING,
-        Code.CONSENT_INVALID,
-        Code.PHOTOGRAPHS_FORBIDDEN,
         *(Code[refusal.name] for refusal in Refusal),
         Code.AVATAR_LIMIT,
         Code.UPLOADS_BUSY,
@@ -320,11 +314,14 @@ async def read_all(request: Request, avatars: Here, gate: Gate) -> AvatarList:
     return AvatarList(avatars=await avatars.listed())
 
 
-@router.get("/{avatar_id}", dependencies=[API_KEY], responses=describe(*ANY_ROUTE, *KEY_PROBLEMS, *_READ_PROBLEMS))
-async def read(avatar_id: str, request: Request, avatars: Here, gate: Gate) -> Avatar:
-    """The record of an avatar. For operators."""
-    gate.operator(request)
-    return Avatar.of(await stored_avatar(avatars.store, avatar_id))
+@router.get(
+    "/{avatar_id}",
+    dependencies=[TOKEN],
+    responses=describe(*ANY_ROUTE, *TOKEN_PROBLEMS, *_READ_PROBLEMS, Code.REDIS_UNAVAILABLE),
+)
+async def read(avatar_id: str, request: Request, avatars: Here) -> Avatar:
+    """The record of an avatar, for operators and for bearers of a token of a session or room that shows it."""
+    return Avatar.of(await avatars.record(avatar_id, request))
 
 
 @router.get(

@@ -90,7 +90,7 @@ def of_room(method: str, route: str, answers: dict[str, int], **request: Any) ->
     return Call(method, route, path, dict.fromkeys(STRANGERS, 401) | answers, 403, request)
 
 
-NO_PICTURE: dict[str, Any] = {"image": ("a", b"hello"), "consent": (None, "drawn")}
+NO_PICTURE = {"image": ("a", b"hello")}
 SEEN = {"operator": 200, "speaker": 200, "viewer": 200, "feeder": 200}
 MEMBERS = {"operator": 200, "host": 200, "guest": 200}
 MODERATORS = {"operator": 200, "host": 200}
@@ -111,12 +111,12 @@ CALLS = [
     Call("MOUNT", "/static", "/static/app.js", {}, 200, {}),
     operators("POST", "/v1/avatars", 415, files=NO_PICTURE),
     operators("GET", "/v1/avatars", 200),
-    operators("GET", "/v1/avatars/{avatar_id}", 200),
     operators("DELETE", "/v1/avatars/{avatar_id}", 204),
     operators("POST", "/v1/sessions", 503, json={"avatar_id": "someone"}),  # there is no generator
     operators("GET", "/v1/sessions", 200),
     operators("GET", "/v1/sessions/{session_id}/viewers", 200),
     operators("DELETE", "/v1/sessions/{session_id}/viewers/{viewer_id}", 404),  # nobody watches
+    of_session("GET", "/v1/avatars/{avatar_id}", SEEN),
     of_session("GET", "/v1/avatars/{avatar_id}/picture", SEEN),
     of_session("GET", "/v1/sessions/{session_id}", SEEN),
     of_session("DELETE", "/v1/sessions/{session_id}", {"operator": 204, "speaker": 204}),

@@ -1,0 +1,153 @@
+"""Pages of real browsers in a room: each has a camera and a microphone, and clients/js.
+
+The page itself is empty. It comes from the gateway's own origin, as the files of clients/js do, under a policy that
+allows what clients/js/README.md asks for and no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import mimetypes
+import wave
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import pytest
+from e2e.browser import ARGUMENTS
+from js.drawn_face import HEIGHT, WIDTH, draw, speaking
+from playwright.async_api import Browser, BrowserContext, Error, Page, Route, async_playwright
+
+import mien_client
+from mien_client.api import Invitation
+
+CLIENT = Path(__file__).resolve().parents[2] / "clients/js"
+VOICE = Path(mien_client.__file__).parent / "assets/speaker.ogg"
+PATIENCE_S = 60.0
+FRAMES = 90
+RATE_HZ = 48_000
+
+#: Waits for an expression of the page and of `room`.
+ENTER = """
+async ([url, token, options]) => {
+  const mien = await import("/client/index.js");
+  const room = window.room = new mien.Room(options.room ?? {});
+  window.mienClient = mien;
+  window.told = [];
+  for (const name of Object.values(mien.RoomEvent)) {
+    room.on(name, (...given) => window.told.push([name, ...given.map(one => one?.identity ?? one?.code ?? one)]));
+  }
+  room.on("participantConnected", (participant) => {
+    const video = participant.attach();
+    video.dataset.identity = participant.identity;
+    document.body.append(video);
+  });
+  await room.connect(url, token, options.connect ?? {});
+  if (options.camera) await room.localParticipant.setCameraEnabled(true);
+  if (options.microphone) await room.localParticipant.setMicrophoneEnabled(true);
+}
+"""
+
+
+@dataclass
+class RoomPage:
+    """A page. told: the names and arguments of the events that its Room has told."""
+
+    page: Page
+    gateway_url: str
+    errors: list[str] = field(default_factory=list)
+
+    async def enter(self, invitation: Invitation, **options: Any) -> None:
+        await self.page.goto(f"{self.gateway_url}/client/page.html")
+        try:
+            await self.page.evaluate(ENTER, [self.gateway_url, invitation.token, options])
+        except Error as error:
+            pytest.fail(f"{error}; errors {self.errors}")
+
+    async def do(self, script: str) -> Any:
+        """Evaluate an expression of the page in which `room` is its Room."""
+        return await self.page.evaluate(f"async () => {{ const room = window.room; return ({script}); }}")
+
+    async def until(self, condition: str, within_s: float = PATIENCE_S) -> None:
+        """Wait until an expression is true. Polls from outside: the page's policy forbids it inside."""
+        try:
+            async with asyncio.timeout(within_s):
+                while not await self.do(condition):
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            told = await self.page.evaluate("JSON.stringify(window.told.slice(-12))")
+            pytest.fail(f"{condition} is not true after {within_s:g} s; told {told}; errors {self.errors}")
+
+    async def told(self, name: str) -> list[list[Any]]:
+        """The arguments of each event of this name."""
+        events = json.loads(await self.page.evaluate("JSON.stringify(window.told)"))
+        return [given for event, *given in events if event == name]
+
+
+@asynccontextmanager
+async def room_browser(chromium: str, folder: Path) -> AsyncIterator[Browser]:
+    """A browser whose camera shows a drawn face, and whose microphone plays a recorded voice."""
+    face, voice = folder / "face.y4m", folder / "voice.wav"
+    face.write_bytes(y4m())
+    write_voice(voice)
+    devices = [
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-video-capture={face}",
+        f"--use-file-for-fake-audio-capture={voice}",
+    ]
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium, args=[*ARGUMENTS, *devices])
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+async def room_page(browser: Browser, gateway_url: str, signaling_url: str) -> RoomPage:
+    """A page of a person of its own: it shares no storage with the others."""
+    context = await browser.new_context(permissions=["camera", "microphone", "local-network-access"])
+    await _serve_client(context, gateway_url, signaling_url)
+    opened = RoomPage(await context.new_page(), gateway_url)
+    opened.page.on("console", lambda said: opened.errors.append(said.text) if said.type == "error" else None)
+    opened.page.on("pageerror", lambda error: opened.errors.append(str(error)))
+    return opened
+
+
+async def _serve_client(context: BrowserContext, gateway_url: str, signaling_url: str) -> None:
+    policy = (
+        "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; "
+        f"connect-src 'self' {gateway_url.replace('http', 'ws')} {signaling_url}"
+    )
+
+    async def answer(route: Route) -> None:
+        path = route.request.url.removeprefix(f"{gateway_url}/client/").partition("?")[0]
+        body = b"<!doctype html><title>a room</title><body>" if path == "page.html" else (CLIENT / path).read_bytes()
+        kind = "application/wasm" if path.endswith(".wasm") else mimetypes.guess_type(path)[0]
+        headers = {"Content-Security-Policy": policy}
+        await route.fulfill(body=body, content_type=kind or "application/octet-stream", headers=headers)
+
+    await context.route(f"{gateway_url}/client/**", answer)
+
+
+def y4m() -> bytes:
+    """A face that speaks, as a clip that Chromium plays in a loop as its camera."""
+    frames = [f"YUV4MPEG2 W{WIDTH} H{HEIGHT} F30:1 Ip A1:1 C420jpeg\n".encode()]
+    for frame in range(FRAMES):
+        frames += [b"FRAME\n", cv2.cvtColor(draw(speaking(frame)), cv2.COLOR_RGB2YUV_I420).tobytes()]
+    return b"".join(frames)
+
+
+def write_voice(path: Path) -> None:
+    """The demo's voice as a WAV file, which Chromium plays in a loop as its microphone."""
+    with av.open(str(VOICE)) as container, wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, RATE_HZ, 0, "NONE", ""))
+        resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE_HZ)
+        for frame in container.decode(audio=0):
+            for resampled in resampler.resample(frame):
+                file.writeframes(resampled.to_ndarray().tobytes())
