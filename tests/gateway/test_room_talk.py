@@ -1,39 +1,47 @@
-"""How many messages a participant may send."""
+"""How many messages of a participant are taken, and who is cut off."""
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+import pytest
 
-from mien_gateway.room_connection import CloseCode
 from mien_gateway.room_talk import MessageBudget
 
 
-def test_a_burst_passes_and_a_flood_is_abuse() -> None:
+def refused_until_cut_off(per_second: float, seconds: float) -> tuple[int, bool, int]:
+    """Messages that were refused, whether the client was cut off, and how often it was told of a refusal."""
+    budget, refused, told = MessageBudget(0.0), 0, 0
+    for number in range(round(seconds * per_second)):
+        if not budget.takes(number / per_second):
+            refused += 1
+            told += budget.has_begun_to_refuse
+        if budget.abusive:
+            return refused, True, told
+    return refused, False, told
+
+
+def test_an_ordinary_client_is_never_refused() -> None:
+    assert refused_until_cut_off(5, 600) == (0, False, 0)
+
+
+def test_a_burst_is_taken() -> None:
     budget = MessageBudget(0.0)
     assert [budget.takes(0.0) for _ in range(21)] == [True] * 20 + [False]
-    for _ in range(48):
+    assert budget.has_begun_to_refuse and not budget.abusive
+    assert budget.takes(1.0), "the next second has new messages"
+
+
+@pytest.mark.parametrize("per_second", [20, 60, 200, 1000, 20000])
+def test_a_flood_is_cut_off_however_fast_it_is(per_second: float) -> None:
+    refused, is_cut_off, told = refused_until_cut_off(per_second, 60)
+    assert is_cut_off
+    assert 50 <= refused <= 100
+    assert told == 1, "it hears of the first refusal, and of no other"
+
+
+def test_refusals_are_forgotten() -> None:
+    budget = MessageBudget(0.0)
+    for _ in range(60):
         budget.takes(0.0)
-    assert budget.refused_in_a_row == 49
-    was_abusive = budget.abusive
-    budget.takes(0.0)
-    assert (was_abusive, budget.abusive) == (False, True)
-    assert MessageBudget(0.0, tokens=0).takes(0.2)
-
-
-@given(st.lists(st.floats(0, 3), max_size=200))
-def test_never_more_than_the_rate(pauses_s: list[float]) -> None:
-    budget, now_s, taken = MessageBudget(0.0), 0.0, 0
-    for pause_s in pauses_s:
-        now_s += pause_s
-        taken += budget.takes(now_s)
-    assert taken <= 20 + 5 * now_s + 1e-6
-
-
-def test_which_closes_a_client_may_answer_by_reconnecting() -> None:
-    assert {code for code in CloseCode if code.may_reconnect} == {
-        CloseCode.TOO_BIG,
-        CloseCode.FAILED,
-        CloseCode.RESTART,
-        CloseCode.NOT_READ,
-    }
+    assert 1 < budget.refused < 50
+    budget.takes(60.0)
+    assert budget.refused == 0.0

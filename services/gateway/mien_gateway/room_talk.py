@@ -25,31 +25,41 @@ from mien_shared.http.problems import Code, Problem, redis_problems
 MAX_MESSAGE_BYTES = 32 * 1024
 #: Messages a second on average, and how many may come at once.
 _PER_SECOND, _BURST = 5.0, 20.0
-#: After so many refused messages in a row the client is cut off. It hears of the first one in each row.
+#: With so many refused messages the client is cut off. They are forgotten at the rate at which messages are taken, so a
+#: client that goes on sending too fast is cut off, however fast. It hears of the first one.
 _MOST_REFUSED = 50
 
 
 @dataclass
 class MessageBudget:
-    """A token bucket for one connection. Pure: the time is an argument."""
+    """A token bucket for one connection. Pure: the time is an argument, in seconds.
+
+    refused: refused messages that are not forgotten yet.
+    """
 
     then_s: float
     tokens: float = _BURST
-    refused_in_a_row: int = 0
+    refused: float = 0.0
 
     def takes(self, now_s: float) -> bool:
-        self.tokens = min(_BURST, self.tokens + (now_s - self.then_s) * _PER_SECOND)
+        passed = (now_s - self.then_s) * _PER_SECOND
         self.then_s = now_s
+        self.tokens = min(_BURST, self.tokens + passed)
+        self.refused = max(0.0, self.refused - passed)
         if self.tokens < 1:
-            self.refused_in_a_row += 1
+            self.refused += 1
             return False
         self.tokens -= 1
-        self.refused_in_a_row = 0
         return True
 
     @property
+    def has_begun_to_refuse(self) -> bool:
+        """Whether the message that was refused last is the first one of a flood."""
+        return self.refused <= 1
+
+    @property
     def abusive(self) -> bool:
-        return self.refused_in_a_row >= _MOST_REFUSED
+        return self.refused >= _MOST_REFUSED
 
 
 class RoomTalk:
@@ -78,7 +88,7 @@ class RoomTalk:
             self._desk.metrics.room_message(Code.TOO_MANY_REQUESTS)
             if self._budget.abusive:
                 self._connection.close(CloseCode.FLOOD, "too many messages")
-            elif self._budget.refused_in_a_row == 1:
+            elif self._budget.has_begun_to_refuse:
                 self._refuse(Code.TOO_MANY_REQUESTS, f"at most {_PER_SECOND:g} messages a second")
             return
         try:
