@@ -34,7 +34,8 @@ export class MediaDevicesError extends Error {
 }
 
 const CAMERA = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30, max: 60 } };
-const MICROPHONE = { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: { ideal: 1 } };
+const CLEAR_VOICE = { echoCancellation: true, noiseSuppression: true, autoGainControl: true };
+const MICROPHONE = { ...CLEAR_VOICE, channelCount: { ideal: 1 } };
 
 /**
  * The name of what getUserMedia threw (Media Capture and Streams, section 10.2). Pure.

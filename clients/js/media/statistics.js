@@ -24,8 +24,8 @@ const LONGEST_LATENCY_MS = 10_000;
  */
 
 /**
- * What is received of one participant. latencyMs: from its camera to this screen, as far as the clocks agree; avOffsetMs:
- * voice ahead of lips. Null: not known.
+ * What is received of one participant. latencyMs: from its camera to this screen, as far as the clocks agree.
+ * avOffsetMs: voice ahead of lips. Null: not known.
  * @typedef {{fps: number|null, kbitS: number|null, latencyMs: number|null, voiceLevel: number|null,
  *   avOffsetMs: number|null, packetLoss: number|null, frozenS: number}} ParticipantStats
  */

@@ -8,7 +8,7 @@
  */
 
 import { PeerLink } from "./peer_link.js";
-import { preferH264 } from "./sdp.js";
+import { offerH264, offerOpus } from "./sdp.js";
 
 /**
  * A place: the i-th picture and the i-th voice of the connection. Its tracks stay the same until the connection ends.
@@ -94,10 +94,12 @@ export class RoomReceiver {
   #prepare(peer) {
     this.#pairs = Array.from({ length: this.#count }, () => {
       const video = peer.addTransceiver("video", { direction: "recvonly" });
-      preferH264(video);
+      offerH264(video);
       // The smallest buffer that the network's jitter allows; the browser enlarges it as needed, for the voice too.
       if ("jitterBufferTarget" in video.receiver) video.receiver.jitterBufferTarget = 0;
-      return { video, audio: peer.addTransceiver("audio", { direction: "recvonly" }) };
+      const audio = peer.addTransceiver("audio", { direction: "recvonly" });
+      offerOpus(audio);
+      return { video, audio };
     });
     this.#slots = this.#pairs.map(({ video, audio }, index) => ({
       index,

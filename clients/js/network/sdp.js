@@ -66,17 +66,29 @@ export function areAllAddresses(candidates) {
 }
 
 /**
- * Mien sends H.264 constrained baseline only; an answerer that picks the offer's first codec must find it first.
+ * Offer H.264 constrained baseline and its retransmissions, because Mien sends nothing else. With everything that a
+ * browser knows, an offer of 24 sections is longer than a server reads. A browser without H.264 offers what it has, and
+ * the server names what is missing.
  * @param {RTCRtpTransceiver} transceiver
  */
-export function preferH264(transceiver) {
+export function offerH264(transceiver) {
   const codecs = RTCRtpReceiver.getCapabilities("video")?.codecs ?? [];
-  /** @param {{mimeType: string, sdpFmtpLine?: string}} codec */
-  const rank = ({ mimeType, sdpFmtpLine = "" }) => {
-    if (mimeType.toLowerCase() !== "video/h264") return 2;
-    return /profile-level-id=42[ce]0/i.test(sdpFmtpLine) && sdpFmtpLine.includes("packetization-mode=1") ? 0 : 1;
-  };
-  transceiver.setCodecPreferences(codecs.sort((left, right) => rank(left) - rank(right)));
+  const isOurs = (/** @type {{mimeType: string, sdpFmtpLine?: string}} */ { mimeType, sdpFmtpLine = "" }) =>
+    mimeType.toLowerCase() === "video/h264" &&
+    /profile-level-id=42[ce]0/i.test(sdpFmtpLine) &&
+    sdpFmtpLine.includes("packetization-mode=1");
+  const chosen = codecs.filter(isOurs);
+  const retransmission = codecs.filter(({ mimeType }) => mimeType.toLowerCase() === "video/rtx");
+  if (chosen.length > 0) transceiver.setCodecPreferences([...chosen, ...retransmission]);
+}
+
+/**
+ * Offer Opus only, for the same reason.
+ * @param {RTCRtpTransceiver} transceiver
+ */
+export function offerOpus(transceiver) {
+  const codecs = RTCRtpReceiver.getCapabilities("audio")?.codecs ?? [];
+  transceiver.setCodecPreferences(codecs.filter(({ mimeType }) => mimeType.toLowerCase() === "audio/opus"));
 }
 
 /**

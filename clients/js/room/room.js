@@ -7,9 +7,10 @@
  *     camera, microphone -> LocalParticipant -> Publisher (WHIP)
  *
  * @import { Preview } from "./preview.js"
- * @import { Change, ParticipantInfo } from "./room_state.js"
+ * @import { Change } from "./room_state.js"
  * @import { DisconnectCode, RoomConnectionState, RoomEvents } from "./room_event.js"
  * @import { Participant } from "./participant.js"
+ * @import { RemoteParticipant } from "./remote_participant.js"
  * @import { RoomStats } from "../media/statistics.js"
  */
 
@@ -20,8 +21,7 @@ import { Gateway } from "../network/gateway.js";
 import { onNetworkChange } from "../network/network_changes.js";
 import { RoomReceiver } from "../network/room_receiver.js";
 import { Emitter } from "./emitter.js";
-import { LocalParticipant } from "./local_participant.js";
-import { RemoteParticipant } from "./remote_participant.js";
+import { People } from "./people.js";
 import { RoomError } from "./room_event.js";
 import { RoomMeter } from "./room_meter.js";
 import { RoomState } from "./room_state.js";
@@ -50,14 +50,8 @@ export class Room extends Emitter {
   /** @type {RoomMeter|null} */
   #meter = null;
   #audio = new RoomAudio((canPlay) => this.emit("audioPlaybackStatusChanged", canPlay));
-  /** @type {LocalParticipant|null} */
-  #local = null;
-  /** @type {Map<string, RemoteParticipant>} */
-  #remote = new Map();
-  /** @type {Map<string, RemoteParticipant>} */
-  #waiting = new Map();
-  /** @type {Participant[]} */
-  #speakers = [];
+  /** @type {People|null} */
+  #people = null;
   #slots;
   #publish = true;
   /** @type {{done: () => void, failed: (error: RoomError) => void}|null} */
@@ -103,22 +97,31 @@ export class Room extends Emitter {
 
   /** The person at this device. Null until the room's state is known, so in the lobby, too. */
   get localParticipant() {
-    return this.#local;
+    return this.#people?.local ?? null;
   }
 
-  /** The others in the room, in the order of joining. */
+  /**
+   * The others in the room by their ids, in the order of joining.
+   * @returns {Map<string, RemoteParticipant>}
+   */
   get remoteParticipants() {
-    return this.#remote;
+    return this.#people?.remote ?? new Map();
   }
 
-  /** For moderators: those who wait in the lobby. */
+  /**
+   * For moderators: those who wait in the lobby.
+   * @returns {Map<string, RemoteParticipant>}
+   */
   get waitingParticipants() {
-    return this.#waiting;
+    return this.#people?.waiting ?? new Map();
   }
 
-  /** Those who speak now, the loudest first. */
+  /**
+   * Those who speak now, the loudest first.
+   * @returns {Participant[]}
+   */
   get activeSpeakers() {
-    return this.#speakers;
+    return this.#people?.speakers ?? [];
   }
 
   /** Whether voices are heard. If not, call `startAudio()` in a click. */
@@ -135,12 +138,9 @@ export class Room extends Emitter {
    */
   async connect(gatewayUrl, token, { publish = true, preview } = {}) {
     if (this.#state !== "disconnected") throw new Error("the room is connected already");
-    this.#reset();
-    const gateway = this.#start(gatewayUrl, token);
+    const gateway = this.#start(gatewayUrl, token, preview);
     this.#publish = publish;
-    this.#local = preview?.handOver() ?? null;
-    this.#local?.moveTo(this.#host(gateway));
-    this.#setState("connecting");
+    this.#state = "connecting";
     const timer = setTimeout(() => {
       this.#end("unreachable", `${gateway.url.host} does not answer`);
     }, CONNECT_TIMEOUT_MS);
@@ -240,7 +240,7 @@ export class Room extends Emitter {
    */
   async switchActiveDevice(kind, deviceId) {
     if (kind === "audiooutput") await this.#audio.useSpeaker(deviceId);
-    else await this.#local?.switchDevice(kind, deviceId);
+    else await this.localParticipant?.switchDevice(kind, deviceId);
   }
 
   /**
@@ -256,24 +256,23 @@ export class Room extends Emitter {
     return this.#gateway;
   }
 
-  #reset() {
-    this.#known = new RoomState();
-    this.#remote = new Map();
-    this.#waiting = new Map();
-    this.#speakers = [];
-  }
-
   /**
    * @param {string} url
    * @param {string} token
+   * @param {Preview|undefined} preview
    */
-  #start(url, token) {
+  #start(url, token, preview) {
     const gateway = new Gateway(url, token);
+    const host = { events: this, gateway, send: (/** @type {object} */ message) => this.#send(message) };
     this.#gateway = gateway;
+    this.#known = new RoomState();
+    this.#people = new People(this, host);
+    this.#people.local = preview?.handOver() ?? null;
+    this.localParticipant?.moveTo(host);
     this.#receiver = new RoomReceiver(gateway, { onSlots: () => this.#place(), onState: () => {} });
     this.#meter = new RoomMeter(this.#receiver, {
-      local: () => this.#local,
-      remote: () => this.#remote,
+      local: () => this.localParticipant,
+      remote: () => this.remoteParticipants,
       onQuality: (participant) => this.emit("connectionQualityChanged", participant),
     });
     this.#events = new EventsConnection({
@@ -282,7 +281,7 @@ export class Room extends Emitter {
       onEvent: (event) => this.#known.apply(event).forEach((change) => this.#tell(change)),
       onLost: () => {
         if (this.#state === "connected" || this.#state === "waiting") {
-          this.#setState("reconnecting");
+          this.#state = "reconnecting";
           this.emit("reconnecting");
         }
       },
@@ -296,7 +295,7 @@ export class Room extends Emitter {
     const stop = onNetworkChange(() => {
       this.#events?.refresh();
       this.#receiver?.restart();
-      this.#local?.restart();
+      this.localParticipant?.restart();
     });
     const leave = () => this.close();
     globalThis.addEventListener("pagehide", leave);
@@ -306,11 +305,6 @@ export class Room extends Emitter {
     };
   }
 
-  /** @param {Gateway} gateway */
-  #host(gateway) {
-    return { events: this, gateway, send: (/** @type {object} */ message) => this.#send(message) };
-  }
-
   /** @param {object} message */
   #send(message) {
     if (!(this.#events?.send(message) ?? false)) throw new Error("the room is not connected, or too much waits");
@@ -318,6 +312,7 @@ export class Room extends Emitter {
 
   /** @param {Change} change */
   #tell(change) {
+    const people = /** @type {People} */ (this.#people);
     switch (change.what) {
       case "entered":
         return this.#entered();
@@ -326,26 +321,26 @@ export class Room extends Emitter {
       case "resumed":
         return this.#resumed();
       case "joined":
-        return this.#joined(change.info);
+        return people.join(change.info, change.info.participant_id === this.#known.localId);
       case "changed":
-        return this.#changed(change.info, change.before);
+        return people.change(change.info, change.before);
       case "left":
-        return this.#left(change.info, change.reason);
+        return people.leave(change.info, change.reason);
       case "knocked":
-        return this.#knocked(change.info);
+        return people.knock(change.info);
       case "roomChanged":
         return this.emit("roomUpdated");
       case "message": {
         const { participantId, text, sequence } = change;
-        return this.emit("chatMessage", { participant: this.#find(participantId), participantId, text, sequence });
+        return this.emit("chatMessage", { participant: people.find(participantId), participantId, text, sequence });
       }
       case "reaction": {
         const { participantId, reaction, sequence } = change;
-        const participant = this.#find(participantId);
+        const participant = people.find(participantId);
         return this.emit("reactionReceived", { participant, participantId, reaction, sequence });
       }
       case "speakers":
-        return this.#speak();
+        return people.speak(this.#known.speakers);
       case "slots":
         return this.#receiver?.apply(this.#known.slots);
       case "refused":
@@ -355,22 +350,23 @@ export class Room extends Emitter {
 
   #entered() {
     this.#connectMedia();
-    if (this.#publish && this.#local?.grants.includes("publish")) this.#local.publisher.start();
-    this.#local?.onRoomOpen();
+    const local = this.localParticipant;
+    if (this.#publish && local?.grants.includes("publish")) local.publisher.start();
+    local?.onRoomOpen();
     this.#reach("connected", () => this.emit("connected"));
   }
 
   #resumed() {
     this.#connectMedia();
-    this.#local?.onRoomOpen();
+    this.localParticipant?.onRoomOpen();
     if (this.#state !== "reconnecting") return;
-    this.#setState("connected");
+    this.#state = "connected";
     this.emit("reconnected");
   }
 
   #connectMedia() {
     const { connection, info } = this.#known;
-    this.#local?.useConnection(connection);
+    this.localParticipant?.useConnection(connection);
     this.#receiver?.use(connection, Math.min(this.#slots, (info?.max_participants ?? 1) - 1));
   }
 
@@ -380,91 +376,15 @@ export class Room extends Emitter {
    */
   #reach(state, tell) {
     if (this.#state === state) return;
-    this.#setState(state);
+    this.#state = state;
     tell();
     this.#connecting?.done();
-  }
-
-  /** @param {ParticipantInfo} info */
-  #joined(info) {
-    this.#waiting.delete(info.participant_id);
-    if (info.participant_id === this.#known.localId) {
-      if (this.#local === null) this.#local = new LocalParticipant(info, this.#host(this.#connected));
-      else this.#local.update(info);
-      return;
-    }
-    const participant = new RemoteParticipant(info);
-    this.#remote.set(participant.id, participant);
-    this.emit("participantConnected", participant);
-    this.#place(); // its place may be known before it
-  }
-
-  /**
-   * @param {ParticipantInfo} info
-   * @param {ParticipantInfo} before
-   */
-  #changed(info, before) {
-    const participant = this.#find(info.participant_id);
-    if (participant === null) return;
-    participant.update(info);
-    this.emit("participantUpdated", participant);
-    if (before.muted !== info.muted) this.emit(info.muted ? "trackMuted" : "trackUnmuted", participant);
-  }
-
-  /**
-   * @param {ParticipantInfo} info
-   * @param {string} reason
-   */
-  #left({ participant_id: id }, reason) {
-    this.#waiting.delete(id);
-    const participant = this.#remote.get(id);
-    if (participant === undefined) return;
-    this.#remote.delete(id);
-    if (participant.hasVideo) {
-      participant.place(null);
-      this.emit("trackUnsubscribed", participant);
-    }
-    this.emit("participantDisconnected", participant, reason);
-    if (this.#speakers.includes(participant)) this.#speak();
-  }
-
-  /** @param {ParticipantInfo} info */
-  #knocked(info) {
-    const participant = new RemoteParticipant(info);
-    this.#waiting.set(participant.id, participant);
-    this.emit("participantWaiting", participant);
-  }
-
-  #speak() {
-    const levels = new Map(this.#known.speakers.map((one) => [one.participant_id, one.level]));
-    for (const participant of this.#everyone) {
-      participant.isSpeaking = levels.has(participant.id);
-      participant.audioLevel = levels.get(participant.id) ?? 0;
-    }
-    const found = [...levels.keys()].map((id) => this.#find(id));
-    this.#speakers = found.filter((one) => one !== null);
-    this.emit("activeSpeakersChanged", this.#speakers);
   }
 
   #place() {
     const slots = this.#receiver?.slots ?? [];
     this.#audio.play(slots.map((slot) => slot.audio));
-    const byParticipant = new Map(slots.map((slot) => [slot.participantId, slot]));
-    for (const participant of this.#remote.values()) {
-      const hadVideo = participant.hasVideo;
-      participant.place(byParticipant.get(participant.id) ?? null);
-      if (participant.hasVideo === hadVideo) continue;
-      this.emit(hadVideo ? "trackUnsubscribed" : "trackSubscribed", participant);
-    }
-  }
-
-  get #everyone() {
-    return [...(this.#local === null ? [] : [this.#local]), ...this.#remote.values()];
-  }
-
-  /** @param {string} id */
-  #find(id) {
-    return this.#local?.id === id ? this.#local : (this.#remote.get(id) ?? null);
+    this.#people?.place(slots);
   }
 
   /**
@@ -476,15 +396,10 @@ export class Room extends Emitter {
     this.#events?.close();
     this.#receiver?.close();
     this.#meter?.close();
-    this.#local?.close();
+    this.localParticipant?.close();
     this.#audio.close();
-    this.#setState("disconnected");
+    this.#state = "disconnected";
     this.#connecting?.failed(new RoomError(code, text));
     this.emit("disconnected", code, text);
-  }
-
-  /** @param {RoomConnectionState} state */
-  #setState(state) {
-    this.#state = state;
   }
 }

@@ -5,7 +5,7 @@
  */
 
 import { PeerLink } from "../network/peer_link.js";
-import { preferH264 } from "../network/sdp.js";
+import { offerH264 } from "../network/sdp.js";
 
 export class SelfView {
   /** @type {Set<HTMLVideoElement>} */
@@ -78,7 +78,7 @@ export class SelfView {
   /** @param {RTCPeerConnection} peer */
   #prepare(peer) {
     const transceiver = peer.addTransceiver("video", { direction: "recvonly" });
-    preferH264(transceiver);
+    offerH264(transceiver);
     this.#track = transceiver.receiver.track;
     for (const element of this.#elements) this.#show(element);
   }
