@@ -165,6 +165,7 @@ def test_the_build_context_holds_only_what_images_need() -> None:
         "!services",
         "!clients",
         "!clients/web",
+        "!clients/js",
     }
 
 

@@ -27,7 +27,9 @@ DATA = {
     },
     "mien_encoder": {"weights/encoder.json", "weights/encoder.onnx"},
     "mien_evaluation": set[str](),
-    "mien_gateway": {"bundled/mien.json", "bundled/mien.png"},
+    "mien_gateway": {
+        f"bundled/{name}.{kind}" for name in ("ingrid", "kenji", "mateo", "mien", "noor") for kind in ("json", "png")
+    },
     "mien_generator": {
         "weights/fomm-half.animate-int8.onnx",
         "weights/fomm-half.animate.onnx",
@@ -42,8 +44,13 @@ DATA = {
     "mien_web": {
         "api.js",
         "app.js",
+        "client/encoder/encoder.weights",
+        "client/encoder/kernel.wasm",
+        "client/encoder/worker.js",
+        "client/index.js",
         "favicon.svg",
         "index.html",
+        "room/index.html",
         "stats.js",
         "style.css",
         "view.js",
@@ -101,7 +108,7 @@ def test_a_wheel_holds_its_package_with_its_data_and_nothing_else(package: str, 
     files = files_of(wheels[package])
     assert {f"{package}/{name}" for name in {"py.typed", "__init__.py", *DATA[package]}} <= files
     assert {name.partition("/")[0] for name in files} == {package}
-    assert not [name for name in files if re.search(r"(^|/)(tests?/|test_|conftest)|\.pyc$", name)]
+    assert not [name for name in files if re.search(r"(^|/)(tests?/|test_|conftest|node_modules/)|\.(pyc|c|h)$", name)]
     (source,) = [ROOT / folder / package for folder in FOLDERS if (ROOT / folder / package).is_dir()]
     code = {f"{package}/{path.relative_to(source)}" for path in source.rglob("*.py")}
     assert code <= files

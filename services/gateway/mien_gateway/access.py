@@ -8,7 +8,7 @@ participant's token is for its room: what it may do with a session is known when
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -23,7 +23,7 @@ from mien_shared.clock import Clock
 from mien_shared.http.limits import RateLimiter, caller_of
 from mien_shared.http.principal import Grant, Principal, Role
 from mien_shared.http.problems import Code, Problem
-from mien_shared.http.tokens import TokenIssuer, bearer_token
+from mien_shared.http.tokens import TokenError, TokenIssuer, bearer_token
 
 #: How OpenAPI names the two kinds of bearer.
 API_KEY = Depends(HTTPBearer(scheme_name="API key", description="An operator's key (MIEN_API_KEYS)", auto_error=False))
@@ -57,6 +57,7 @@ class Access:
         self._requests = RateLimiter(settings.requests_per_minute)
         self._sessions = RateLimiter(settings.sessions_per_minute)
         self._uploads = RateLimiter(settings.uploads_per_minute)
+        self._participant_uploads = RateLimiter(settings.participant_uploads_per_minute)
 
     def request(self, caller: HTTPConnection) -> None:
         """Count a request towards the limit of its address."""
@@ -67,8 +68,25 @@ class Access:
         return self._limit(self._sessions, caller, self.operator(caller))
 
     def upload(self, caller: HTTPConnection) -> Principal:
-        """Demand an operator, and count the upload for its key and its address."""
-        return self._limit(self._uploads, caller, self.operator(caller))
+        """Demand an operator or a participant, and count the upload for its key or token and its address."""
+        principal = self._limit(self._uploads, caller, self.avatar_user(caller))
+        if principal.room is not None:
+            with self._counting():
+                name = f"participant {principal.room} {principal.scope}"
+                self._participant_uploads.demand(name, self._clock.monotonic_s(), "participant")
+        return principal
+
+    def avatar_user(self, caller: HTTPConnection) -> Principal:
+        """Demand an operator, a participant that may publish, or any caller if the deployment is open."""
+        token = _bearer_of(caller)
+        if token is not None and self._keys.owner(token) is None:
+            with suppress(TokenError):
+                principal = self._tokens.read(token)
+                if principal.room is not None:
+                    if Grant.PUBLISH not in principal.grants:
+                        raise self.not_granted("the token does not grant publish")
+                    return principal
+        return self.operator(caller)
 
     def operator(self, caller: HTTPConnection) -> Principal:
         """Demand the bearer of an API key, or any caller if the deployment is open."""

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from mien_encoder.model_file import EncoderFileError, bundled_path, read_encoder
-from mien_gateway import avatars, bundled, page, room_hub, room_routes, sessions, uplinks, viewers, webhook_routes
+from mien_gateway import avatar_routes, bundled, page, room_hub, room_routes, sessions, uplinks, viewers, webhook_routes
 from mien_gateway.access import Access
 from mien_gateway.avatar_upkeep import INTERVAL_S as UPKEEP_INTERVAL_S
 from mien_gateway.avatar_upkeep import AvatarUpkeep
@@ -92,7 +92,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
 
     app = create_service("gateway", metrics, run)
     app.state.access = access
-    app.include_router(avatars.router)
+    app.include_router(avatar_routes.router)
     app.include_router(sessions.router)
     app.include_router(viewers.router)
     app.include_router(uplinks.router)
@@ -119,7 +119,7 @@ def _serve_rooms(app: FastAPI, supervisor: Supervisor, rooms: Rooms, sessions_al
 
 def _guard(app: FastAPI, settings: GatewaySettings) -> None:
     """What every request passes before it reaches a route, the last one first."""
-    app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes, streaming=[avatars.router.prefix])
+    app.add_middleware(BodyLimit, limit_bytes=settings.max_body_bytes, streaming=[avatar_routes.router.prefix])
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -134,7 +134,7 @@ def _guard(app: FastAPI, settings: GatewaySettings) -> None:
 
 
 class StoreProbe:
-    """Checks whether the avatar store answers, and stores the bundled avatar in it."""
+    """Checks whether the avatar store answers, and stores the bundled avatars in it."""
 
     def __init__(self, store: AvatarStore) -> None:
         self._store = store

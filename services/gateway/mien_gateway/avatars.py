@@ -1,23 +1,24 @@
-"""The routes of the REST API for avatars."""
+"""Avatars: uploaded, listed, shown and deleted. `avatar_routes.py` has the routes."""
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import Request
 from pydantic import BaseModel
 
 from mien_gateway import audit
-from mien_gateway.access import ANY_ROUTE, API_KEY, COUNTED, KEY_PROBLEMS, TOKEN, TOKEN_PROBLEMS, Access, Gate
-from mien_gateway.bundled import BUNDLED_AVATAR_ID
+from mien_gateway.access import (
+    Access,
+)
+from mien_gateway.avatar_owners import may_use, new_avatar_id, owner_in, owner_of
+from mien_gateway.bundled import bundled_name, is_bundled
 from mien_gateway.metrics import GatewayMetrics
-from mien_gateway.portrait_contract import PictureRefused, Portrait, Refusal
+from mien_gateway.portrait_contract import PictureRefused, Portrait
 from mien_gateway.portrait_process import PortraitFailed, PortraitProcess
 from mien_gateway.settings import GatewaySettings
-from mien_gateway.uploads import FIELD, UploadBudget, read_picture
+from mien_gateway.uploads import UploadBudget, read_picture
 from mien_shared.avatars import (
     AvatarKind,
     AvatarNotFound,
@@ -31,40 +32,11 @@ from mien_shared.avatars import (
 from mien_shared.bus.registry import Registry
 from mien_shared.bus.rooms import Rooms
 from mien_shared.clock import Clock
-from mien_shared.http.hang_up import HangUp
 from mien_shared.http.principal import Principal
-from mien_shared.http.problems import Code, Problem, describe, redis_problems
+from mien_shared.http.problems import Code, Problem, redis_problems
 
-#: Problems that may be answered before the whole body is read.
-_BODY_UNREAD = frozenset(
-    {
-        *KEY_PROBLEMS,
-        Code.AVATAR_LIMIT,
-        Code.AVATAR_STORE_UNAVAILABLE,
-        Code.NOT_MULTIPART,
-        Code.TOO_MANY_REQUESTS,
-        Code.UPLOAD_TIMEOUT,
-        Code.UPLOAD_TOO_LARGE,
-        Code.UPLOADS_BUSY,
-    }
-)
 #: Ends the live sessions that show an avatar, on behalf of a principal; returns how many there were.
 EndSessions = Callable[[str, Principal | None], Awaitable[int]]
-
-_UPLOAD_SCHEMA = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": [FIELD],
-                    "properties": {FIELD: {"type": "string", "format": "binary"}},
-                }
-            }
-        },
-    }
-}
 
 
 class Avatar(BaseModel):
@@ -87,9 +59,13 @@ class Avatar(BaseModel):
 
 
 class ListedAvatar(BaseModel):
-    """An avatar as the list shows it. expires_at_ms: when it is deleted if no session uses it before; null: never."""
+    """An avatar as the list shows it. expires_at_ms: when it is deleted if no session uses it before; null: never.
+
+    name: of a bundled avatar, which shows a drawn person; null for an uploaded picture.
+    """
 
     avatar_id: str
+    name: str | None
     created_at_ms: int
     used_at_ms: int
     expires_at_ms: int | None
@@ -127,10 +103,10 @@ class Avatars:
         )
 
     async def upload(self, request: Request) -> AvatarRecord:
-        """Make an avatar from an operator's picture; raises Problem."""
+        """Make an avatar from an operator's or a participant's picture; raises Problem."""
         by = self._access.upload(request)
         try:
-            record = await self._upload(request)
+            record = await self._upload(request, await self._owner(by, uploads=True))
         except Problem as problem:
             self._metrics.avatar_uploaded(problem.code)
             raise
@@ -138,26 +114,46 @@ class Avatars:
         audit.avatar_created(by, record.avatar_id)
         return record
 
-    async def _upload(self, request: Request) -> AvatarRecord:
+    async def _owner(self, by: Principal, uploads: bool = False) -> str | None:
+        """The participant as an owner of avatars, None for an operator. Raises Problem if it is not in its room.
+
+        uploads: it must have been let in, so that strangers in a lobby store nothing.
+        """
+        if by.room is None:
+            return None
+        async with redis_problems():
+            room = await self._rooms.read(by.room)
+        own = room.participants.get(by.scope or "")
+        if room.record is None or own is None:
+            raise Problem(Code.PARTICIPANT_NOT_FOUND, "there is no such participant, or it has left the room")
+        if uploads and not own.is_admitted:
+            raise self._access.not_admitted()
+        return owner_of(room.record, own)
+
+    async def _upload(self, request: Request, owner: str | None) -> AvatarRecord:
         with self._budget.upload() as share:
             self._creating += 1
             try:
-                await self._demand_room()
+                await self._demand_room(owner)
                 portrait = await self._portrait(await read_picture(request, self._settings, share))
-                record = portrait.record(secrets.token_urlsafe(12))
+                record = portrait.record(new_avatar_id(owner))
                 async with _store_problems():
                     await self.store.put(record, portrait.png)
                 return record
             finally:
                 self._creating -= 1
 
-    async def _demand_room(self) -> None:
+    async def _demand_room(self, owner: str | None) -> None:
         """Raises Problem 409 if the avatars in the store and the uploads in progress here are more than allowed."""
-        if self._settings.max_avatars:
-            async with _store_problems():
-                avatars = len(uploaded(await self.store.stored()))
-            if avatars + self._creating > self._settings.max_avatars:
-                raise Problem(Code.AVATAR_LIMIT, f"there may be at most {self._settings.max_avatars} avatars")
+        most, own_most = self._settings.max_avatars, self._settings.max_avatars_per_participant
+        if not most and owner is None:
+            return
+        async with _store_problems():
+            avatars = uploaded(await self.store.stored())
+        if most and len(avatars) + self._creating > most:
+            raise Problem(Code.AVATAR_LIMIT, f"there may be at most {most} avatars")
+        if owner is not None and sum(owner_in(avatar.avatar_id) == owner for avatar in avatars) >= own_most:
+            raise Problem(Code.AVATAR_LIMIT, f"a participant may have at most {own_most} pictures; delete one first")
 
     async def _portrait(self, data: bytes) -> Portrait:
         started_s = self._clock.monotonic_s()
@@ -170,19 +166,29 @@ class Avatars:
         finally:
             self._metrics.avatar_processed(self._clock.monotonic_s() - started_s)
 
-    async def listed(self) -> list[ListedAvatar]:
-        """All avatars that are whole; raises Problem."""
+    async def listed(self, by: Principal) -> list[ListedAvatar]:
+        """All avatars that are whole, or those of them that a participant may use; raises Problem."""
+        owner = await self._owner(by)
         async with _store_problems():
-            return [self._listed(avatar) for avatar in await self.store.stored() if avatar.is_whole]
+            whole = [avatar for avatar in await self.store.stored() if avatar.is_whole]
+        return [self._listed(avatar) for avatar in whole if owner is None or may_use(owner, avatar.avatar_id)]
 
     def _listed(self, avatar: StoredAvatar) -> ListedAvatar:
-        unused_s = 0 if avatar.avatar_id == BUNDLED_AVATAR_ID else self._settings.avatar_unused_s
+        unused_s = 0 if is_bundled(avatar.avatar_id) else self._settings.avatar_unused_s
         return ListedAvatar(
             avatar_id=avatar.avatar_id,
+            name=bundled_name(avatar.avatar_id),
             created_at_ms=int(avatar.created_unix_s * 1000),
             used_at_ms=int(avatar.used_unix_s * 1000),
             expires_at_ms=int((avatar.used_unix_s + unused_s) * 1000) if unused_s else None,
         )
+
+    async def erase_for(self, by: Principal, avatar_id: str) -> None:
+        """Delete an avatar on behalf of an operator, or of the participant that uploaded it; raises Problem."""
+        owner = await self._owner(by)
+        if owner is not None and owner_in(avatar_id) != owner:
+            raise self._access.not_granted("a participant deletes only pictures that it uploaded itself")
+        await self.erase(avatar_id, by)
 
     async def erase(self, avatar_id: str, by: Principal | None) -> None:
         """Delete the avatar, then end the sessions that show it: their generators keep the face in memory.
@@ -219,16 +225,22 @@ class Avatars:
                 raise Problem(Code.TOKEN_NOT_GRANTED, "the token's session or room does not show this avatar")
 
     async def _shown_to(self, principal: Principal, avatar_id: str) -> bool:
-        """Whether the caller may see an avatar: an operator, or one whose session or room shows it."""
+        """Whether the caller may see an avatar: an operator, or one whose session or room shows it.
+
+        Participants may also see what they may use.
+        """
         if principal.scope is None:
             return True
         if principal.room is None:
             session = await self._registry.session(principal.scope)
             return session is not None and session.avatar_id == avatar_id
-        participants = (await self._rooms.read(principal.room)).participants
+        room = await self._rooms.read(principal.room)
+        participants = room.participants
         own = participants.get(principal.scope)
-        if own is None:
+        if own is None or room.record is None:
             return False
+        if may_use(owner_of(room.record, own), avatar_id):
+            return True
         visible = participants.values() if own.is_admitted else [own]
         return any(one.avatar_id == avatar_id for one in visible)
 
@@ -237,8 +249,8 @@ class Avatars:
 
 
 def uploaded(avatars: list[StoredAvatar]) -> list[StoredAvatar]:
-    """Those that count towards the limit and can expire: all but the bundled one."""
-    return [avatar for avatar in avatars if avatar.avatar_id != BUNDLED_AVATAR_ID]
+    """Those that count towards the limit and can expire: all but the bundled ones."""
+    return [avatar for avatar in avatars if not is_bundled(avatar.avatar_id)]
 
 
 @asynccontextmanager
@@ -259,98 +271,3 @@ async def stored_avatar(store: AvatarStore, avatar_id: str) -> AvatarRecord:
     """An avatar's record; raises Problem."""
     async with _store_problems():
         return await store.record(avatar_id)
-
-
-def _avatars(request: Request) -> Avatars:
-    avatars: Avatars = request.app.state.avatars
-    return avatars
-
-
-Here = Annotated[Avatars, Depends(_avatars)]
-
-_READ_PROBLEMS = (Code.AVATAR_NOT_FOUND, Code.AVATAR_STORE_UNAVAILABLE)
-
-router = APIRouter(prefix="/v1/avatars", tags=["avatars"], dependencies=[COUNTED])
-
-
-@router.post(
-    "",
-    status_code=201,
-    response_model=Avatar,
-    openapi_extra=_UPLOAD_SCHEMA,
-    dependencies=[API_KEY],
-    responses=describe(
-        *ANY_ROUTE,
-        *KEY_PROBLEMS,
-        Code.UPLOAD_ABORTED,
-        Code.UPLOAD_TIMEOUT,
-        Code.UPLOAD_TOO_LARGE,
-        Code.NOT_MULTIPART,
-        Code.MISSING_IMAGE,
-        Code.MALFORMED_FORM,
-        *(Code[refusal.name] for refusal in Refusal),
-        Code.AVATAR_LIMIT,
-        Code.UPLOADS_BUSY,
-        Code.PROCESSING_FAILED,
-        Code.AVATAR_STORE_UNAVAILABLE,
-    ),
-)
-async def upload(request: Request, response: Response, avatars: Here) -> Avatar | Response:
-    """Make an avatar from the largest face in a picture (JPEG, PNG or WebP). For operators."""
-    try:
-        record = await avatars.upload(request)
-    except Problem as problem:
-        if problem.code in _BODY_UNREAD:
-            return HangUp(problem.response())
-        raise
-    response.headers["Location"] = f"/v1/avatars/{record.avatar_id}"
-    return Avatar.of(record)
-
-
-@router.get("", dependencies=[API_KEY], responses=describe(*ANY_ROUTE, *KEY_PROBLEMS, Code.AVATAR_STORE_UNAVAILABLE))
-async def read_all(request: Request, avatars: Here, gate: Gate) -> AvatarList:
-    """All avatars, in the order of their ids. For operators."""
-    gate.operator(request)
-    return AvatarList(avatars=await avatars.listed())
-
-
-@router.get(
-    "/{avatar_id}",
-    dependencies=[TOKEN],
-    responses=describe(*ANY_ROUTE, *TOKEN_PROBLEMS, *_READ_PROBLEMS, Code.REDIS_UNAVAILABLE),
-)
-async def read(avatar_id: str, request: Request, avatars: Here) -> Avatar:
-    """The record of an avatar, for operators and for bearers of a token of a session or room that shows it."""
-    return Avatar.of(await avatars.record(avatar_id, request))
-
-
-@router.get(
-    "/{avatar_id}/picture",
-    response_class=Response,
-    dependencies=[TOKEN],
-    responses={
-        200: {"content": {"image/png": {}}},
-        **describe(*ANY_ROUTE, *TOKEN_PROBLEMS, *_READ_PROBLEMS, Code.REDIS_UNAVAILABLE),
-    },
-)
-async def picture(avatar_id: str, request: Request, avatars: Here) -> Response:
-    """The 1280x720 still picture, for operators and for bearers of a token of a session that uses it."""
-    png = await avatars.picture(avatar_id, request)
-    # A browser's cache must not keep a face after its avatar is deleted. The bundled avatar shows no real person.
-    caching = "private, max-age=300" if avatar_id == BUNDLED_AVATAR_ID else "no-store"
-    headers = {"Cache-Control": caching, "Vary": "Authorization"}
-    return Response(png, media_type="image/png", headers=headers)
-
-
-@router.delete(
-    "/{avatar_id}",
-    status_code=204,
-    dependencies=[API_KEY],
-    responses=describe(*ANY_ROUTE, *KEY_PROBLEMS, *_READ_PROBLEMS, Code.AVATAR_BUNDLED, Code.REDIS_UNAVAILABLE),
-)
-async def delete(avatar_id: str, request: Request, avatars: Here, gate: Gate) -> None:
-    """Delete an avatar and end the sessions that show it. May be repeated after a failure. For operators."""
-    by = gate.operator(request)
-    if avatar_id == BUNDLED_AVATAR_ID:
-        raise Problem(Code.AVATAR_BUNDLED, "the bundled avatar cannot be deleted")
-    await avatars.erase(avatar_id, by)

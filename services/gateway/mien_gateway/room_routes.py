@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from mien_gateway import audit
 from mien_gateway.access import ANY_ROUTE, API_KEY, COUNTED, KEY_PROBLEMS, PARTICIPANT, TOKEN_PROBLEMS, Access, Gate
+from mien_gateway.avatar_owners import owner_in, owner_of
 from mien_gateway.room_state import Room
 from mien_gateway.room_views import (
     AvatarSession,
@@ -25,7 +26,7 @@ from mien_gateway.room_views import (
     whip_url,
 )
 from mien_gateway.rooms import RoomDesk, participant_not_found
-from mien_shared.bus.room_messages import LeaveReason, ParticipantRecord, RoomEnd
+from mien_shared.bus.room_messages import LeaveReason, ParticipantRecord, RoomEnd, RoomRecord
 from mien_shared.http.principal import Grant, Principal, Role
 from mien_shared.http.problems import Code, describe, redis_problems
 from mien_shared.http.turn import ice_servers_for
@@ -176,7 +177,7 @@ async def patch_participant(
         by = gate.in_room(request, room_id)
         if participant_id not in room.participants:
             raise participant_not_found()
-        _demand_changes(gate, by, own, participant_id, changes)
+        _demand_changes(gate, by, room.record, own, participant_id, changes)
         if changes.admitted:
             await desk.admit(room_id, participant_id, by)
         if changes.muted is not None or changes.hand is not None:
@@ -250,7 +251,12 @@ def _demand_moderator(gate: Access, by: Principal, own: ParticipantRecord | None
 
 
 def _demand_changes(
-    gate: Access, by: Principal, own: ParticipantRecord | None, participant_id: str, changes: ParticipantPatch
+    gate: Access,
+    by: Principal,
+    room: RoomRecord,
+    own: ParticipantRecord | None,
+    participant_id: str,
+    changes: ParticipantPatch,
 ) -> None:
     is_self = own is not None and own.participant_id == participant_id
     if not is_self or changes.admitted:
@@ -262,3 +268,6 @@ def _demand_changes(
             raise gate.not_granted("only the participant itself and operators change its avatar")
         if not {Grant.PUBLISH} <= own.grants & by.grants:
             raise gate.not_granted("the token does not grant publish")
+        owner = owner_in(changes.avatar_id or "")
+        if owner is not None and owner != owner_of(room, own):
+            raise gate.not_granted("this picture belongs to another participant")

@@ -14,7 +14,7 @@ from redis.exceptions import OutOfMemoryError
 from mien_gateway import audit
 from mien_gateway.access import ANY_ROUTE, API_KEY, COUNTED, KEY_PROBLEMS, TOKEN, TOKEN_PROBLEMS, Gate
 from mien_gateway.avatars import stored_avatar
-from mien_gateway.bundled import BUNDLED_AVATAR_ID
+from mien_gateway.bundled import is_bundled
 from mien_gateway.metrics import GatewayMetrics
 from mien_gateway.settings import GatewaySettings
 from mien_gateway.uplinks import Uplinks
@@ -137,7 +137,7 @@ class Sessions:
         await self._demand_avatar_still(session)
 
     async def _mark_used(self, avatar_id: str) -> None:
-        if self.settings.avatar_unused_s and avatar_id != BUNDLED_AVATAR_ID:
+        if self.settings.avatar_unused_s and not is_bundled(avatar_id):
             try:
                 await self.store.mark_used(avatar_id)
             except AvatarStoreError as error:  # a full disk is no reason against a session

@@ -29,7 +29,7 @@ class GatewaySettings(ServiceSettings):
         "http://127.0.0.1:8081", description="URL at which clients reach signaling. whep_url begins with it."
     )
     web_root: Path | None = Field(
-        None, description="Folder with the watch page: index.html and the files it loads. Unset: no page is served."
+        None, description="Folder with the pages: index.html, room/ and the files they load. Unset: no page is served."
     )
     cors_origins: list[str] = Field(
         default_factory=list, description="Origins whose pages may call the REST API, as JSON."
@@ -48,6 +48,9 @@ class GatewaySettings(ServiceSettings):
     )
     uploads_per_minute: int = Field(
         120, ge=1, description="Avatar uploads per minute allowed for one address, and for one API key."
+    )
+    participant_uploads_per_minute: int = Field(
+        12, ge=1, description="Avatar uploads per minute allowed for one participant of a room."
     )
     max_body_bytes: int = Field(
         16 * 1024, ge=1024, description="Largest request body in bytes. Avatar uploads have their own limit."
@@ -72,7 +75,10 @@ class GatewaySettings(ServiceSettings):
         3 * 2**29, gt=0, description="Limit in bytes on the address space of the process that decodes pictures."
     )
     max_avatars: int = Field(
-        1000, ge=0, description="Most avatars in the store, without the bundled one. 0: there is no limit."
+        1000, ge=0, description="Most avatars in the store, without the bundled ones. 0: there is no limit."
+    )
+    max_avatars_per_participant: int = Field(
+        5, ge=0, description="Most pictures that one participant's identity has uploaded. 0: participants upload none."
     )
     avatar_unused_s: int = Field(
         0, ge=0, description="Seconds without a session after which an avatar is deleted, at least 3600. 0: never."

@@ -72,7 +72,7 @@ class Code(StrEnum):
 
     # Avatars
     AVATAR_NOT_FOUND = "avatar-not-found", 404, "no avatar has this id"
-    AVATAR_BUNDLED = "avatar-bundled", 409, "the bundled avatar cannot be deleted"
+    AVATAR_BUNDLED = "avatar-bundled", 409, "a bundled avatar cannot be deleted"
     AVATAR_LIMIT = "avatar-limit", 409, "the store has as many avatars as allowed; delete one first"
     AVATAR_STORE_UNAVAILABLE = (
         "avatar-store-unavailable", 503, "the avatar store does not answer; try again after Retry-After",

@@ -90,6 +90,12 @@ def of_room(method: str, route: str, answers: dict[str, int], **request: Any) ->
     return Call(method, route, path, dict.fromkeys(STRANGERS, 401) | answers, 403, request)
 
 
+def of_avatars(method: str, route: str, answers: dict[str, int], **request: Any) -> Call:
+    """A call for operators and for participants that may publish; no session's token is enough."""
+    refused = {"host": 403, "guest": 403, "lobby": 403, "other room": 403}
+    return Call(method, route, route.format(avatar_id="someone"), refused | answers, 401, request)
+
+
 NO_PICTURE = {"image": ("a", b"hello")}
 SEEN = {"operator": 200, "speaker": 200, "viewer": 200, "feeder": 200}
 MEMBERS = {"operator": 200, "host": 200, "guest": 200}
@@ -108,10 +114,11 @@ CALLS = [
     everyone("GET", "/redoc", 200),
     everyone("HEAD", "/redoc", 200),
     everyone("GET", "/", 200),
+    Call("GET", "/room/{room_id}", "/room/demo", {}, 200, {}),
     Call("MOUNT", "/static", "/static/app.js", {}, 200, {}),
-    operators("POST", "/v1/avatars", 415, files=NO_PICTURE),
-    operators("GET", "/v1/avatars", 200),
-    operators("DELETE", "/v1/avatars/{avatar_id}", 204),
+    of_avatars("POST", "/v1/avatars", {"operator": 415, "guest": 415}, files=NO_PICTURE),
+    of_avatars("GET", "/v1/avatars", {"operator": 200, "guest": 200, "lobby": 200}),
+    of_avatars("DELETE", "/v1/avatars/{avatar_id}", {"operator": 204}),  # the guest did not upload this one
     operators("POST", "/v1/sessions", 503, json={"avatar_id": "someone"}),  # there is no generator
     operators("GET", "/v1/sessions", 200),
     operators("GET", "/v1/sessions/{session_id}/viewers", 200),
@@ -342,10 +349,11 @@ async def test_answers_are_kept_to_themselves(start_gateway: Any) -> None:
         assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
         assert "server" not in headers or "uvicorn" in headers["server"]
     assert "frame-ancestors 'none'" in (await gateway.http.get("/docs")).headers["content-security-policy"]
-    page = (await gateway.http.get("/")).headers
-    assert (
-        "script-src" not in page["content-security-policy"] and "default-src 'self'" in page["content-security-policy"]
-    )
+    for path, devices in (("/", "camera=(), microphone=()"), ("/room/demo", "camera=(self), microphone=(self)")):
+        page = (await gateway.http.get(path)).headers
+        policy = page["content-security-policy"].split("; ")
+        assert {"default-src 'self'", "script-src 'self' 'wasm-unsafe-eval'", "worker-src 'self'"} <= set(policy)
+        assert page["permissions-policy"].startswith(devices)
     picture = (await gateway.http.get("/v1/avatars/someone/picture")).headers
     assert (picture["cache-control"], picture["vary"]) == ("no-store", "Authorization"), "a face stays in no cache"
     assert picture["x-content-type-options"] == "nosniff"

@@ -119,7 +119,7 @@ async def test_the_bundled_avatar_is_there_from_the_start_and_stays(start_gatewa
     path = f"/v1/avatars/{BUNDLED_AVATAR_ID}"
     assert (await gateway.http.get(path)).json()["face_box"]["size"] == 384
     assert (await gateway.http.get(f"{path}/picture")).content == DRAWN.read_bytes()
-    assert_problem(await gateway.http.delete(path), 409, "avatar-bundled", "the bundled avatar cannot be deleted")
+    assert_problem(await gateway.http.delete(path), 409, "avatar-bundled", "a bundled avatar cannot be deleted")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 
 from mien_gateway.app import create_app
 from mien_gateway.avatar_upkeep import UNFINISHED_S, AvatarUpkeep
-from mien_gateway.bundled import BUNDLED_AVATAR_ID
+from mien_gateway.bundled import BUNDLED_AVATAR_ID, bundled_ids
 from mien_shared.avatars import AvatarNotFound, AvatarRecord, AvatarStore, FaceBox
 from mien_shared.bus import keys
 from mien_shared.bus.channels import FramePublisher
@@ -167,7 +167,7 @@ async def test_avatars_are_listed_for_operators(start_gateway: Any) -> None:
     await store_of(gateway).put(record(AVATAR_ID), FACE)
     os.remove(Path(gateway.settings.avatar_store.removeprefix("file:")) / "someone" / "picture.png")
     listed = {one["avatar_id"]: one for one in (await gateway.http.get("/v1/avatars")).json()["avatars"]}
-    assert list(listed) == [AVATAR_ID, BUNDLED_AVATAR_ID], "what is not whole is no avatar"
+    assert list(listed) == sorted([AVATAR_ID, *bundled_ids()]), "what is not whole is no avatar"
     one = listed[AVATAR_ID]
     assert abs(one["created_at_ms"] - time.time() * 1000) < 60_000
     assert (one["used_at_ms"], one["expires_at_ms"]) == (one["created_at_ms"], one["created_at_ms"] + 7_200_000)
@@ -226,8 +226,8 @@ async def test_unused_avatars_expire_and_those_in_use_do_not(
     for avatar_id in ("used", "unused"):
         await upkeep.store.put(record(avatar_id), FACE)
     created = await session_with(gateway, "used")
-    assert await upkeep.after(3590) == {"used", "unused", "someone", BUNDLED_AVATAR_ID}
-    assert await upkeep.after(20) == {"used", BUNDLED_AVATAR_ID}, "the bundled avatar never expires"
+    assert await upkeep.after(3590) == {"used", "unused", "someone", *bundled_ids()}
+    assert await upkeep.after(20) == {"used", *bundled_ids()}, "bundled avatars never expire"
     headers = {"Authorization": f"Bearer {created['token']}"}
     assert (await gateway.http.get(f"/v1/sessions/{created['session_id']}", headers=headers)).status_code == 200
 
@@ -252,9 +252,9 @@ async def test_what_was_never_whole_is_cleared_away(start_gateway: Any, make_set
     (folder / "part" / "picture.png#1").write_bytes(FACE)
     async with Redis.from_url(str(gateway.settings.redis_url)) as redis:
         upkeep = Upkeep(gateway, app, redis, 0)
-        assert await upkeep.after(0) == {"half", "part", "someone", BUNDLED_AVATAR_ID}
-        assert await upkeep.after(UNFINISHED_S + 1) == {"someone", BUNDLED_AVATAR_ID}
-    assert sorted(path.name for path in folder.iterdir()) == [BUNDLED_AVATAR_ID, "someone"]
+        assert await upkeep.after(0) == {"half", "part", "someone", *bundled_ids()}
+        assert await upkeep.after(UNFINISHED_S + 1) == {"someone", *bundled_ids()}
+    assert sorted(path.name for path in folder.iterdir()) == sorted(["someone", *bundled_ids()])
 
 
 async def test_who_did_what_is_in_the_audit_log(

@@ -1,5 +1,7 @@
 """The command: `python -m mien_draw_avatar -o FOLDER` writes mien.png and mien.json, in any pose.
 
+`--person NAME` writes NAME.png, NAME.json and NAME.webp (a small picture of the face) of another person, at rest.
+
 The keypoints in the JSON are points of the sculpture, projected by the same camera, so they are exact in every pose.
 Their Jacobians are relative to the pose at rest and always written as unit matrices.
 """
@@ -15,9 +17,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from mien_draw_avatar.backdrop import HEIGHT, WIDTH, backdrop
 from mien_draw_avatar.groom import make_groom, skin_depth
+from mien_draw_avatar.people import PEOPLE, groom_of, picture_of, stretched_keypoints
 from mien_draw_avatar.render import developed, project, trace
 from mien_draw_avatar.sculpture import (
     EYE_RADIUS,
@@ -35,6 +39,8 @@ from mien_draw_avatar.sculpture import (
 
 #: The face crop: its side is 1.75 times the height from hairline to chin, and the face lies a little above its middle.
 CROP_X, CROP_Y, CROP_SIZE = 448, 94, 384
+#: The side of a gallery's small picture in pixels.
+THUMBNAIL = 160
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(
             f"--{share}", type=float, default=0.0, help="From 0, at rest, to 1: open mouth or closed eye."
         )
+    parser.add_argument("--person", choices=PEOPLE, help="A person of the gallery. Default: the bundled avatar, Mien.")
     chosen = parser.parse_args(arguments)
+    chosen.output.mkdir(parents=True, exist_ok=True)
+    if chosen.person is not None:
+        person = PEOPLE[chosen.person]
+        points = stretched_keypoints(keypoints(Pose(), groom_of(person)), person)
+        _write(chosen.output, chosen.person, person.name, picture_of(person, chosen.samples), points)
+        return 0
     pose = Pose(
         math.radians(chosen.yaw),
         math.radians(chosen.pitch),
@@ -57,21 +70,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen.left_eye,
         chosen.right_eye,
     )
-    chosen.output.mkdir(parents=True, exist_ok=True)
     groom = make_groom()
     picture = trace(0, 0, WIDTH, HEIGHT, chosen.samples, pose, groom)
     light = picture[..., :3] + backdrop() * (1 - picture[..., 3:])
-    cv2.imwrite(
-        str(chosen.output / f"{chosen.name}.png"), developed(light)[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9]
-    )
+    _write(chosen.output, chosen.name, "Mien", developed(light), keypoints(pose, groom))
+    return 0
+
+
+def _write(folder: Path, name: str, title: str, picture: NDArray[np.uint8], points: Array) -> None:
+    """The picture, the small picture of its face for a gallery, and the description."""
+    bgr = picture[..., ::-1]
+    cv2.imwrite(str(folder / f"{name}.png"), bgr, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    face = bgr[CROP_Y - 40 : CROP_Y + CROP_SIZE + 40, CROP_X - 40 : CROP_X + CROP_SIZE + 40]
+    small = cv2.resize(face, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(folder / f"{name}.webp"), small, [cv2.IMWRITE_WEBP_QUALITY, 82])
     described = {
-        "name": "Mien",
+        "name": title,
         "crop": {"x": CROP_X, "y": CROP_Y, "size": CROP_SIZE},
-        "keypoints": [[round(float(v), 4) for v in point] + [1, 0, 0, 1] for point in keypoints(pose, groom)],
+        "keypoints": [[round(float(v), 4) for v in point] + [1, 0, 0, 1] for point in points],
     }
     lines = json.dumps(described, indent=1).replace("\n   ", " ").replace("\n  ]", "]")
-    (chosen.output / f"{chosen.name}.json").write_text(lines + "\n")
-    return 0
+    (folder / f"{name}.json").write_text(lines + "\n")
 
 
 def keypoints(pose: Pose, groom: Groom) -> Array:

@@ -72,12 +72,14 @@ class Groom(NamedTuple):
     """The layout of hair and brows.
 
     strands: (n, m, 4) clumps of hair as chains of x, y, z, radius. bounds: (n, 4) a bounding
-    sphere of each clump. brow: (b, 4) the chain of the right brow; the left one is its mirror image.
+    sphere of each clump. brow: (b, 4) the chain of the right brow; the left one is its mirror image. nape: how far the
+    hair behind the neck reaches down.
     """
 
     strands: Array
     bounds: Array
     brow: Array
+    nape: float = 0.74
 
 
 PIVOT_Y, PIVOT_Z = -0.95, -0.15
@@ -316,7 +318,7 @@ def hair(x: float, y: float, z: float, groom: Groom) -> tuple[float, int]:
         joined = smooth_min(joined, d, 0.028)
     cap = ellipsoid(x, y, z, 0, 0.36, -0.16, 0.835, 0.80, 0.90)
     cap = smooth_max(cap, -ellipsoid(x, y, z, 0.10, -0.10, 0.98, 0.66, 0.80, 0.72), 0.06)
-    cap = smooth_min(cap, ellipsoid(x, y, z, 0, -0.14, -0.50, 0.86, 0.74, 0.44), 0.2)
+    cap = smooth_min(cap, ellipsoid(x, y, z, 0, 0.60 - groom.nape, -0.50, 0.86, groom.nape, 0.44), 0.2)
     return smooth_min(joined, cap, 0.05), which
 
 
