@@ -40,6 +40,29 @@ class AvatarKind(StrEnum):
     MODEL = "model"  # a 3D head
 
 
+class ConsentKind(StrEnum):
+    """Whose face an uploaded picture shows, and that its use is allowed."""
+
+    SELF = "self"  # the person who uploads it
+    GRANTED = "granted"  # another person, who agreed
+    DRAWN = "drawn"  # no real person: a drawing, or a face that a computer made
+
+
+class Consent(BaseModel):
+    """What the uploader of a picture has said about the consent of the person in it.
+
+    name: of the person, as the uploader wrote it; None if none was given. said_by: the principal that uploaded the
+    picture, which is in the audit log too. said_at_ms: Unix milliseconds.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: ConsentKind
+    name: str | None = None
+    said_by: str
+    said_at_ms: int
+
+
 class FaceBox(BaseModel):
     """The square face crop in the still picture, in pixels."""
 
@@ -58,7 +81,7 @@ class AvatarRecord(BaseModel):
     """The data that is stored for an avatar in addition to its picture.
 
     kind: a record without a kind is a portrait. width, height: size of the still picture. keypoints: ten rows of x, y,
-    j00, j01, j10, j11 in the crop, [-1, 1].
+    j00, j01, j10, j11 in the crop, [-1, 1]. consent: None for a bundled avatar, and where an upload need not state it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -69,6 +92,7 @@ class AvatarRecord(BaseModel):
     height: int
     face_box: FaceBox
     keypoints: list[KeypointRow] = Field(min_length=NUM_KEYPOINTS, max_length=NUM_KEYPOINTS)
+    consent: Consent | None = None
 
     def source_keypoints(self) -> Keypoints:
         """The avatar's ten keypoints in its crop."""

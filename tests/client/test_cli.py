@@ -33,6 +33,11 @@ def mien(*arguments: str) -> tuple[int, str]:
     return result.exit_code, last.removeprefix("Error: ")
 
 
+def test_a_consent_that_there_is_not() -> None:
+    status, says = mien("avatar", "add", __file__, "--consent", "yes")
+    assert (status, says) == (USAGE, "Invalid value for '--consent': 'yes' is not one of 'self', 'granted', 'drawn'.")
+
+
 # --- options ----------------------------------------------------------------------------------------------------------
 
 

@@ -111,7 +111,7 @@ async def watch(url: str, token: str, seconds: float) -> None:
 async def misbehave(mien: MienClient) -> None:
     """Send invalid packets and upload an avatar every few seconds."""
     while True:
-        await mien.upload_avatar(_PICTURE)
+        await mien.upload_avatar(_PICTURE, "drawn")
         session = await mien.create_session(BUNDLED_AVATAR)
         headers = authorization(session.token)
         async with websockets.connect(session.uplink_url, additional_headers=headers, proxy=None) as socket:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from mien_client.api import MienClient, Session
-from mien_client.demo import avatar_of, speaking_session
+from mien_client.demo import StatedConsent, avatar_of, speaking_session
 from mien_client.recording import ViewReport
 from mien_client.speaking import DEMO_TRACK, play
 from mien_client.viewer import Viewer
@@ -56,7 +56,7 @@ async def main(origin: str, avatar: str, seconds: float, relay: str | None) -> N
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     report, changes = ViewReport(), list[float]()
     async with MienClient(origin, os.environ["MIEN_API_KEY"]) as mien:
-        avatar_id = await avatar_of(mien, avatar)
+        avatar_id = await avatar_of(mien, avatar, StatedConsent("drawn"))
         async with speaking_session(mien, avatar_id) as (session, uplink):
             speaker = asyncio.create_task(play(MotionTrack.load(DEMO_TRACK), uplink))
             ice_servers = [reached_over(relay, server) for server in session.ice_servers] if relay else []

@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from mien_client.speaking import DEMO_TRACK
 pytestmark = pytest.mark.e2e
 
 API_KEY = secrets.token_urlsafe(32)
+DRAWN = Path(__file__).parents[2] / "services/gateway/mien_gateway/bundled/mien.png"
 
 
 async def mien(*arguments: str, key: str | None = None) -> asyncio.subprocess.Process:
@@ -32,6 +34,24 @@ async def mien(*arguments: str, key: str | None = None) -> asyncio.subprocess.Pr
     )
 
 
+async def told(*arguments: str) -> tuple[int | None, str]:
+    """The exit status of `mien` with the key, and all that it printed."""
+    process = await mien(*arguments, key=API_KEY)
+    out, complaint = await process.communicate()
+    return process.returncode, out.decode() + complaint.decode()
+
+
+async def an_operator_adds_lists_and_deletes_an_avatar(url: str) -> None:
+    status, says = await told("avatar", "add", str(DRAWN), "--url", url)
+    assert (status, "consent-missing" in says) == (1, True), says
+    status, avatar_id = await told("avatar", "add", str(DRAWN), "--consent", "drawn", "--url", url)
+    assert status == 0, avatar_id
+    _, listed = await told("avatar", "list", "--url", url)
+    assert {"mien  -", f"{avatar_id.strip()}  drawn"} <= set(listed.splitlines())
+    assert await told("avatar", "delete", avatar_id.strip(), "--url", url) == (0, "")
+    assert avatar_id.strip() not in (await told("avatar", "list", "--url", url))[1]
+
+
 async def test_a_key_speaks_and_its_link_watches() -> None:
     options = StackOptions(
         gateway_port=0, signaling_port=0, generator_env={"MIEN_DEMO_OPEN": "false", "MIEN_API_KEYS": API_KEY}
@@ -43,6 +63,7 @@ async def test_a_key_speaks_and_its_link_watches() -> None:
             assert refused.returncode == 1
             assert says in complaint.decode() and "Traceback" not in complaint.decode()
 
+        await an_operator_adds_lists_and_deletes_an_avatar(stack.url)
         speaker = await mien("send", str(DEMO_TRACK), "--url", stack.url, key=API_KEY)
         try:
             assert speaker.stderr is not None

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.e2e
 
 PICTURE = Path(mien_gateway.__file__).parent / "bundled/mien.png"
 API_KEY, WRONG_KEY, TOKEN_SECRET, TURN_SECRET = (secrets.token_urlsafe(32) for _ in range(4))
+CONSENT_NAME = "Somebody Whom Logs Do Not Name"
 FRAGMENT = {"Content-Type": "application/trickle-ice-sdpfrag"}
 #: Length of the pieces of a picture that are searched in the logs, as Python shows bytes and in hexadecimal.
 SAMPLE_BYTES = 12
@@ -56,12 +57,12 @@ async def use_everything(stack: Stack) -> dict[str, str]:
     """Make a whole call with many kinds of refusals. Returns the texts that no log may contain, by name."""
     whole = PICTURE.read_bytes()
     unwanted = {"API key": API_KEY, "wrong key": WRONG_KEY, "token secret": TOKEN_SECRET, "TURN secret": TURN_SECRET}
-    unwanted |= samples("uploaded picture", whole)
+    unwanted |= samples("uploaded picture", whole) | {"name of the person in it": CONSENT_NAME}
     async with MienClient(stack.url, WRONG_KEY) as stranger:
         with pytest.raises(MienError, match="api-key-invalid"):
             await stranger.create_session("mien")
     async with MienClient(stack.url, API_KEY) as mien:
-        avatar = await mien.upload_avatar(PICTURE)
+        avatar = await mien.upload_avatar(PICTURE, "granted", CONSENT_NAME)
         session = await mien.create_session(avatar.avatar_id)
         unwanted |= {"session": session.session_id, "token": session.token, "watch token": session.watch_token}
         unwanted |= {f"TURN credential {i}": str(one.credential) for i, one in enumerate(session.ice_servers)}

@@ -10,6 +10,7 @@ import pytest
 
 from mien_gateway import audit
 from mien_gateway.api_keys import ApiKeys
+from mien_shared.avatars import Consent, ConsentKind
 from mien_shared.bus.messages import EndReason
 from mien_shared.bus.room_messages import RoomEnd
 from mien_shared.http.principal import Principal
@@ -26,15 +27,21 @@ TOKEN = TOKENS.issue(SESSION_ID, SPEAKER_GRANTS)
 SPEAKER = TOKENS.read(TOKEN)
 SESSION = audit.digest(SESSION_ID)
 VIEWER_ID = "a viewer's unguessable id"
+GRANTED = Consent(kind=ConsentKind.GRANTED, name="A Person", said_by="operator key", said_at_ms=1)
 
 
 @pytest.mark.parametrize(
     ("write", "message", "fields"),
     [
         (
-            lambda: audit.avatar_created(OPERATOR, "a1"),
+            lambda: audit.avatar_created(OPERATOR, "a1", None),
             "avatar created",
-            {"role": "operator", "principal": OWNER, "avatar": "a1"},
+            {"role": "operator", "principal": OWNER, "avatar": "a1", "consent": "unstated"},
+        ),
+        (
+            lambda: audit.avatar_created(OPERATOR, "a1", GRANTED),
+            "avatar created",
+            {"role": "operator", "principal": OWNER, "avatar": "a1", "consent": "granted"},
         ),
         (
             lambda: audit.avatar_deleted(OPERATOR, "a1"),
@@ -124,7 +131,7 @@ def test_a_higher_log_level_leaves_the_audit_log_as_it_is(caplog: pytest.LogCapt
     before = root.level
     root.setLevel("ERROR")
     try:
-        audit.avatar_created(OPERATOR, "a1")
+        audit.avatar_created(OPERATOR, "a1", None)
     finally:
         root.setLevel(before)
     assert [record.message for record in caplog.records] == ["avatar created"]

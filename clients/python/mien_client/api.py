@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 from pydantic import BaseModel, Field, ValidationError
 
-from mien_shared.avatars import AvatarKind, FaceBox, KeypointRow
+from mien_shared.avatars import AvatarKind, Consent, ConsentKind, FaceBox, KeypointRow
 from mien_shared.bus.messages import SessionStats, ViewerState
 from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
 from mien_shared.settings import IceServer
@@ -56,7 +56,7 @@ class Avatar(BaseModel):
     """A stored avatar.
 
     face_box: the face's box in the 1280x720 still picture. keypoints: ten rows of x, y, j00, j01, j10, j11; points are
-    in that box, [-1, 1].
+    in that box, [-1, 1]. consent: what the uploader said about the person in the picture.
     """
 
     avatar_id: str
@@ -65,10 +65,20 @@ class Avatar(BaseModel):
     height: int
     face_box: FaceBox
     keypoints: list[KeypointRow] = Field(min_length=NUM_KEYPOINTS, max_length=NUM_KEYPOINTS)
+    consent: Consent | None = None
 
     def source_keypoints(self) -> Keypoints:
         """The avatar's own ten keypoints in its crop."""
         return Keypoints.from_rows(self.keypoints)
+
+
+class ListedAvatar(BaseModel):
+    """An avatar as the list of all shows it. expires_at_ms: when it is deleted if no session uses it; None: never."""
+
+    avatar_id: str
+    created_at_ms: int
+    used_at_ms: int
+    expires_at_ms: int | None = None
 
 
 class Session(BaseModel):
@@ -155,6 +165,10 @@ class Invitation(BaseModel):
     ice_servers: list[IceServer] = []
 
 
+class _AvatarList(BaseModel):
+    avatars: list[ListedAvatar]
+
+
 class _RoomList(BaseModel):
     rooms: list[RoomInfo]
 
@@ -186,13 +200,28 @@ class MienClient:
             trust_env=False,
         )
 
-    async def upload_avatar(self, picture: Path) -> Avatar:
-        """Upload a picture with one face. The service crops and scales it."""
+    async def upload_avatar(
+        self, picture: Path, consent: ConsentKind | str | None = None, consent_name: str | None = None
+    ) -> Avatar:
+        """Upload a picture with one face. The service crops and scales it.
+
+        consent: whether the person in the picture agreed: "self", "granted" with consent_name, or "drawn" for a picture
+        of no real person. Required, except by a demo on this machine.
+        """
         files = {"image": (picture.name, picture.read_bytes(), "application/octet-stream")}
-        return self._parsed(Avatar, await self._call("POST", "/v1/avatars", files=files))
+        said = {"consent": None if consent is None else str(consent), "consent_name": consent_name}
+        form = {field: value for field, value in said.items() if value is not None}
+        return self._parsed(Avatar, await self._call("POST", "/v1/avatars", files=files, data=form))
 
     async def avatar(self, avatar_id: str) -> Avatar:
         return self._parsed(Avatar, await self._call("GET", f"/v1/avatars/{quote(avatar_id, safe='')}"))
+
+    async def avatars(self) -> list[ListedAvatar]:
+        return self._parsed(_AvatarList, await self._call("GET", "/v1/avatars")).avatars
+
+    async def delete_avatar(self, avatar_id: str) -> None:
+        """Delete an avatar. Sessions that show it end."""
+        await self._call("DELETE", f"/v1/avatars/{quote(avatar_id, safe='')}")
 
     async def create_session(self, avatar_id: str) -> Session:
         return self._parsed(Session, await self._call("POST", "/v1/sessions", json={"avatar_id": avatar_id}))

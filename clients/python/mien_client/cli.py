@@ -18,8 +18,8 @@ import click
 from av.error import FFmpegError
 
 from mien_client import tracing, watching
-from mien_client.api import BadAddress, BadToken, MienError, NotMien, Unreachable
-from mien_client.demo import BUNDLED_AVATAR, DemoOptions, run_demo
+from mien_client.api import BadAddress, BadToken, MienClient, MienError, NotMien, Unreachable
+from mien_client.demo import BUNDLED_AVATAR, DemoOptions, StatedConsent, run_demo
 from mien_client.landmarks import LandmarksError
 from mien_client.launcher import LaunchError, Stack, StackOptions
 from mien_client.live import CAMERA, SendOptions
@@ -30,6 +30,7 @@ from mien_client.speaking import DEMO_TRACK
 from mien_client.uplink import UplinkClosed
 from mien_client.viewer import WhepError
 from mien_encoder.keypoints import EncoderFileError
+from mien_shared.avatars import Consent, ConsentKind
 from mien_shared.bus.embedded_redis import EmbeddedRedisError
 from mien_shared.wire.motion import MotionPacketError
 from mien_shared.wire.track import MotionTrackError
@@ -169,6 +170,20 @@ _RECORD = click.option(
 _AVATAR = click.option(
     "--avatar", default=BUNDLED_AVATAR, show_default=True, help="Avatar id, or a picture file to upload."
 )
+_URL = click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Address of the gateway.")
+_API_KEY = click.option(
+    "--api-key",
+    envvar="MIEN_API_KEY",
+    help="API key of an operator, if the service requires one. Prefer the variable MIEN_API_KEY: other users of this "
+    "machine can see a command's arguments.",
+)
+_CONSENT = click.option(
+    "--consent",
+    type=click.Choice([str(kind) for kind in ConsentKind]),
+    help="For a picture file, if the service requires it. self: it shows you. granted: it shows a person who agreed; "
+    "name them with --consent-name. drawn: it shows no real person.",
+)
+_CONSENT_NAME = click.option("--consent-name", metavar="NAME", help="Name of the person in the picture.")
 
 
 def _stack(port: int, signaling_port: int, backend: str, weights: Path | None, data: Path | None) -> StackOptions:
@@ -180,6 +195,8 @@ def _stack(port: int, signaling_port: int, backend: str, weights: Path | None, d
 @_SECONDS
 @_RECORD
 @_AVATAR
+@_CONSENT
+@_CONSENT_NAME
 @click.option(
     "--motion",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -197,6 +214,8 @@ def demo(
     seconds: float | None,
     record: Path | None,
     avatar: str,
+    consent: str | None,
+    consent_name: str | None,
     motion: Path,
     as_json: bool,
     port: int,
@@ -206,7 +225,7 @@ def demo(
 ) -> None:
     """Run all services on this machine with a recorded speaker. Prints the address of the page to open."""
     stack = _stack(port, signaling_port, backend, weights, None)
-    options = DemoOptions(avatar, motion, seconds, record, as_json, stack)
+    options = DemoOptions(avatar, motion, seconds, record, as_json, stack, StatedConsent(consent, consent_name))
     report = run(run_demo(options, _say))
     if as_json:
         click.echo(json.dumps(report))
@@ -248,13 +267,10 @@ def up(data: Path, port: int, signaling_port: int, backend: str, weights: Path |
 @main.command()
 @click.argument("source")
 @_AVATAR
-@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Address of the gateway.")
-@click.option(
-    "--api-key",
-    envvar="MIEN_API_KEY",
-    help="API key of an operator, if the service requires one. Prefer the variable MIEN_API_KEY: other users of this "
-    "machine can see a command's arguments.",
-)
+@_CONSENT
+@_CONSENT_NAME
+@_URL
+@_API_KEY
 @click.option("--loop", is_flag=True, help="Repeat the clip until Ctrl-C.")
 @click.option(
     "--tracker",
@@ -284,6 +300,8 @@ def up(data: Path, port: int, signaling_port: int, backend: str, weights: Path |
 def send(
     source: str,
     avatar: str,
+    consent: str | None,
+    consent_name: str | None,
     url: str,
     api_key: str | None,
     loop: bool,
@@ -298,7 +316,17 @@ def send(
         raise click.UsageError(f"--camera {camera} needs SOURCE to be `camera`")
     judged = not no_judgement
     options = SendOptions(
-        source, avatar, url, api_key, loop, tracker, smoothing, judged=judged, camera=camera, audio=audio
+        source,
+        avatar,
+        url,
+        api_key,
+        loop,
+        tracker,
+        smoothing,
+        judged=judged,
+        camera=camera,
+        audio=audio,
+        consent=StatedConsent(consent, consent_name),
     )
     run(send_source(options, _say))
 
@@ -333,3 +361,56 @@ def trace(url: str, token: str | None, frames: int, as_json: bool) -> None:
         click.echo(json.dumps([life.as_json() for life in lives]))
     else:
         click.echo("\n".join(life.sentence() for life in lives))
+
+
+@main.group()
+def avatar() -> None:
+    """Add, list and delete avatars."""
+
+
+@avatar.command("add")
+@click.argument("picture", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@_CONSENT
+@_CONSENT_NAME
+@_URL
+@_API_KEY
+def add_avatar(picture: Path, consent: str | None, consent_name: str | None, url: str, api_key: str | None) -> None:
+    """Make an avatar from PICTURE, which shows one face, and print its id."""
+
+    async def add() -> str:
+        async with MienClient(url, api_key) as mien:
+            return (await mien.upload_avatar(picture, consent, consent_name)).avatar_id
+
+    click.echo(run(add()))
+
+
+@avatar.command("list")
+@_URL
+@_API_KEY
+def list_avatars(url: str, api_key: str | None) -> None:
+    """Print the id of every avatar, and what was said about the consent of the person in it."""
+
+    async def read() -> list[str]:
+        async with MienClient(url, api_key) as mien:
+            records = [await mien.avatar(one.avatar_id) for one in await mien.avatars()]
+            return [f"{one.avatar_id}  {said(one.consent)}" for one in records]
+
+    def said(consent: Consent | None) -> str:
+        return "-" if consent is None else f"{consent.kind} {consent.name or ''}".rstrip()
+
+    for line in run(read()):
+        click.echo(line)
+
+
+@avatar.command("delete")
+@click.argument("avatar_id")
+@_URL
+@_API_KEY
+def delete_avatar(avatar_id: str, url: str, api_key: str | None) -> None:
+    """Delete an avatar. The sessions that show it end."""
+
+    async def delete() -> None:
+        async with MienClient(url, api_key) as mien:
+            await mien.delete_avatar(avatar_id)
+
+    run(delete())

@@ -39,13 +39,14 @@ class DemoOptions:
     record: Path | None = None
     measure: bool = False
     stack: StackOptions = field(default_factory=StackOptions)
+    consent: StatedConsent | None = None
 
 
 async def run_demo(options: DemoOptions, say: Callable[[str], None]) -> dict[str, Any] | None:
     """Run the demo. Returns the figures of its own viewer, or None if the options ask for no viewer."""
     track = MotionTrack.load(options.motion)
     async with Stack(options.stack) as stack, MienClient(stack.url) as mien:
-        avatar_id = await avatar_of(mien, options.avatar)
+        avatar_id = await avatar_of(mien, options.avatar, options.consent)
         async with speaking_session(mien, avatar_id) as (session, uplink):
             say(f"Mien is running. Open {stack.url}/#session={session.session_id} and press play; Ctrl-C ends it.")
             tiers: Counter[str] = Counter()
@@ -66,10 +67,19 @@ async def run_demo(options: DemoOptions, say: Callable[[str], None]) -> dict[str
                 await asyncio.gather(view, *others, return_exceptions=True)
 
 
-async def avatar_of(mien: MienClient, avatar: str) -> str:
+@dataclass(frozen=True, slots=True)
+class StatedConsent:
+    """What the user says about the person in a picture, see `MienClient.upload_avatar`."""
+
+    kind: str | None = None
+    name: str | None = None
+
+
+async def avatar_of(mien: MienClient, avatar: str, consent: StatedConsent | None = None) -> str:
     """The id of an avatar. A picture file is uploaded first."""
     if Path(avatar).is_file():
-        return (await mien.upload_avatar(Path(avatar))).avatar_id
+        said = consent or StatedConsent()
+        return (await mien.upload_avatar(Path(avatar), said.kind, said.name)).avatar_id
     if not _AVATAR_ID.fullmatch(avatar):
         raise FileNotFoundError(f"there is no picture file {avatar}, and it is not an avatar id")
     return (await mien.avatar(avatar)).avatar_id

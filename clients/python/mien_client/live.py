@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mien_client.api import Avatar, MienClient, Session
-from mien_client.demo import BUNDLED_AVATAR, avatar_of, new_session
+from mien_client.demo import BUNDLED_AVATAR, StatedConsent, avatar_of, new_session
 from mien_client.landmarks import LandmarkTool
 from mien_client.outgoing import OutgoingMotion
 from mien_client.pictures import CameraPictures, ClipPictures, Picture, RgbArray
@@ -40,7 +40,8 @@ class SendOptions:
 
     source: a clip, a .motion track, or CAMERA. tracker: `encoder` or `landmarks`. smoothing: a key of
     outgoing.SMOOTHING. judged: whether a default motion replaces extreme poses. camera: the camera's device, None for
-    the system's default. audio: the file whose sound is the voice, may be the clip itself; None for no voice.
+    the system's default. audio: the file whose sound is the voice, may be the clip itself; None for no voice. consent:
+    of the person in the picture, if the avatar is a picture file.
     """
 
     source: str
@@ -53,6 +54,7 @@ class SendOptions:
     judged: bool = True
     camera: str | None = None
     audio: str | None = None
+    consent: StatedConsent | None = None
 
 
 class KeypointFinder(Protocol):
@@ -122,7 +124,7 @@ async def _speaking(
 ) -> AsyncIterator[tuple[Avatar, Uplink | WhipUplink]]:
     """The avatar, and the uplink of a new session that shows it: over WHIP if there is a voice."""
     async with MienClient(options.url, options.api_key) as mien:
-        avatar = await mien.avatar(await avatar_of(mien, options.avatar))
+        avatar = await mien.avatar(await avatar_of(mien, options.avatar, options.consent))
         async with new_session(mien, avatar.avatar_id) as session:
             over_whip = None if sound is None else WhipUplink(session.whip_url, session.token, sound)
             async with over_whip or Uplink(session.uplink_url, session.token) as uplink:

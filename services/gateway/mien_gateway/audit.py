@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 
+from mien_shared.avatars import Consent
 from mien_shared.bus.messages import EndReason
 from mien_shared.bus.room_messages import RoomEnd
 from mien_shared.http.principal import Principal
@@ -18,8 +19,9 @@ logger = logging.getLogger("mien.audit")
 logger.setLevel(logging.INFO)
 
 
-def avatar_created(by: Principal, avatar_id: str) -> None:
-    _write("avatar created", by, avatar=avatar_id)
+def avatar_created(by: Principal, avatar_id: str, consent: Consent | None) -> None:
+    """The name of the person in the picture is in the avatar's record, not here: it goes when the avatar goes."""
+    _write("avatar created", by, avatar=avatar_id, consent="unstated" if consent is None else str(consent.kind))
 
 
 def avatar_deleted(by: Principal | None, avatar_id: str) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from mien_gateway import consent
 from mien_gateway.access import (
     ANY_ROUTE,
     API_KEY,
@@ -19,7 +20,8 @@ from mien_gateway.access import (
 from mien_gateway.avatars import Avatar, AvatarList, Avatars
 from mien_gateway.bundled import is_bundled
 from mien_gateway.portrait_contract import Refusal
-from mien_gateway.uploads import FIELD
+from mien_gateway.uploads import CONSENT_FIELD, CONSENT_NAME_FIELD, FIELD
+from mien_shared.avatars import ConsentKind
 from mien_shared.http.hang_up import HangUp
 from mien_shared.http.problems import Code, Problem, describe
 
@@ -47,8 +49,12 @@ _UPLOAD_SCHEMA = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "required": [FIELD],
-                    "properties": {FIELD: {"type": "string", "format": "binary"}},
+                    "required": [FIELD, CONSENT_FIELD],
+                    "properties": {
+                        FIELD: {"type": "string", "format": "binary"},
+                        CONSENT_FIELD: {"type": "string", "enum": list(ConsentKind)},
+                        CONSENT_NAME_FIELD: {"type": "string", "maxLength": consent.MAX_NAME_CHARACTERS},
+                    },
                 }
             }
         },
@@ -87,6 +93,9 @@ router = APIRouter(prefix="/v1/avatars", tags=["avatars"], dependencies=[COUNTED
         Code.NOT_MULTIPART,
         Code.MISSING_IMAGE,
         Code.MALFORMED_FORM,
+        Code.CONSENT_MISSING,
+        Code.CONSENT_INVALID,
+        Code.PHOTOGRAPHS_FORBIDDEN,
         *(Code[refusal.name] for refusal in Refusal),
         Code.AVATAR_LIMIT,
         Code.UPLOADS_BUSY,

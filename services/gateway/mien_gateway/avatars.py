@@ -8,23 +8,22 @@ from contextlib import asynccontextmanager
 from fastapi import Request
 from pydantic import BaseModel
 
-from mien_gateway import audit
-from mien_gateway.access import (
-    Access,
-)
+from mien_gateway import audit, consent
+from mien_gateway.access import Access
 from mien_gateway.avatar_owners import may_use, new_avatar_id, owner_in, owner_of
 from mien_gateway.bundled import bundled_name, is_bundled
 from mien_gateway.metrics import GatewayMetrics
 from mien_gateway.portrait_contract import PictureRefused, Portrait
 from mien_gateway.portrait_process import PortraitFailed, PortraitProcess
 from mien_gateway.settings import GatewaySettings
-from mien_gateway.uploads import UploadBudget, read_picture
+from mien_gateway.uploads import UploadBudget, read_upload
 from mien_shared.avatars import (
     AvatarKind,
     AvatarNotFound,
     AvatarRecord,
     AvatarStore,
     AvatarStoreError,
+    Consent,
     FaceBox,
     KeypointRow,
     StoredAvatar,
@@ -43,7 +42,8 @@ class Avatar(BaseModel):
     """An avatar. Its face box is in the 1280x720 still picture.
 
     keypoints: ten rows of x, y, j00, j01, j10, j11 in the face box, [-1, 1]. They are the source pose; a sender chooses
-    its initial frame close to it.
+    its initial frame close to it. consent: what the uploader said about the person in the picture; null for a bundled
+    avatar, and for an upload to a demo that said nothing.
     """
 
     avatar_id: str
@@ -52,6 +52,7 @@ class Avatar(BaseModel):
     height: int
     face_box: FaceBox
     keypoints: list[KeypointRow]
+    consent: Consent | None
 
     @classmethod
     def of(cls, record: AvatarRecord) -> Avatar:
@@ -106,12 +107,12 @@ class Avatars:
         """Make an avatar from an operator's or a participant's picture; raises Problem."""
         by = self._access.upload(request)
         try:
-            record = await self._upload(request, await self._owner(by, uploads=True))
+            record = await self._upload(request, by, await self._owner(by, uploads=True))
         except Problem as problem:
             self._metrics.avatar_uploaded(problem.code)
             raise
         self._metrics.avatar_uploaded("created")
-        audit.avatar_created(by, record.avatar_id)
+        audit.avatar_created(by, record.avatar_id, record.consent)
         return record
 
     async def _owner(self, by: Principal, uploads: bool = False) -> str | None:
@@ -130,13 +131,16 @@ class Avatars:
             raise self._access.not_admitted()
         return owner_of(room.record, own)
 
-    async def _upload(self, request: Request, owner: str | None) -> AvatarRecord:
+    async def _upload(self, request: Request, by: Principal, owner: str | None) -> AvatarRecord:
         with self._budget.upload() as share:
             self._creating += 1
             try:
                 await self._demand_room(owner)
-                portrait = await self._portrait(await read_picture(request, self._settings, share))
-                record = portrait.record(new_avatar_id(owner))
+                form = await read_upload(request, self._settings, share)
+                said = consent.stated(form, by, self._clock.unix_s())
+                consent.demand_taken(said, by, self._settings.photographs)
+                portrait = await self._portrait(form.picture)
+                record = portrait.record(new_avatar_id(owner), said)
                 async with _store_problems():
                     await self.store.put(record, portrait.png)
                 return record

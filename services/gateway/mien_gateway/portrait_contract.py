@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel
 
-from mien_shared.avatars import PICTURE_HEIGHT, PICTURE_WIDTH, AvatarRecord, FaceBox
+from mien_shared.avatars import PICTURE_HEIGHT, PICTURE_WIDTH, AvatarRecord, Consent, FaceBox
 from mien_shared.keypoints import Keypoints
 
 LENGTH = struct.Struct("<I")
@@ -47,7 +47,7 @@ class Portrait:
     face_box: FaceBox
     keypoints: Keypoints
 
-    def record(self, avatar_id: str) -> AvatarRecord:
+    def record(self, avatar_id: str, consent: Consent | None) -> AvatarRecord:
         """The record of an avatar with this portrait."""
         return AvatarRecord(
             avatar_id=avatar_id,
@@ -55,6 +55,7 @@ class Portrait:
             height=PICTURE_HEIGHT,
             face_box=self.face_box,
             keypoints=[tuple(row) for row in self.keypoints.rows().tolist()],
+            consent=consent,
         )
 
 

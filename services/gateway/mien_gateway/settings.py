@@ -74,6 +74,10 @@ class GatewaySettings(ServiceSettings):
     portrait_memory_bytes: int = Field(
         3 * 2**29, gt=0, description="Limit in bytes on the address space of the process that decodes pictures."
     )
+    photographs: bool = Field(
+        True,
+        description="Take photographs as avatars. Off: only bundled avatars, and drawings that an API key uploads.",
+    )
     max_avatars: int = Field(
         1000, ge=0, description="Most avatars in the store, without the bundled ones. 0: there is no limit."
     )

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
@@ -17,6 +18,8 @@ from mien_gateway.settings import GatewaySettings
 from mien_shared.http.problems import Code, Problem
 
 FIELD = "image"
+CONSENT_FIELD = "consent"
+CONSENT_NAME_FIELD = "consent_name"
 
 
 class UploadBudget:
@@ -60,12 +63,21 @@ class UploadShare:
             self.taken_bytes = total_bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """The form of an upload: the picture, and what it says about consent (`consent.py`), None where it says nothing."""
+
+    picture: bytes
+    consent: str | None
+    consent_name: str | None
+
+
 class _InMemory(MultiPartParser):
     spool_max_size = 0  # tempfile.SpooledTemporaryFile: without a limit, the file is never moved to the disk
 
 
-async def read_picture(request: Request, settings: GatewaySettings, share: UploadShare) -> bytes:
-    """The bytes of the file in the form, whether its length is announced or not; raises Problem."""
+async def read_upload(request: Request, settings: GatewaySettings, share: UploadShare) -> Upload:
+    """The form of an upload, whether its length is announced or not; raises Problem."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise Problem(Code.NOT_MULTIPART, f"send multipart/form-data with the picture in the field '{FIELD}'")
     limit_bytes = settings.max_upload_bytes
@@ -81,13 +93,19 @@ async def read_picture(request: Request, settings: GatewaySettings, share: Uploa
             field = form.get(FIELD)
             if not isinstance(field, UploadFile):
                 raise Problem(Code.MISSING_IMAGE, f"the form has no file in a field named '{FIELD}'")
-            return await field.read()
+            return Upload(await field.read(), _text(form, CONSENT_FIELD), _text(form, CONSENT_NAME_FIELD))
     except TimeoutError as error:
         raise Problem(Code.UPLOAD_TIMEOUT, "the picture took too long to arrive") from error
     except MultiPartException as error:
         raise Problem(Code.MALFORMED_FORM, f"the form cannot be read: {error.message}") from error
     except ClientDisconnect as error:
         raise Problem(Code.UPLOAD_ABORTED, "the client disconnected before the upload was complete") from error
+
+
+def _text(form: FormData, name: str) -> str | None:
+    """A field of the form that is no file; None if there is none, or if it is empty."""
+    value = form.get(name)
+    return value.strip() or None if isinstance(value, str) else None
 
 
 async def _chunks(request: Request, limit_bytes: int, share: UploadShare) -> AsyncGenerator[bytes, None]:

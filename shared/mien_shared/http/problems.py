@@ -74,6 +74,9 @@ class Code(StrEnum):
     AVATAR_NOT_FOUND = "avatar-not-found", 404, "no avatar has this id"
     AVATAR_BUNDLED = "avatar-bundled", 409, "a bundled avatar cannot be deleted"
     AVATAR_LIMIT = "avatar-limit", 409, "the store has as many avatars as allowed; delete one first"
+    PHOTOGRAPHS_FORBIDDEN = "photographs-forbidden", 403, "this deployment takes no photographs as avatars"
+    CONSENT_MISSING = "consent-missing", 422, "the form does not say whether the person in the picture agreed"
+    CONSENT_INVALID = "consent-invalid", 422, "the form's statement about consent cannot be read"
     AVATAR_STORE_UNAVAILABLE = (
         "avatar-store-unavailable", 503, "the avatar store does not answer; try again after Retry-After",
     )  # fmt: skip

@@ -96,7 +96,7 @@ def of_avatars(method: str, route: str, answers: dict[str, int], **request: Any)
     return Call(method, route, route.format(avatar_id="someone"), refused | answers, 401, request)
 
 
-NO_PICTURE = {"image": ("a", b"hello")}
+NO_PICTURE: dict[str, Any] = {"image": ("a", b"hello"), "consent": (None, "drawn")}
 SEEN = {"operator": 200, "speaker": 200, "viewer": 200, "feeder": 200}
 MEMBERS = {"operator": 200, "host": 200, "guest": 200}
 MODERATORS = {"operator": 200, "host": 200}

@@ -8,6 +8,7 @@ import os
 import signal
 import struct
 import tempfile
+import time
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -68,8 +69,9 @@ def assert_problem(answer: httpx.Response, status: int, code: str, detail: str) 
     assert (body["type"], body["status"], body["detail"]) == (f"urn:mien:problem:{code}", status, detail)
 
 
-async def upload(gateway: Any, data: bytes, field: str = "image") -> httpx.Response:
-    answer: httpx.Response = await gateway.http.post("/v1/avatars", files={field: ("picture", data)})
+async def upload(gateway: Any, data: bytes, field: str = "image", **form: str) -> httpx.Response:
+    files = {field: ("picture", data)}
+    answer: httpx.Response = await gateway.http.post("/v1/avatars", files=files, data={"consent": "drawn"} | form)
     return answer
 
 
@@ -78,7 +80,7 @@ async def keeps_an_avatar(gateway: Any, data: bytes) -> None:
     answer = await upload(gateway, data)
     assert answer.status_code == 201, answer.text
     avatar = answer.json()
-    assert set(avatar) == {"avatar_id", "kind", "width", "height", "face_box", "keypoints"}
+    assert set(avatar) == {"avatar_id", "kind", "width", "height", "face_box", "keypoints", "consent"}
     assert (avatar["width"], avatar["height"]) == (1280, 720)
     assert [len(row) for row in avatar["keypoints"]] == [6] * 10
     box = avatar["face_box"]
@@ -163,6 +165,78 @@ async def test_a_bad_form_is_answered_by_name(start_gateway: Any) -> None:
     two = [("image", ("a", png())), ("image", ("b", png()))]
     answer = await gateway.http.post("/v1/avatars", files=two)
     assert (answer.status_code, answer.json()["type"]) == (422, "urn:mien:problem:malformed-form")
+
+
+@needs_drawing
+async def test_the_record_keeps_who_said_that_the_person_agreed_and_when(start_gateway: Any) -> None:
+    gateway = await start_gateway()
+    before_ms = time.time() * 1000
+    answer = await upload(gateway, DRAWN.read_bytes(), consent="granted", consent_name=" Ada Lovelace ")
+    assert answer.status_code == 201, answer.text
+    consent = answer.json()["consent"]
+    assert (consent["kind"], consent["name"]) == ("granted", "Ada Lovelace")
+    assert consent["said_by"].startswith("operator ")
+    assert gateway.http.headers["Authorization"].removeprefix("Bearer ") not in consent["said_by"]
+    assert abs(consent["said_at_ms"] - before_ms) < 60_000
+    path = f"/v1/avatars/{answer.json()['avatar_id']}"
+    assert (await gateway.http.get(path)).json()["consent"] == consent
+    assert (await gateway.anyone.get(path)).status_code == 401
+    assert (await gateway.http.get(f"/v1/avatars/{BUNDLED_AVATAR_ID}")).json()["consent"] is None
+    folder = Path(gateway.settings.avatar_store.removeprefix("file:"))
+    kept = {path for path in folder.rglob("*") if path.is_file() and b"Lovelace" in path.read_bytes()}
+    assert kept == {folder / answer.json()["avatar_id"] / "avatar.json"}
+    assert (await gateway.http.delete(path)).status_code == 204
+    assert not kept & set(folder.rglob("*")), "the statement goes with the avatar"
+
+
+@pytest.mark.parametrize(
+    ("form", "code", "says"),
+    [
+        ({"consent": ""}, "consent-missing", "say in the field 'consent' whether the person in the picture agreed"),
+        ({"consent": "", "consent_name": "Ada"}, "consent-missing", "say in the field 'consent'"),
+        ({"consent": "yes"}, "consent-invalid", "must be one of 'self', 'granted', 'drawn'"),
+        ({"consent": "granted"}, "consent-invalid", "'granted' needs the person's name in the field 'consent_name'"),
+        ({"consent": "granted", "consent_name": "a" * 129}, "consent-invalid", "at most 128 printable characters"),
+        ({"consent": "self", "consent_name": "a\x00b"}, "consent-invalid", "at most 128 printable characters"),
+    ],
+)
+async def test_an_upload_says_whether_the_person_agreed(
+    start_gateway: Any, form: dict[str, str], code: str, says: str
+) -> None:
+    gateway = await start_gateway()
+    answer = await upload(gateway, png(), **form)
+    assert (answer.status_code, answer.json()["type"]) == (422, f"urn:mien:problem:{code}"), answer.text
+    assert says in answer.json()["detail"]
+    assert await gateway.metric("mien_avatar_processing_seconds_count") == 0, "the picture was not decoded"
+
+
+@needs_drawing
+async def test_a_demo_on_the_same_machine_need_not_say_it(start_gateway: Any) -> None:
+    gateway = await start_gateway(demo_open=True, api_keys=[])
+    answer = await gateway.anyone.post("/v1/avatars", files={"image": ("picture", DRAWN.read_bytes())})
+    assert (answer.status_code, answer.json()["consent"]) == (201, None)
+    said = await gateway.anyone.post(
+        "/v1/avatars", files={"image": ("picture", DRAWN.read_bytes())}, data={"consent": "self"}
+    )
+    assert said.json()["consent"]["kind"] == "self"
+
+
+@needs_drawing
+async def test_an_operator_may_forbid_photographs(start_gateway: Any) -> None:
+    gateway = await start_gateway(photographs=False)
+    detail = "photographs are not taken here (MIEN_PHOTOGRAPHS): choose a bundled avatar; operators may upload drawings"
+    for form in ({"consent": "self"}, {"consent": "granted", "consent_name": "Ada"}):
+        assert_problem(await upload(gateway, DRAWN.read_bytes(), **form), 403, "photographs-forbidden", detail)
+    assert (await upload(gateway, DRAWN.read_bytes())).status_code == 201, "a drawing"
+
+
+async def test_only_an_operator_may_call_a_picture_a_drawing_where_photographs_are_forbidden(
+    start_gateway: Any,
+) -> None:
+    gateway = await start_gateway(demo_open=True, api_keys=[], photographs=False)
+    for form in ({"consent": "drawn"}, {}):
+        answer = await gateway.anyone.post("/v1/avatars", files={"image": ("picture", png())}, data=form)
+        assert (answer.status_code, answer.json()["type"]) == (403, "urn:mien:problem:photographs-forbidden")
 
 
 async def test_a_body_that_says_it_is_too_large_is_refused_while_it_is_being_sent(start_gateway: Any) -> None:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 
 SECRET = "a secret of more than thirty-two bytes"
 EVIL = "http://evil.example"
-PICTURE = {"image": ("a", b"hello")}
+PICTURE = {"image": ("a", b"hello"), "consent": (None, "drawn")}
 
 
 async def refusal(asking: Any) -> tuple[int, str]:

@@ -176,7 +176,7 @@ async def test_avatars_are_listed_for_operators(start_gateway: Any) -> None:
 
 
 async def upload(gateway: Any, data: bytes) -> Any:
-    return await gateway.http.post("/v1/avatars", files={"image": ("picture", data)})
+    return await gateway.http.post("/v1/avatars", files={"image": ("picture", data)}, data={"consent": "drawn"})
 
 
 async def test_no_more_avatars_than_the_settings_allow(start_gateway: Any) -> None:

@@ -17,7 +17,9 @@ DRAWN = (ROOT / "services/gateway/mien_gateway/bundled/mien.png").read_bytes()
 
 
 async def upload(gateway: Any, who: dict[str, Any], data: bytes = DRAWN) -> Any:
-    return await gateway.anyone.post("/v1/avatars", files={"image": ("me", data)}, headers=bearer(who))
+    return await gateway.anyone.post(
+        "/v1/avatars", files={"image": ("me", data), "consent": (None, "self")}, headers=bearer(who)
+    )
 
 
 async def listed(gateway: Any, who: dict[str, Any]) -> list[str]:

@@ -90,7 +90,7 @@ def children(pid: int) -> list[int]:
 
 
 async def start_worker(http: httpx.AsyncClient) -> None:
-    answer = await http.post("/v1/avatars", files={"image": ("a", b"hello")})
+    answer = await http.post("/v1/avatars", files={"image": ("a", b"hello"), "consent": (None, "drawn")})
     assert answer.status_code == 415
 
 
