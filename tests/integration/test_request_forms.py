@@ -91,7 +91,7 @@ async def test_a_slash_at_the_end_of_the_gateway_s_paths(gateway_url: str) -> No
             plain, slashed = await http.get(path), await http.get(f"{path}/")
             assert (slashed.status_code, slashed.content) == (plain.status_code, plain.content), path
             assert slashed.headers.get("content-security-policy") == plain.headers["content-security-policy"], path
-        large = {"image": ("a", bytes(2_000_000))}
+        large: dict[str, tuple[str | None, str | bytes]] = {"image": ("a", bytes(2_000_000)), "consent": (None, "drawn")}
         for path in ("/v1/avatars", "/v1/avatars/"):
             assert (await http.post(path, files=large)).json()["type"] == "urn:mien:problem:not-an-image", path
         for path in ("/v1/sessions", "/v1/sessions/"):
