@@ -91,9 +91,11 @@ async def test_a_slash_at_the_end_of_the_gateway_s_paths(gateway_url: str) -> No
             plain, slashed = await http.get(path), await http.get(f"{path}/")
             assert (slashed.status_code, slashed.content) == (plain.status_code, plain.content), path
             assert slashed.headers.get("content-security-policy") == plain.headers["content-security-policy"], path
-        large: dict[str, tuple[str | None, str | bytes]] = {"image": ("a", bytes(2_000_000)), "consent": (None, "drawn")}
+        large = {"image": ("a", bytes(2_000_000))}
         for path in ("/v1/avatars", "/v1/avatars/"):
-            assert (await http.post(path, files=large)).json()["type"] == "urn:mien:problem:not-an-image", path
+            assert (await http.post(path, files=large, data={"consent": "drawn"})).json()[
+                "type"
+            ] == "urn:mien:problem:not-an-image", path
         for path in ("/v1/sessions", "/v1/sessions/"):
             assert (await http.post(path, json={"avatar_id": "nobody"})).status_code == 404
             assert (await http.post(path, content=bytes(20_000))).status_code == 413
