@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -84,3 +85,28 @@ def test_the_weights_are_those_of_the_encoder() -> None:
 
 def test_the_manifest_describes_the_files() -> None:
     assert (CLIENT / "encoder/manifest.js").read_text() == browser_encoder.manifest()
+
+
+@pytest.mark.slow
+def test_the_published_package(tmp_path: Path) -> None:
+    """What `npm pack` would publish: every module, its declarations, and nothing else."""
+    npm, compiler = shutil.which("npm"), CLIENT / "node_modules/.bin/tsc"
+    required("MIEN_REQUIRE_TSC", npm is not None and compiler.exists(), "npm or TypeScript is not installed")
+    assert npm is not None
+    copy = tmp_path / "js"
+    shutil.copytree(CLIENT, copy, ignore=shutil.ignore_patterns("types"), symlinks=True)
+    done = subprocess.run(
+        [npm, "pack", "--dry-run", "--json", "--offline"],
+        cwd=copy,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    packed = {file["path"] for file in json.loads(done.stdout[done.stdout.index("[") :])[0]["files"]}
+    folders = ("encoder", "media", "motion", "network", "room")
+    sources = {str(path.relative_to(CLIENT)) for name in folders for path in (CLIENT / name).iterdir()} | {"index.js"}
+    declared = {f"types/{path.removesuffix('.js')}.d.ts" for path in sources if path.endswith(".js")}
+    assert packed == sources | declared | {"package.json", "README.md", "LICENSE"}
+    assert "export class Room " in (copy / "types/room/room.d.ts").read_text()
