@@ -32,40 +32,100 @@ PATIENCE_S = 60.0
 FRAMES = 90
 RATE_HZ = 48_000
 
-#: Waits for an expression of the page and of `room`.
-ENTER = """
-async ([url, token, options]) => {
-  const mien = await import("/client/index.js");
-  const room = window.room = new mien.Room(options.room ?? {});
-  window.mienClient = mien;
+#: Keeps what the page sends by data channels, its peer connections, and how often it asked for a device.
+WATCH_SENDING = """
+(() => {
+  window.channelMessages = [];
+  const send = RTCDataChannel.prototype.send;
+  RTCDataChannel.prototype.send = function (data) {
+    window.channelMessages.push(data.byteLength ?? String(data));
+    return send.call(this, data);
+  };
+  window.peers = [];
+  window.RTCPeerConnection = class extends RTCPeerConnection {
+    constructor(...given) {
+      super(...given);
+      window.peers.push(this);
+    }
+  };
+  window.devicesAsked = [];
+  const ask = MediaDevices.prototype.getUserMedia;
+  MediaDevices.prototype.getUserMedia = function (constraints) {
+    window.devicesAsked.push(...Object.keys(constraints));
+    return ask.call(this, constraints);
+  };
+})()
+"""
+
+#: Defines `enter(url, token, options)`, and what the tests ask of a page.
+PREPARE = """
+async () => {
+  const mien = window.mienClient = await import("/client/index.js");
   window.told = [];
-  for (const name of Object.values(mien.RoomEvent)) {
-    room.on(name, (...given) => window.told.push([name, ...given.map(one => one?.identity ?? one?.code ?? one)]));
-  }
-  room.on("participantConnected", (participant) => {
-    const video = participant.attach();
-    video.dataset.identity = participant.identity;
-    document.body.append(video);
-  });
-  await room.connect(url, token, options.connect ?? {});
-  if (options.camera) await room.localParticipant.setCameraEnabled(true);
-  if (options.microphone) await room.localParticipant.setMicrophoneEnabled(true);
+  window.listen = (room) => {
+    window.room = room;
+    for (const name of Object.values(mien.RoomEvent)) {
+      room.on(name, (...given) => window.told.push([name, ...given.map((one) => one?.identity ?? one?.code ?? one)]));
+    }
+    room.on("participantConnected", (participant) => {
+      const video = participant.attach();
+      video.dataset.identity = participant.identity;
+      document.body.append(video);
+    });
+    return room;
+  };
+  window.enter = async (url, token, options) => {
+    const room = window.listen(new mien.Room(options.room ?? {}));
+    await room.connect(url, token, options.connect ?? {});
+    if (options.camera) await room.localParticipant.setCameraEnabled(true);
+    if (options.microphone) await room.localParticipant.setMicrophoneEnabled(true);
+  };
+  window.other = (identity) => [...window.room.remoteParticipants.values()].find((one) => one.identity === identity);
+  window.statsOf = async (identity) => (await window.room.getStats()).participants[window.other(identity)?.id] ?? {};
+  // The mean change of an element's picture since the last call, in levels of 256; 0 if there is no picture.
+  const before = new Map();
+  window.moved = (video) => {
+    if (!video?.videoWidth) return 0;
+    const canvas = new OffscreenCanvas(160, 90);
+    const context = canvas.getContext("2d");
+    context.drawImage(video, 0, 0, 160, 90);
+    const { data } = context.getImageData(0, 0, 160, 90);
+    const last = before.get(video) ?? data;
+    before.set(video, data);
+    return data.reduce((sum, value, i) => sum + Math.abs(value - last[i]), 0) / data.length;
+  };
+  window.movedOf = (identity) => window.moved(document.querySelector(`video[data-identity="${identity}"]`));
 }
 """
 
 
 @dataclass
 class RoomPage:
-    """A page. told: the names and arguments of the events that its Room has told."""
+    """A page. messages: what it has sent over WebSockets. bodies: of its requests, with those of its workers."""
 
     page: Page
     gateway_url: str
     errors: list[str] = field(default_factory=list)
+    messages: list[str | bytes] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+
+    def keep(self, message: str | bytes) -> None:
+        self.messages.append(message)
+
+    async def open(self) -> None:
+        """Load the page, or load it again."""
+        await self.page.goto(f"{self.gateway_url}/client/page.html")
+        await self.page.evaluate(PREPARE)
 
     async def enter(self, invitation: Invitation, **options: Any) -> None:
-        await self.page.goto(f"{self.gateway_url}/client/page.html")
+        """Load the page and enter a room. Options: room, connect, camera, microphone."""
+        await self.open()
+        await self.run(f"enter({json.dumps(self.gateway_url)}, {json.dumps(invitation.token)}, {json.dumps(options)})")
+
+    async def run(self, script: str) -> None:
+        """Evaluate an expression; its failure is the test's, with what the page has complained of."""
         try:
-            await self.page.evaluate(ENTER, [self.gateway_url, invitation.token, options])
+            await self.do(script)
         except Error as error:
             pytest.fail(f"{error}; errors {self.errors}")
 
@@ -113,7 +173,10 @@ async def room_page(browser: Browser, gateway_url: str, signaling_url: str) -> R
     """A page of a person of its own: it shares no storage with the others."""
     context = await browser.new_context(permissions=["camera", "microphone", "local-network-access"])
     await _serve_client(context, gateway_url, signaling_url)
+    await context.add_init_script(WATCH_SENDING)
     opened = RoomPage(await context.new_page(), gateway_url)
+    opened.page.on("websocket", lambda socket: socket.on("framesent", opened.keep))
+    context.on("request", lambda request: opened.bodies.append(request.post_data_buffer or b""))
     opened.page.on("console", lambda said: opened.errors.append(said.text) if said.type == "error" else None)
     opened.page.on("pageerror", lambda error: opened.errors.append(str(error)))
     return opened

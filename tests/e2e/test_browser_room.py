@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from e2e.room_pages import RoomPage, room_browser, room_page
+from e2e.room_pages import CLIENT, RoomPage, room_browser, room_page
 from e2e.system import System
 
 from mien_client.api import MienClient
@@ -65,3 +67,104 @@ async def test_two_people_talk_in_a_room_and_a_moderator_keeps_order(system: Sys
     await first.do("room.end()")
     await first.until("room.state === 'disconnected'")
     assert (await first.told("disconnected"))[0][0] == "ended"
+
+
+async def test_two_pages_see_and_hear_each_other_and_no_picture_leaves_them(system: System, new_page: NewPage) -> None:
+    async with MienClient(system.stack.url) as mien:
+        room_id = (await mien.create_room("call")).room_id
+        ada = await mien.join_room(room_id, "ada", "Ada", BUNDLED_AVATAR)
+        bob = await mien.join_room(room_id, "bob", "Bob", BUNDLED_AVATAR)
+    first, second = await new_page(), await new_page()
+    await first.open()
+    await first.run(quick_start(system.stack.url, ada.token))
+    await second.enter(bob, camera=True, microphone=True)
+
+    for page, other in ((first, "bob"), (second, "ada")):
+        await page.until(f"movedOf({other!r}) > 0.3")
+        await page.until(f"statsOf({other!r}).then(({{fps, voiceLevel}}) => fps > 5 && voiceLevel > 0.02)")
+        await page.until("room.localParticipant.publisher.carrier === 'channel'")
+        await page.until(f"room.activeSpeakers.some(({{identity}}) => identity === {other!r})")
+    await first.until("moved([...document.querySelectorAll('video')].at(-1)) > 0.3")  # the own avatar
+
+    await second.run("room.localParticipant.setMicrophoneEnabled(false)")
+    await first.until("other('bob').isMuted && window.told.some(([name]) => name === 'trackMuted')")
+    await first.until("statsOf('bob').then(({voiceLevel}) => voiceLevel < 0.001)")
+    await second.run("room.localParticipant.setMicrophoneEnabled(true)")
+    await first.until("statsOf('bob').then(({voiceLevel}) => voiceLevel > 0.02)")
+
+    for page in (first, second):
+        await demand_no_picture(page)
+
+    # The page is loaded again: the same participant comes back, and the other page never lost it.
+    began_s = time.monotonic()
+    await second.enter(bob, camera=True, microphone=True)
+    await second.until("movedOf('ada') > 0.3")
+    print(f"a reload shows the other person after {time.monotonic() - began_s:.1f} s")
+    await first.until("movedOf('bob') > 0.3")
+    assert await first.told("participantDisconnected") == []
+
+
+def quick_start(gateway_url: str, token: str) -> str:
+    """The README's first example as an expression."""
+    example = (CLIENT / "README.md").read_text().split("```js\n")[1].split("```")[0]
+    lines = example.replace('import { Room } from "mien-client";', "const { Room } = window.mienClient;")
+    assert lines != example
+    assert len([line for line in lines.splitlines() if line]) <= 15, "a quick start has at most 15 lines"
+    given = f"const [grid, gatewayUrl, token] = [document.body, {json.dumps(gateway_url)}, {json.dumps(token)}];"
+    return "(async () => {" + given + lines.replace("new Room()", "window.listen(new Room())") + "})()"
+
+
+async def demand_no_picture(page: RoomPage) -> None:
+    """Fail if anything that the page has sent could be a picture of its camera."""
+    sent = await page.do("window.channelMessages")
+    assert len(sent) > 30
+    assert set(sent) == {128}, "a data channel carries packets of motion only"
+    for message in page.messages:
+        if isinstance(message, bytes):
+            assert len(message) == 128, "a WebSocket carries packets of motion"
+        else:
+            assert json.loads(message)["type"] in {"mute", "hand", "message", "reaction"}
+    for body in filter(None, page.bodies):
+        assert body.startswith((b"v=0", b"a=ice-ufrag")), "requests carry session descriptions and candidates"
+    senders = "window.peers.flatMap((peer) => peer.getSenders()).map(({track}) => track?.kind ?? null)"
+    assert "video" not in await page.do(senders)
+    offers = "window.peers.map((peer) => peer.localDescription?.sdp ?? '')"
+    sections = [
+        section for offer in await page.do(offers) for section in offer.split("\r\nm=") if "video" in section[:5]
+    ]
+    assert sections
+    assert all("a=recvonly" in section for section in sections)
+    assert await page.do("window.devicesAsked") == ["video", "audio"]
+
+
+async def test_a_room_goes_on_with_the_camera_of_its_preview(system: System, new_page: NewPage) -> None:
+    async with MienClient(system.stack.url) as mien:
+        room_id = (await mien.create_room("preview")).room_id
+        ada = await mien.join_room(room_id, "ada", "Ada", BUNDLED_AVATAR)
+    page = await new_page()
+    await page.open()
+    url, token = json.dumps(system.stack.url), json.dumps(ada.token)
+    await page.run(f"(window.preview = new window.mienClient.Preview({url}, {token})).ready")
+    await page.run("preview.localParticipant.setCameraEnabled(true)")
+    await page.run("preview.localParticipant.setMicrophoneEnabled(true)")
+    await page.do("void document.body.append(preview.localParticipant.attach())")
+    await page.until("preview.localParticipant.seesFace && moved(document.querySelector('video')) > 0.3")
+    await page.until("preview.localParticipant.microphoneLevel > 0.1")
+    sent = await page.do("window.channelMessages.length")
+
+    await page.run(f"window.listen(new window.mienClient.Room()).connect({url}, {token}, {{preview: window.preview}})")
+    assert await page.do("[preview.localParticipant, room.localParticipant.isCameraEnabled]") == [None, True]
+    await page.until("!room.localParticipant.isMuted")
+    await page.until(f"window.channelMessages.length > {sent + 30}")
+    assert await page.do("window.devicesAsked") == ["video", "audio"], "nothing is asked for twice"
+
+    await page.run("room.localParticipant.setCameraEnabled(false)")
+    sent = await page.do("window.channelMessages.length")
+    await page.run("new Promise((done) => setTimeout(done, 300))")
+    assert await page.do("window.channelMessages.length") == sent, "with the camera off, the server moves the face"
+
+    await page.run("Promise.all(['videoinput', 'audioinput'].map((kind) => mienClient.Room.getLocalDevices(kind)))")
+    await page.run("room.disconnect()")
+    assert await page.told("disconnected") == [["left", "this participant has left the room"]]
+    async with MienClient(system.stack.url) as mien:
+        assert (await mien.room(room_id)).participants == []
