@@ -12,6 +12,7 @@ import { finalClose, finalRefusal } from "../../clients/js/network/close_codes.j
 import { Gateway, MienError, readToken } from "../../clients/js/network/gateway.js";
 import { retryDelayMs } from "../../clients/js/network/peer_link.js";
 import { areAllAddresses, candidateFragment, iceServersOf, idOf, parseIceServerLinks } from "../../clients/js/network/sdp.js";
+import { planRetry } from "../../clients/web/mien_web/whep.js";
 import { Emitter } from "../../clients/js/room/emitter.js";
 import { RoomState } from "../../clients/js/room/room_state.js";
 
@@ -156,7 +157,28 @@ test("a connection tries again, when the server asks it to, but not with an offe
   assert.equal(retryDelayMs(new MienError(422, "unacceptable-offer", ""), 0), null);
   assert.equal(parseRetryAfterMs("7", 0), 7000);
   assert.equal(parseRetryAfterMs("Thu, 01 Jan 1970 00:00:09 GMT", 4000), 5000);
+  assert.equal(parseRetryAfterMs("Thu, 01 Jan 1970 00:00:00 GMT", 4000), 0);
   assert.equal(parseRetryAfterMs("soon", 0), null);
+  assert.equal(parseRetryAfterMs(null, 0), null);
+});
+
+test("the watch page says why it waits, and when it gives up", () => {
+  const plans = [
+    [401, null, "denied", null],
+    [403, null, "denied", null],
+    [404, null, "ended", null],
+    [409, null, "waiting", 2000],
+    [409, 1000, "waiting", 1100],
+    [422, null, "failed", null],
+    [429, 5000, "busy", 5500],
+    [503, null, "busy", 750],
+    [503, 3_600_000, "busy", 66_000],
+    [500, null, "reconnecting", 375],
+  ];
+  for (const [status, retryAfterMs, state, delayMs] of plans) {
+    const plan = planRetry(new MienError(status, "", "", retryAfterMs), 0, () => 0.5);
+    assert.deepEqual(plan, { state, delayMs }, `${status}`);
+  }
 });
 
 const claims = (value) => `x.${Buffer.from(JSON.stringify(value)).toString("base64url")}.y`;
@@ -185,6 +207,7 @@ test("a candidates' fragment names the first section of a bundle", () => {
   );
   assert.ok(areAllAddresses(["candidate:1 1 udp 1 10.0.0.1 5 typ host"]));
   assert.ok(!areAllAddresses(["candidate:1 1 udp 1 a-b.local 5 typ host"]));
+  assert.ok(!areAllAddresses(["candidate:1 1 udp 1 10.0.0.1 5 typ host", "candidate:2 1 udp 1 a-b.local 5 typ host"]));
   assert.ok(!areAllAddresses([]));
 });
 

@@ -8,7 +8,10 @@ import { parseRetryAfterMs } from "./backoff.js";
 
 const REQUEST_TIMEOUT_MS = 10_000;
 
-/** A service refused a call. `status`: the HTTP status; `code`: the problem's name, "" if it has none. */
+/**
+ * A service refused a call. `status`: the HTTP status; `code` and `detail`: the problem's name and sentence, "" if there
+ * is none.
+ */
 export class MienError extends Error {
   name = "MienError";
 
@@ -22,6 +25,7 @@ export class MienError extends Error {
     super(detail || `the service answered ${status}`);
     this.status = status;
     this.code = code;
+    this.detail = detail;
     this.retryAfterMs = retryAfterMs;
   }
 

@@ -67,7 +67,7 @@ export class PeerAttempt {
     this.location = location === null ? null : new URL(location, response.url || url).href;
     const answer = await response.text();
     if (this.isOver) {
-      this.#delete(); // it ended while the server was answering, and only this code knows the session
+      void this.#delete(); // it ended while the server was answering, and only this code knows the session
       return [];
     }
     await peer.setRemoteDescription({ type: "answer", sdp: answer });
@@ -75,13 +75,16 @@ export class PeerAttempt {
     return parseIceServerLinks(response.headers.get("Link"));
   }
 
-  /** End it here and on the server, also while the page unloads. */
-  close() {
-    if (this.isOver) return;
+  /**
+   * End it here and on the server, also while the page unloads.
+   * @returns {Promise<number|null>} the status of the server's answer; null if there is none
+   */
+  async close() {
+    if (this.isOver) return null;
     this.isOver = true;
     clearTimeout(this.#timer);
     this.peer.close();
-    this.#delete();
+    return this.#delete();
   }
 
   #trickleSoon() {
@@ -102,11 +105,16 @@ export class PeerAttempt {
     }).catch(() => {}); // the candidates of the offer may be enough; if not, the try ends by its timeout
   }
 
-  #delete() {
-    if (this.location === null) return;
-    // keepalive lets the request outlive the page. The server frees an abandoned session anyway.
-    fetch(this.location, { method: "DELETE", headers: this.#authorization, keepalive: true }).catch(() => {});
+  async #delete() {
+    const location = this.location;
     this.location = null;
+    if (location === null) return null;
+    try {
+      // keepalive lets the request outlive the page. The server frees an abandoned session anyway.
+      return (await fetch(location, { method: "DELETE", headers: this.#authorization, keepalive: true })).status;
+    } catch {
+      return null;
+    }
   }
 }
 

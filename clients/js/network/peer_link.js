@@ -172,7 +172,7 @@ export class PeerLink {
 
   #drop() {
     clearTimeout(this.#timer);
-    this.#attempt?.close();
+    void this.#attempt?.close();
     this.#attempt = null;
   }
 
