@@ -173,7 +173,7 @@ async def measure(seconds: float, speakers: int, backend: str) -> LatencyFigures
             for task in tasks:
                 contexts.callback(task.cancel)
             viewer = await contexts.enter_async_context(Viewer(first.whep_url, first.watch_token))
-            tap(viewer._peer.getReceivers()[0], watch.received)
+            tap(viewer.connection.peer.getReceivers()[0], watch.received)
             await asyncio.sleep(_SETTLE_S)
             watch.samples.clear()
             await asyncio.sleep(seconds)

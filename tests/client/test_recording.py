@@ -11,7 +11,7 @@ import pytest
 
 from mien_client.recording import Recorder, ViewReport, is_synthetic, trace_of
 from mien_client.tracing import FrameLife
-from mien_client.viewer import ReceivedFrame
+from mien_client.whep import ReceivedFrame
 from mien_shared.media.frame_trace import FrameTrace, insert_trace
 from mien_shared.media.synthetic_mark import insert_mark
 

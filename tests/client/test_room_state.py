@@ -60,3 +60,42 @@ def test_the_lobby_from_both_sides() -> None:
     admitted = {"type": "participant_joined", "sequence": 7, "participant": person("ada")}
     assert told(room, admitted) == [(RoomEvent.PARTICIPANT_CONNECTED, "ada")]
     assert told(room, {"type": "error", "detail": "too many"}) == [(RoomEvent.REFUSED, "too many")]
+
+
+def slots(*people: str | None) -> dict[str, Any]:
+    return {
+        "type": "slots",
+        "viewer_id": "v",
+        "slots": [
+            {"slot": at, "video_mid": str(2 * at), "audio_mid": str(2 * at + 1), "participant_id": name}
+            for at, name in enumerate(people)
+        ],
+    }
+
+
+def test_who_has_a_slot_is_told_as_it_changes() -> None:
+    room = RoomState()
+    told(room, state(1, person("me"), person("ada"), person("bob")))
+    assert told(room, slots("ada", None)) == [(RoomEvent.TRACK_SUBSCRIBED, "ada")]
+    assert told(room, slots("ada", None)) == []
+    assert told(room, slots("bob", "gone")) == [
+        (RoomEvent.TRACK_UNSUBSCRIBED, "ada"),
+        (RoomEvent.TRACK_SUBSCRIBED, "bob"),
+    ]
+    assert room.slots is not None and room.slots.viewer_id == "v" and room.sequence == 1
+
+
+def test_who_is_heard_and_where_to_connect() -> None:
+    room = RoomState()
+    connection: dict[str, Any] = {
+        "whip_url": "http://a/1",
+        "whep_url": "http://a/2",
+        "uplink_url": None,
+        "ice_servers": [],
+    }
+    told(room, state(1, person("me"), person("ada")) | {"connection": connection})
+    assert room.connection is not None and room.connection.whip_url == "http://a/1"
+    heard = {"type": "active_speakers", "speakers": [{"participant_id": "ada", "level": 0.4}]}
+    (kind, people) = room.apply(heard)[0]
+    assert kind is RoomEvent.ACTIVE_SPEAKERS_CHANGED and [one.identity for one in people] == ["ada"]
+    assert room.active_speakers[0].level == 0.4

@@ -16,7 +16,8 @@ from mien_client.launcher import Stack
 from mien_client.recording import trace_of
 from mien_client.speaking import DEMO_TRACK, play
 from mien_client.uplink import Uplink
-from mien_client.viewer import ReceivedFrame, Viewer
+from mien_client.viewer import Viewer
+from mien_client.whep import ReceivedFrame
 from mien_shared.bus.embedded_redis import EmbeddedRedis
 from mien_shared.media.frame_trace import FrameTrace
 from mien_shared.wire.track import MotionTrack

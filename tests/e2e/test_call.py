@@ -12,7 +12,8 @@ from e2e.system import System, traces, watch_for
 
 from mien_client.api import MienClient, MienError
 from mien_client.demo import BUNDLED_AVATAR
-from mien_client.viewer import ReceivedFrame, Viewer
+from mien_client.viewer import Viewer
+from mien_client.whep import ReceivedFrame
 
 pytestmark = pytest.mark.e2e
 

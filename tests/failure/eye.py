@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from mien_client.api import Session
 from mien_client.recording import trace_of
-from mien_client.viewer import ReceivedFrame, Viewer
+from mien_client.viewer import Viewer
+from mien_client.whep import ReceivedFrame
 from mien_shared.avatars import FaceBox
 
 #: A picture is distinct if a pixel of its face has changed by this many of 256 levels. Coding noise changes less.

@@ -22,7 +22,8 @@ from pydantic import BaseModel
 
 from mien_bench.latency import tap
 from mien_client.api import MienError, Session, Unreachable
-from mien_client.viewer import Viewer, WhepError
+from mien_client.viewer import Viewer
+from mien_client.whep import WhepError
 from mien_shared.media.clock import elapsed_ms_u32
 from mien_shared.media.frame_trace import read_trace
 from mien_shared.wire.motion import sequence_distance
@@ -129,7 +130,7 @@ class Viewers:
             broken_frames=sum(sight.broken_frames for sight in sights),
             refused=dict(self._refused),
             failed=self._failed,
-            lost=sum(viewer._lost.is_set() for viewer, _ in self._watching),
+            lost=sum(viewer.connection.lost.is_set() for viewer, _ in self._watching),
         )
 
     async def _join(self, session: Session) -> None:
@@ -137,7 +138,7 @@ class Viewers:
             viewer, units = Viewer(session.whep_url, session.watch_token), AccessUnits()
             try:
                 await self._contexts.enter_async_context(viewer)
-                tap(viewer._peer.getReceivers()[0], units.add)
+                tap(viewer.connection.peer.getReceivers()[0], units.add)
                 async with asyncio.timeout(_FIRST_FRAME_TIMEOUT_S):
                     await units.first_frame.wait()
             except MienError as error:

@@ -1,4 +1,4 @@
-"""Python SDK of Mien: REST client, uplinks of motion packets and voice, WHEP viewer, events of a room.
+"""Python SDK of Mien: REST client, uplinks of motion packets and voice, WHEP viewer, rooms.
 
 async with MienClient("http://127.0.0.1:8080") as mien:
     session = await mien.create_session("mien")
@@ -7,10 +7,14 @@ async with MienClient("http://127.0.0.1:8080") as mien:
 """
 
 from mien_client.api import Avatar, Invitation, MienClient, MienError, Participant, Session, Unreachable
+from mien_client.publication import Publication
 from mien_client.room import Room, RoomClosed
 from mien_client.room_state import RoomEvent
+from mien_client.room_view import RoomView
 from mien_client.uplink import Uplink
-from mien_client.viewer import ReceivedFrame, Viewer, WhepError
+from mien_client.viewer import Viewer
+from mien_client.voice_packets import VoicePacket
+from mien_client.whep import ReceivedFrame, ReceivedSound, WhepError
 from mien_client.whip import WhipUplink
 from mien_shared.wire.track import MotionTrack
 
@@ -21,14 +25,18 @@ __all__ = [
     "MienError",
     "MotionTrack",
     "Participant",
+    "Publication",
     "ReceivedFrame",
+    "ReceivedSound",
     "Room",
     "RoomClosed",
     "RoomEvent",
+    "RoomView",
     "Session",
     "Unreachable",
     "Uplink",
     "Viewer",
+    "VoicePacket",
     "WhepError",
     "WhipUplink",
 ]

@@ -145,6 +145,42 @@ class RoomDetails(RoomInfo):
     participants: list[Participant]
 
 
+class RoomConnection(BaseModel):
+    """Where a participant connects, as the room tells it.
+
+    whip_url: takes its voice and motion, None without avatar. whep_url: sends it everyone's picture and voice, None
+    without the grant watch. uplink_url: the WebSocket for motion, None without a session.
+    """
+
+    whip_url: str | None = None
+    whep_url: str | None = None
+    uplink_url: str | None = None
+    ice_servers: list[IceServer] = []
+
+
+class ActiveSpeaker(BaseModel):
+    """A participant that is heard. level: 0 (hardly) to 1 (full scale)."""
+
+    participant_id: str
+    level: float
+
+
+class Slot(BaseModel):
+    """One slot of a connection to a room's media. participant_id: None if it is empty."""
+
+    slot: int
+    video_mid: str
+    audio_mid: str | None = None
+    participant_id: str | None = None
+
+
+class SlotList(BaseModel):
+    """Who is in which slot of the connection that the service calls `viewer_id`."""
+
+    viewer_id: str
+    slots: list[Slot]
+
+
 class AvatarSession(BaseModel):
     """The session of a participant's avatar."""
 

@@ -20,15 +20,19 @@ from av.error import FFmpegError
 from mien_client import tracing, watching
 from mien_client.api import BadAddress, BadToken, MienClient, MienError, NotMien, Unreachable
 from mien_client.demo import BUNDLED_AVATAR, DemoOptions, StatedConsent, run_demo
+from mien_client.joining import JoinOptions
+from mien_client.joining import join as join_room
 from mien_client.landmarks import LandmarksError
 from mien_client.launcher import LaunchError, Stack, StackOptions
 from mien_client.live import CAMERA, SendOptions
 from mien_client.live import send as send_source
+from mien_client.meeting import MOST_PARTICIPANTS, MeetingOptions, run_meeting
 from mien_client.outgoing import SMOOTHING
+from mien_client.room import RoomClosed
 from mien_client.sources import SourceError
 from mien_client.speaking import DEMO_TRACK
 from mien_client.uplink import UplinkClosed
-from mien_client.viewer import WhepError
+from mien_client.whep import WhepError
 from mien_encoder.keypoints import EncoderFileError
 from mien_shared.avatars import Consent, ConsentKind
 from mien_shared.bus.embedded_redis import EmbeddedRedisError
@@ -51,6 +55,7 @@ _KNOWN_ERRORS = (
     MotionTrackError,
     NotMien,
     OSError,
+    RoomClosed,
     SourceError,
     Unreachable,
     UplinkClosed,
@@ -204,7 +209,17 @@ def _stack(port: int, signaling_port: int, backend: str, weights: Path | None, d
     help="Motion track that the speaker plays. Default: the bundled track.",
 )
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print frames, latency and bit rates of a viewer as JSON at the end."
+    "--participants",
+    type=click.IntRange(1, MOST_PARTICIPANTS),
+    default=1,
+    show_default=True,
+    help="With 2 or more, so many recorded speakers with voices meet in the room `demo`.",
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print frames, latency and bit rates of a viewer as JSON at the end, with several participants those of each.",
 )
 @_PORT
 @_SIGNALING_PORT
@@ -217,14 +232,21 @@ def demo(
     consent: str | None,
     consent_name: str | None,
     motion: Path,
+    participants: int,
     as_json: bool,
     port: int,
     signaling_port: int,
     backend: str,
     weights: Path | None,
 ) -> None:
-    """Run all services on this machine with a recorded speaker. Prints the address of the page to open."""
+    """Run all services on this machine with recorded speakers. Prints the address of the page to open."""
     stack = _stack(port, signaling_port, backend, weights, None)
+    if participants > 1:
+        meeting = MeetingOptions(participants, seconds, as_json, stack)
+        figures = run(run_meeting(meeting, _say))
+        if as_json:
+            click.echo(json.dumps(figures))
+        return
     options = DemoOptions(avatar, motion, seconds, record, as_json, stack, StatedConsent(consent, consent_name))
     report = run(run_demo(options, _say))
     if as_json:
@@ -329,6 +351,52 @@ def send(
         consent=StatedConsent(consent, consent_name),
     )
     run(send_source(options, _say))
+
+
+@main.command()
+@click.argument("room")
+@click.option("--clip", help="Video whose face and sound to send, or `camera`.")
+@click.option(
+    "--track",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Motion track to send, with the voice in the file of the same name that ends in .ogg.",
+)
+@click.option("--audio", metavar="FILE", help="File whose sound is the voice. Default: the sound of the clip or track.")
+@click.option("--loop", is_flag=True, help="Repeat the clip until Ctrl-C.")
+@_AVATAR
+@_CONSENT
+@_CONSENT_NAME
+@click.option("--name", default="Python", show_default=True, help="Name that the others see.")
+@_URL
+@_API_KEY
+@_SECONDS
+@click.option("--json", "as_json", is_flag=True, help="Print what was received of each participant as JSON at the end.")
+def join(
+    room: str,
+    clip: str | None,
+    track: Path | None,
+    audio: str | None,
+    loop: bool,
+    avatar: str,
+    consent: str | None,
+    consent_name: str | None,
+    name: str,
+    url: str,
+    api_key: str | None,
+    seconds: float | None,
+    as_json: bool,
+) -> None:
+    """Take part in ROOM: the address of its page, or its name; a room of this name is created if there is none.
+
+    Without --clip and --track only watch and listen. Ctrl-C leaves the room.
+    """
+    if clip is not None and track is not None:
+        raise click.UsageError("--clip and --track exclude each other")
+    stated = StatedConsent(consent, consent_name)
+    options = JoinOptions(room, clip, track, audio, loop, avatar, name, url, api_key, seconds, stated)
+    report = run(join_room(options, _say))
+    if as_json:
+        click.echo(json.dumps(report))
 
 
 @main.command()

@@ -95,7 +95,7 @@ async def send(options: SendOptions, say: Callable[[str], None]) -> None:
         )
         face = FaceWatch(options.source, say)
         try:
-            await speak(_beginning(sound, pictures), finder, motion, uplink.push, face)
+            await speak(beginning(sound, pictures), finder, motion, uplink.push, face)
         finally:
             face.end()
             say(f"Sent {uplink.sent} packets: {motion.account()}; {pictures.late} pictures skipped as too late.")
@@ -110,7 +110,7 @@ async def _send_track(
         await play(track, uplink)
 
 
-async def _beginning(sound: FileSound | None, pictures: AsyncIterable[Picture]) -> AsyncIterator[Picture]:
+async def beginning(sound: FileSound | None, pictures: AsyncIterable[Picture]) -> AsyncIterator[Picture]:
     """The pictures; the sound begins with the first one."""
     async for picture in pictures:
         if sound is not None:

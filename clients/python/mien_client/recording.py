@@ -14,7 +14,7 @@ import av
 from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
 
-from mien_client.viewer import ReceivedFrame
+from mien_client.whep import ReceivedFrame
 from mien_shared.media.clock import VIDEO_CLOCK_HZ, elapsed_ms_u32
 from mien_shared.media.frame_trace import FrameTrace
 from mien_shared.media.synthetic_mark import DIGITAL_SOURCE_TYPE, is_mark

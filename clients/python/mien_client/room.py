@@ -1,9 +1,13 @@
-"""A participant's connection to its room: who is there, chat, reactions. It reconnects by itself and misses nothing.
+"""A participant's connection to its room: who is there, chat, pictures and voices. It reconnects by itself.
 
 invitation = await mien.join_room(room_id, "ada")
 async with Room(invitation.events_url, invitation.token) as room:
     room.on(RoomEvent.CHAT_MESSAGE, lambda said: print(said.text))
     await room.send_message("hello")
+    await room.publish(motion, voice)
+    async with room.watch() as view:
+        async for frame in view.frames(participant_id):
+            ...
 """
 
 from __future__ import annotations
@@ -12,16 +16,20 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
 
+from aiortc import MediaStreamTrack
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
-from mien_client.api import Participant, Unreachable, authorization
+from mien_client.api import ActiveSpeaker, Participant, RoomConnection, RoomInfo, Unreachable, authorization
+from mien_client.publication import Publication
 from mien_client.room_state import RoomEvent, RoomState, Told
+from mien_client.room_view import RoomView
+from mien_shared.wire.motion import MotionPacket
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +37,7 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 2.0
 _CONNECT_TIMEOUT_S = 20.0
 #: Close codes after which reconnecting is useless: flood, token expired, removed, replaced, room ended, left.
 _FINAL_CODES = {1008, 4401, 4403, 4409, 4410, 4411}
+_DEFAULT_SLOTS = 12
 _SUBPROTOCOL = "mien.room.v1"
 _LARGEST_EVENT_BYTES = 2**20
 
@@ -52,6 +61,8 @@ class Room:
         self._ready = asyncio.Event()
         self._failure = ""  # why the last attempt to connect failed
         self._task: asyncio.Task[None] | None = None
+        self._publication: Publication | None = None
+        self._told_connection = asyncio.Event()
 
     def on(self, event: RoomEvent, callback: Callback) -> None:
         """Call `callback` at each such event, with what `RoomEvent` says. It must not block."""
@@ -66,6 +77,50 @@ class Room:
     def local_participant(self) -> Participant | None:
         """None while it waits in the lobby."""
         return self._state.participants.get(self._state.local_id or "")
+
+    @property
+    def info(self) -> RoomInfo | None:
+        """The room; None while this participant waits in the lobby."""
+        return self._state.info
+
+    @property
+    def active_speakers(self) -> list[ActiveSpeaker]:
+        """Who is heard, the loudest first."""
+        return list(self._state.active_speakers)
+
+    async def publish(
+        self,
+        source: AsyncIterable[MotionPacket] | None = None,
+        voice: MediaStreamTrack | None = None,
+        on_voice: Callable[[bytes, int], None] | None = None,
+    ) -> Publication:
+        """Send motion and a voice until the room is closed. The voice is held back while this participant is muted.
+
+        source: gives the packets; without it use the publication's `push`. on_voice: called with each packet of
+        Opus before it is sent, and its time in the voice (48 kHz). A second call replaces the first.
+        """
+        if self._publication is not None:
+            await self._publication.aclose()
+        self._publication = Publication(self._connection, self._token, voice, on_voice)
+        self._obey_mute()
+        self._publication.start(source)
+        return self._publication
+
+    def watch(self, slots: int = _DEFAULT_SLOTS) -> RoomView:
+        """A view of the others. slots: how many of them at once."""
+        return RoomView(self._connection, lambda: self._state.slots, self._token, slots)
+
+    async def _connection(self) -> RoomConnection:
+        """Where to connect, as soon as the room has told it."""
+        while self._state.connection is None:
+            self._told_connection.clear()
+            await self._told_connection.wait()
+        return self._state.connection
+
+    def _obey_mute(self) -> None:
+        own = self.local_participant
+        if self._publication is not None and own is not None:
+            self._publication.is_muted = own.muted
 
     async def connect(self) -> None:
         """Returns when the first state is known. Raises RoomClosed, or Unreachable if the service does not answer."""
@@ -90,7 +145,9 @@ class Room:
         await asyncio.shield(self._task)
 
     async def close(self) -> None:
-        """End the connection. The participant stays in the room until the service notices that it is away."""
+        """End all connections. The participant stays in the room until the service notices that it is away."""
+        if self._publication is not None:
+            await self._publication.aclose()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -166,6 +223,9 @@ class Room:
         while True:
             event = json.loads(await socket.recv())
             told = self._state.apply(event)
+            self._obey_mute()
+            if self._state.connection is not None:
+                self._told_connection.set()
             if is_again and event["type"] in {"room", "resumed", "waiting"}:
                 is_again = False
                 told.insert(0, (RoomEvent.RECONNECTED, event["type"] == "resumed"))

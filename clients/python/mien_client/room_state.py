@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from mien_client.api import Participant, RoomInfo
+from mien_client.api import ActiveSpeaker, Participant, RoomConnection, RoomInfo, SlotList
 
 
 class RoomEvent(StrEnum):
@@ -19,6 +19,9 @@ class RoomEvent(StrEnum):
     PARTICIPANT_UPDATED = "participant_updated"  # the participant: muted, hand, avatar
     PARTICIPANT_DISCONNECTED = "participant_disconnected"  # the participant
     PARTICIPANT_WAITING = "participant_waiting"  # the participant in the lobby; for moderators
+    TRACK_SUBSCRIBED = "track_subscribed"  # the participant whose picture and voice are now in a slot
+    TRACK_UNSUBSCRIBED = "track_unsubscribed"  # the participant whose slot went to another one
+    ACTIVE_SPEAKERS_CHANGED = "active_speakers_changed"  # the participants that are heard, the loudest first
     ROOM_UPDATED = "room_updated"  # the room
     CHAT_MESSAGE = "chat_message"  # a Said
     REACTION = "reaction"  # a Said
@@ -42,9 +45,15 @@ Told = tuple[RoomEvent, Any]
 
 @dataclass
 class RoomState:
-    """The room and its participants by id. sequence: the number of the newest event, None before the first state."""
+    """The room and its participants by id. sequence: the number of the newest event, None before the first state.
+
+    connection: where this participant sends and receives media. slots: of its newest connection for watching.
+    """
 
     info: RoomInfo | None = None
+    connection: RoomConnection | None = None
+    active_speakers: list[ActiveSpeaker] = field(default_factory=list)
+    slots: SlotList | None = None
     participants: dict[str, Participant] = field(default_factory=dict)
     local_id: str | None = None
     sequence: int | None = None
@@ -60,6 +69,8 @@ class RoomState:
             "participant_waiting": self._knocks,
             "participant_left": self._left,
             "room_updated": self._updated,
+            "active_speakers": self._heard,
+            "slots": self._seated,
             "message": lambda event: [(RoomEvent.CHAT_MESSAGE, self._said(event, event["text"]))],
             "reaction": lambda event: [(RoomEvent.REACTION, self._said(event, event["reaction"]))],
             "error": lambda event: [(RoomEvent.REFUSED, event.get("detail", ""))],
@@ -84,6 +95,18 @@ class RoomState:
         self.info = RoomInfo.model_validate(event["room"])
         return [(RoomEvent.ROOM_UPDATED, self.info)]
 
+    def _heard(self, event: dict[str, Any]) -> list[Told]:
+        self.active_speakers = [ActiveSpeaker.model_validate(one) for one in event["speakers"]]
+        known = [self.participants.get(one.participant_id) for one in self.active_speakers]
+        return [(RoomEvent.ACTIVE_SPEAKERS_CHANGED, [one for one in known if one is not None])]
+
+    def _seated(self, event: dict[str, Any]) -> list[Told]:
+        before, self.slots = _occupants(self.slots), SlotList.model_validate(event)
+        after = _occupants(self.slots)
+        changes = [(RoomEvent.TRACK_UNSUBSCRIBED, name) for name in before if name not in after]
+        changes += [(RoomEvent.TRACK_SUBSCRIBED, name) for name in after if name not in before]
+        return [(kind, self.participants[name]) for kind, name in changes if name in self.participants]
+
     def _said(self, event: dict[str, Any], text: str) -> Said:
         return Said(event["participant_id"], self.participants.get(event["participant_id"]), text)
 
@@ -102,6 +125,7 @@ class RoomState:
         is_first, before = self.info is None, self.participants
         self.info = RoomInfo.model_validate(event["room"])
         self.local_id = event["participant_id"]
+        self.connection = RoomConnection.model_validate(event.get("connection") or {})
         now = {one.participant_id: one for one in map(Participant.model_validate, event["participants"])}
         if is_first:
             self.participants = now
@@ -112,3 +136,7 @@ class RoomState:
         for one in now.values():
             told += self._know(one)
         return told
+
+
+def _occupants(slots: SlotList | None) -> list[str]:
+    return [] if slots is None else [one.participant_id for one in slots.slots if one.participant_id is not None]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from mien_client.recording import is_synthetic, trace_of
-from mien_client.viewer import ReceivedFrame, Viewer
+from mien_client.viewer import Viewer
 from mien_client.watching import whep_url_of
+from mien_client.whep import ReceivedFrame
 from mien_shared.media.clock import elapsed_ms_u32
 from mien_shared.media.frame_trace import FrameTrace
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from operator import attrgetter
 from types import TracebackType
@@ -10,10 +11,18 @@ from typing import Self
 from urllib.parse import urljoin
 
 import httpx
-from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import (
+    MediaStreamTrack,
+    RTCConfiguration,
+    RTCIceServer,
+    RTCPeerConnection,
+    RTCSessionDescription,
+)
 
 from mien_client.api import MienError, NotMien, Unreachable, authorization, checked_address, refuse_failure
+from mien_client.outgoing_voice import OutgoingVoice, send_in_time
 from mien_client.uplink import UplinkClosed
+from mien_shared.settings import IceServer
 from mien_shared.wire.motion import MotionPacket
 from mien_shared.wire.newest import NewestWins
 
@@ -26,17 +35,29 @@ _MOST_BUFFERED_BYTES = 1024
 class WhipUplink:
     """Sends the motion and the voice of one session over one peer connection. It does not reconnect.
 
-    voice: a track of sound, None for motion alone. Counters: `sent` and `superseded` packets, `sent_bytes` of payload.
+    voice: a track of sound, None for motion alone. on_voice: called with each packet of Opus before it is sent, and its
+    time in the track, in ticks of 48 kHz. is_muted: asked for every 20 ms of voice. Counters: `sent` and `superseded`
+    packets, `sent_bytes` of payload.
     """
 
-    def __init__(self, url: str, token: str, voice: MediaStreamTrack | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        voice: MediaStreamTrack | None = None,
+        ice_servers: Sequence[IceServer] = (),
+        on_voice: Callable[[bytes, int], None] | None = None,
+        is_muted: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._url = checked_address(url)
         self._token = token
         self._http = httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False)
         # An explicit list, because without one aiortc uses a public STUN server.
-        self._peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        servers = [RTCIceServer(one.urls, one.username, one.credential) for one in ice_servers]
+        self._peer = RTCPeerConnection(RTCConfiguration(iceServers=servers))
         if voice is not None:
-            self._peer.addTrack(voice)
+            outgoing = OutgoingVoice(voice, is_muted)
+            send_in_time(self._peer.addTrack(outgoing), outgoing, on_voice)
         self._channel = self._peer.createDataChannel(_LABEL, ordered=False, maxRetransmits=0)
         self._resource: str | None = None
         self._waiting: NewestWins[MotionPacket] = NewestWins(attrgetter("may_be_dropped"))

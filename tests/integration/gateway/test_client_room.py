@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 from integration.gateway.conftest import API_KEY
 from integration.gateway.room_calls import PATIENCE_S
+from integration.voice_peers import until
 
 from mien_client.api import MienClient, MienError
 from mien_client.room import Room, RoomClosed
 from mien_client.room_state import RoomEvent
+from mien_shared.keypoints import Keypoints
+from mien_shared.wire.motion import MotionPacket
 
 pytestmark = pytest.mark.integration
 
@@ -90,3 +93,26 @@ async def test_a_client_reconnects_and_misses_nothing(start_gateway: Any) -> Non
             said = await heard.has(RoomEvent.CHAT_MESSAGE, 5)
             assert [one.text for one in said] == [str(number) for number in range(5)]
             assert await heard.has(RoomEvent.RECONNECTED) == [True]
+
+
+async def test_motion_goes_over_the_websocket_while_whip_fails(start_gateway: Any, start_generator: Any) -> None:
+    gateway = await start_gateway(public_url="http://127.0.0.1:1", signaling_url="http://127.0.0.1:1")
+    await start_generator()
+    async with MienClient(gateway.url, API_KEY) as mien:
+        info = await mien.create_room()
+        ada = await mien.join_room(info.room_id, "ada", "Ada", "someone")
+        url = f"ws{gateway.url.removeprefix('http')}/v1/rooms/{info.room_id}/events"
+        async with Room(url, ada.token) as room:
+            assert room._state.connection is not None and ada.session is not None
+            local = f"ws{gateway.url.removeprefix('http')}/v1/sessions/{ada.session.session_id}/uplink"
+            room._state.connection.uplink_url = local  # the public address is one that does not answer
+            publication = await room.publish()
+            publication.push(MotionPacket(1, 1000, Keypoints.at_rest()))
+            async with asyncio.timeout(PATIENCE_S):
+                await publication.connected()
+            assert publication.over == "websocket" and "does not answer" in publication.failure
+            publication.push(MotionPacket(2, 1033, Keypoints.at_rest()))
+            await until(lambda: publication.sent_bytes >= 128, PATIENCE_S)
+            await room.set_muted(True)
+            await until(lambda: publication.is_muted, PATIENCE_S)
+        assert publication.over is None, "the room closes what it has opened"
