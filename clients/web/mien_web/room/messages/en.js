@@ -1,5 +1,7 @@
+// @ts-check
 /** The page's words in English. `{name}` stands for a value; a key that ends in `.one` is for the number 1. */
-export default {
+/** @type {Record<string, string>} */
+const messages = {
   language: "中文",
   "language.label": "Switch the language to Chinese",
   skip: "Skip to the content",
@@ -160,7 +162,12 @@ export default {
   "upload.title": "Use your own picture",
   "upload.text": "A picture of one face from the front, in good light, works best.",
   "upload.choose": "Choose a picture, or drop one here",
-  "upload.consent": "I am the person in this picture, or this person has allowed me to use it here.",
+  consent: "Who is in the picture?",
+  "consent.self": "I am",
+  "consent.granted": "Another person, who has allowed me to use it here",
+  "consent.name": "That person’s name",
+  "consent.drawn": "No real person: it is drawn",
+  "consent.note": "What you say here is kept with the picture.",
   "upload.send": "Use this picture",
   "upload.busy": "Preparing the avatar",
   "upload.no-face": "There is no face in this picture. Take one in which a whole face is seen from the front.",
@@ -244,3 +251,5 @@ export default {
   "over.here": "Continue here",
   "over.retry": "Try again",
 };
+
+export default messages;

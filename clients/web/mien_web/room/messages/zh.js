@@ -1,5 +1,7 @@
+// @ts-check
 /** 页面的中文文案。`{name}` 代表一个值。 */
-export default {
+/** @type {Record<string, string>} */
+const messages = {
   language: "English",
   "language.label": "切换为英文",
   skip: "跳到主要内容",
@@ -160,7 +162,12 @@ export default {
   "upload.title": "使用自己的照片",
   "upload.text": "正面、单人、光线良好的照片效果最好。",
   "upload.choose": "选择一张照片，或拖到这里",
-  "upload.consent": "照片中的人是我本人，或此人已允许我在这里使用。",
+  consent: "照片里是谁？",
+  "consent.self": "是我本人",
+  "consent.granted": "另一个人，并已允许我在这里使用",
+  "consent.name": "此人的姓名",
+  "consent.drawn": "不是真人，是绘制的",
+  "consent.note": "你的回答会与照片一起保存。",
   "upload.send": "使用这张照片",
   "upload.busy": "正在生成形象",
   "upload.no-face": "照片里没有人脸。请换一张能看到完整正脸的照片。",
@@ -244,3 +251,5 @@ export default {
   "over.here": "在这里继续",
   "over.retry": "重试",
 };
+
+export default messages;

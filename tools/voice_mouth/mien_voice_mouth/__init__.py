@@ -1,1 +1,0 @@
-"""Fits the mouth of participants without a camera: what opens with the lips, and how far a voice opens them."""
