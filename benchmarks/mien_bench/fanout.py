@@ -29,16 +29,13 @@ from mien_shared.bus.messages import EncodedFrame
 from mien_shared.clock import SystemClock
 from mien_shared.media.clock import VIDEO_CLOCK_HZ
 from mien_signaling import ice, passthrough
-from mien_signaling.broadcast import ViewerFeed
-from mien_signaling.fanout import Fanout
-from mien_signaling.feedback import BitrateLimits
+from mien_signaling.fanout import Fanout, PacketisedFrame, ViewerQueue
 from mien_signaling.h264_format import H264Format
 from mien_signaling.media_port import MediaPort
 from mien_signaling.metrics import SignalingMetrics
 from mien_signaling.retransmission import Ignored
 
 WIDTH, HEIGHT, FPS, BITRATE_BPS = 1280, 720, 30, 1_200_000
-_LIMITS = BitrateLimits(BITRATE_BPS, BITRATE_BPS, BITRATE_BPS)
 #: aiortc's payload types of constrained baseline and of its retransmission.
 _FORMAT = H264Format(101, "", (), 102)
 _INPUT_FRAMES = 3 * FPS
@@ -55,6 +52,20 @@ class Measurement:
     viewers_per_core: float
     packets_per_viewer: float
     fps: float
+
+
+class Feed:
+    """What one sender is fed from: the frames that the fan-out queues for it."""
+
+    def __init__(self) -> None:
+        self._ready = asyncio.Event()
+        self.queue = ViewerQueue(self._ready.set)
+
+    async def next_frame(self) -> PacketisedFrame:
+        while (frame := self.queue.pop()) is None:
+            self._ready.clear()
+            await self._ready.wait()
+        return frame
 
 
 class _NoFeedback:
@@ -194,7 +205,7 @@ async def measure_passthrough(
     sent = 0
 
     def add_sender(peer: RTCPeerConnection) -> None:
-        feed = ViewerFeed(_LIMITS)
+        feed = Feed()
         fanout.add(feed.queue)
         transceiver = peer.addTransceiver(passthrough.PassthroughTrack(), direction="sendonly")
         transceiver.setCodecPreferences(passthrough.h264_preferences())

@@ -21,8 +21,8 @@ from av.stream import Stream
 from mien_bench.fanout import (
     _FORMAT,
     _INPUT_FRAMES,
-    _LIMITS,
     FPS,
+    Feed,
     Measurement,
     _median,
     _NoFeedback,
@@ -34,7 +34,6 @@ from mien_shared.bus.messages import EncodedFrame
 from mien_shared.clock import SystemClock
 from mien_shared.media.clock import VIDEO_CLOCK_HZ
 from mien_signaling import passthrough, voice_passthrough
-from mien_signaling.broadcast import ViewerFeed
 from mien_signaling.fanout import Fanout
 from mien_signaling.offer import Voice
 from mien_signaling.opus_format import OpusFormat
@@ -79,7 +78,7 @@ async def measure_ours(viewers: int, seconds: float, frames: list[EncodedFrame],
             audio.setCodecPreferences(voice_passthrough.opus_preferences())
             voice_passthrough.install(audio, _VOICE, senders.append, senders.remove)
         if frames:
-            feed = ViewerFeed(_LIMITS)
+            feed = Feed()
             fanout.add(feed.queue)
             video = peer.addTransceiver(passthrough.PassthroughTrack(), direction="sendonly")
             video.setCodecPreferences(passthrough.h264_preferences())

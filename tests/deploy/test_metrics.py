@@ -33,7 +33,7 @@ SERVICES = ("gateway", "generator", "signaling")
 _PROMETHEUS_OWN = {"up", "ALERTS"}
 _UNITS = ("_seconds", "_bytes", "_ratio", "_bits_per_second", "_info", "_ready", "_up")
 #: Gauges that count something end with its name.
-_THINGS = ("_sessions", "_viewers", "_uplinks", "_tasks", "_threads", "_connections", "_workers")
+_THINGS = ("_sessions", "_rooms", "_slots", "_viewers", "_uplinks", "_tasks", "_threads", "_connections", "_workers")
 _LABELS = {
     *("result", "reason", "code", "status", "method", "state", "stage", "channel", "tier"),
     *("motion", "direction", "thread", "transport", "role"),

@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from mien_shared.bus import keys
-from mien_shared.bus.live_rooms import ActiveSpeaker, LiveChange, LiveRoom, LiveRooms, SlotsState, SlotState
+from mien_shared.bus.live_rooms import ActiveSpeaker, LiveChange, LiveRoom, LiveRooms, SlotsState, SlotState, Written
 from mien_shared.bus.rooms import Rooms
 
 pytestmark = pytest.mark.integration
@@ -37,7 +37,8 @@ async def version(redis: Redis) -> bytes:
 
 async def test_what_is_written_is_read_and_only_a_change_makes_a_new_version(live: LiveRooms, redis: Redis) -> None:
     assert await state(live) == LiveRoom() and await version(redis) == b""
-    assert await live.write({"r": LiveChange([ADA], claimed={"bob": slots("b1", "ada")}), "empty": LiveChange()}) == {}
+    written = await live.write({"r": LiveChange([ADA], claimed={"bob": slots("b1", "ada")}), "empty": LiveChange()})
+    assert written == {"r": Written(await version(redis), frozenset())}
     assert await state(live) == LiveRoom((ADA,), {"bob": slots("b1", "ada")})
     first = await version(redis)
     assert first
@@ -53,9 +54,9 @@ async def test_what_is_written_is_read_and_only_a_change_makes_a_new_version(liv
 async def test_the_newest_connection_of_a_participant_wins(live: LiveRooms) -> None:
     await live.write({"r": LiveChange(claimed={"bob": slots("old")})})
     await live.write({"r": LiveChange(claimed={"bob": slots("new")})})
-    assert await live.write({"r": LiveChange(kept={"bob": slots("old")})}) == {"r": frozenset({"bob"})}
+    assert (await live.write({"r": LiveChange(kept={"bob": slots("old")})}))["r"].refused == {"bob"}
     assert (await state(live)).slots["bob"].viewer_id == "new"
-    await live.write({"r": LiveChange(dropped=[("bob", "old")])})
+    assert not (await live.write({"r": LiveChange(dropped=[("bob", "old")])}))["r"].refused
     assert (await state(live)).slots["bob"].viewer_id == "new", "the older one's end changes nothing"
     await live.write({"r": LiveChange(dropped=[("bob", "new")])})
     assert (await state(live)).slots == {}
@@ -65,7 +66,7 @@ async def test_a_redis_that_came_back_empty_takes_what_is_kept(live: LiveRooms, 
     await live.write({"r": LiveChange(claimed={"bob": slots("b1")})})
     before = await version(redis)
     await redis.delete(keys.room_live("r"), keys.room_live_version("r"))
-    assert await live.write({"r": LiveChange([ADA], kept={"bob": slots("b1")})}) == {}
+    assert not (await live.write({"r": LiveChange([ADA], kept={"bob": slots("b1")})}))["r"].refused
     assert (await state(live)).slots["bob"].viewer_id == "b1" and await version(redis) >= before
 
 
@@ -81,7 +82,8 @@ async def test_entries_of_a_silent_service_go_while_another_writes(live: LiveRoo
 
 async def test_an_ended_room_gets_no_live_state(live: LiveRooms, redis: Redis) -> None:
     await redis.set(keys.room_ended("r"), "ended", ex=60)
-    assert await live.write({"r": LiveChange([ADA], claimed={"bob": slots("b1")})}) == {}
+    written = await live.write({"r": LiveChange([ADA], claimed={"bob": slots("b1")})})
+    assert written == {"r": Written(b"", frozenset())}
     assert await state(live) == LiveRoom()
 
 

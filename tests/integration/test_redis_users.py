@@ -96,8 +96,8 @@ async def test_a_room_lives_and_ends_by_the_users_of_its_services(clients: dict[
     sequence = await rooms.say(record, RoomEvent(type=EventType.MESSAGE, participant_id="p1", text="hello"))
     slots = SlotsState(viewer_id="v", slots=())
     live = LiveRooms(clients["signaling"])
-    assert await live.write({"r1": LiveChange([ActiveSpeaker(participant_id="p1", level=1.0)], {"p1": slots})}) == {}
-    assert await live.write({"r1": LiveChange(kept={"p1": slots}, dropped=[("p1", "v")])}) == {}
+    assert await live.write({"r1": LiveChange([ActiveSpeaker(participant_id="p1", level=1.0)], {"p1": slots})})
+    assert await live.write({"r1": LiveChange(kept={"p1": slots}, dropped=[("p1", "v")])})
     newest = (await rooms.newest(["r1"]))["r1"]
     assert newest.sequence == sequence and newest.live_version
     assert (await LiveRooms(clients["gateway"]).read(["r1"]))["r1"].speakers[0].participant_id == "p1"
@@ -111,6 +111,8 @@ async def test_a_room_lives_and_ends_by_the_users_of_its_services(clients: dict[
     await rooms.list_again(["r1"], ["another"])
     signaling = Rooms(clients["signaling"])
     assert await signaling.participant("r1", "p1") == ada
+    assert (await signaling.people(["r1"]))["r1"] == {"p1": ada}
+    assert not (await signaling.marks(["r1"]))["r1"].has_ended
     version = (await rooms.read("r1")).version
     bye = RoomEvent(type=EventType.BYE)
     assert await rooms.commit("r1", version, Commit(60, None, (), ["p1"], [bye], {}, "ended"))

@@ -28,11 +28,13 @@ from mien_shared.http.turn import turn_credentials
 from mien_shared.settings import IceServer
 from mien_signaling.app import create_app
 from mien_signaling.audience import Audience
+from mien_signaling.broadcasts import Broadcasts
 from mien_signaling.ice import end_consent_checks_with
 from mien_signaling.metrics import SignalingMetrics
 from mien_signaling.offer import parse_offer
 from mien_signaling.peer_session import ClosedWhileAnswering
 from mien_signaling.sdp_http import joining_problems
+from mien_signaling.seats import Seats
 from mien_signaling.settings import SignalingSettings
 
 pytestmark = pytest.mark.integration
@@ -458,7 +460,9 @@ async def test_a_viewer_that_is_removed_while_it_is_answered(
     url = f"stun:127.0.0.1:{transport.get_extra_info('sockname')[1]}"
     settings = SignalingSettings(token_secret=SECRET, ice_servers=[IceServer(urls=[url])])
     async with open_redis(redis_server.url) as redis:
-        audience = Audience(redis, settings, SystemClock(), SignalingMetrics())
+        clock, metrics = SystemClock(), SignalingMetrics()
+        broadcasts = Broadcasts(redis, settings, clock, metrics)
+        audience = Audience(redis, broadcasts, Seats(9), settings, clock, metrics)
         joining = asyncio.create_task(audience.join("live", parse_offer(offer)))
         await server.asked.wait()
         closing = asyncio.create_task(audience.aclose())

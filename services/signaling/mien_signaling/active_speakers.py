@@ -24,6 +24,11 @@ LEAST_TURN_S = 1.0
 _SILENCE = 127
 
 
+def is_audible(level: int) -> bool:
+    """Whether a packet of this level is more than a quiet room."""
+    return _SILENCE - level >= AUDIBLE
+
+
 @dataclass(slots=True)
 class _Speaker:
     loudness: float
@@ -62,6 +67,11 @@ class ActiveSpeakers:
             self._place(name, loud, now_s)
         taken = [name for name, one in self._speakers.items() if one.chosen_s is not None]
         return sorted(taken, key=lambda one: -loud[one])
+
+    def share(self, name: Hashable, now_s: float) -> float:
+        """How loud a speaker is: 0 at the limit of what counts, 1 at full scale."""
+        speaker = self._speakers.get(name)
+        return 0.0 if speaker is None else max(0.0, (speaker.now(now_s) - AUDIBLE) / (_SILENCE - AUDIBLE))
 
     def _place(self, name: Hashable, loud: dict[Hashable, float], now_s: float) -> None:
         """Give a speaker a free place, or that of the quietest one that it is clearly louder than."""

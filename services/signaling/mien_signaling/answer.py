@@ -6,8 +6,10 @@ import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+from mien_signaling.h264_format import H264Format
 from mien_signaling.offer import Offer
 from mien_signaling.opus_format import OpusFormat
+from mien_signaling.room_offer import RoomOffer
 from mien_signaling.sdp import Section
 from mien_signaling.speaker_offer import SpeakerOffer
 
@@ -40,9 +42,21 @@ def answer_to(offer: Offer, accepted: str) -> str:
     9143, section 7.3.1, then forbids to refuse the carrier. The BUNDLE group names no refused section.
     """
     session, sections = _split(accepted)
-    ours = {offer.chosen: _chosen(offer, offer.sections[offer.chosen], sections[0])}
+    ours = {offer.chosen: _video(offer.sections[offer.chosen], offer.format, offer.extensions, sections[0])}
     if offer.voice is not None:
         ours[offer.voice.index] = _voice(offer.sections[offer.voice.index], offer.voice.format, sections[1], "sendonly")
+    return _answer(offer, session, sections[0], ours)
+
+
+def room_answer_to(offer: RoomOffer, accepted: str) -> str:
+    """Our answer to a participant that watches its room, by the same rules."""
+    session, sections = _split(accepted)
+    ours, left = {}, iter(sections)
+    for slot in offer.slots:
+        ours[slot.index] = _video(offer.sections[slot.index], slot.format, slot.extensions, next(left))
+        if slot.voice is not None:
+            section = offer.sections[slot.voice.index]
+            ours[slot.voice.index] = _voice(section, slot.voice.format, next(left), "sendonly")
     return _answer(offer, session, sections[0], ours)
 
 
@@ -57,7 +71,9 @@ def speaker_answer_to(offer: SpeakerOffer, accepted: str, max_message_bytes: int
     return _answer(offer, session, sections[0], ours)
 
 
-def _answer(offer: Offer | SpeakerOffer, session: list[str], section: list[str], ours: dict[int, list[str]]) -> str:
+def _answer(
+    offer: Offer | RoomOffer | SpeakerOffer, session: list[str], section: list[str], ours: dict[int, list[str]]
+) -> str:
     """The whole answer. section: one of aiortc's, for the connection. ours: the lines of the sections that we serve."""
     lines = [line for line in session if not line.startswith("a=group:")]
     if group := " ".join(str(offer.sections[index].mid) for index in offer.bundle if index in offer.served):
@@ -82,16 +98,16 @@ def _split(description: str) -> tuple[list[str], list[list[str]]]:
     return found[0], found[1:]
 
 
-def _chosen(offer: Offer, offered: Section, section: list[str]) -> list[str]:
+def _video(offered: Section, video_format: H264Format, extensions: tuple[str, ...], section: list[str]) -> list[str]:
     return [
-        f"m=video {_port(section)} {offered.protocol} {offer.format.payload_types()}",
+        f"m=video {_port(section)} {offered.protocol} {video_format.payload_types()}",
         *_having(section, ("c=",)),
         "a=sendonly",
-        *(f"a=extmap:{extension}" for extension in offer.extensions),
+        *(f"a=extmap:{extension}" for extension in extensions),
         *_mid(offered),
         *_having(section, _STREAM),
         "a=rtcp-mux",
-        *offer.format.lines(),
+        *video_format.lines(),
         *_having(section, _CONNECTION),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,6 +12,7 @@ from fastapi import FastAPI
 
 from mien_shared.bus import rights
 from mien_shared.bus.connection import open_redis, redis_url
+from mien_shared.bus.rooms import Rooms
 from mien_shared.clock import Clock, SystemClock
 from mien_shared.http.edge import BodyLimit, SecurityHeaders
 from mien_shared.http.loopback import LoopbackOnly
@@ -18,10 +20,13 @@ from mien_shared.http.service import create_service
 from mien_shared.supervisor import Supervisor
 from mien_signaling import ice, passthrough, speaker_transport, voice_passthrough, whep, whip
 from mien_signaling.audience import PARTICIPANTS_INTERVAL_S, Audience
+from mien_signaling.broadcasts import Broadcasts
 from mien_signaling.cross_origin import CrossOrigin
 from mien_signaling.media_port import MediaPort
 from mien_signaling.metrics import SignalingMetrics
-from mien_signaling.roster import INTERVAL_S, Registrar
+from mien_signaling.room_audience import RoomAudience
+from mien_signaling.roster import INTERVAL_S, Registrar, merged
+from mien_signaling.seats import Seats
 from mien_signaling.settings import SignalingSettings
 from mien_signaling.speakers import Speakers
 
@@ -45,7 +50,15 @@ def create_app(settings: SignalingSettings, clock: Clock | None = None) -> FastA
         with redis_url(settings.redis_url) as url:
             async with open_redis(url) as redis:
                 supervisor.watch_redis(redis, rights.SIGNALING)
-                audience = Audience(redis, settings, clock, metrics, media_port)
+                broadcasts = Broadcasts(redis, settings, clock, metrics)
+                seats = Seats(settings.max_viewers)
+                audience = Audience(redis, broadcasts, seats, settings, clock, metrics, media_port)
+                rooms = RoomAudience(redis, broadcasts, seats, settings, clock, metrics, media_port)
+                metrics.watch_audience(
+                    lambda: audience.connecting + rooms.connecting,
+                    lambda: audience.connected + rooms.connected,
+                    lambda: len(broadcasts),
+                )
                 if media_port is not None:
                     await media_port.start()
                 supervisor.run("token expiry", audience.remove_expired())
@@ -55,18 +68,30 @@ def create_app(settings: SignalingSettings, clock: Clock | None = None) -> FastA
                     ("voice", speakers.publisher.flush),
                     ("uplinks", speakers.refresh),
                     ("keep alive", speakers.keep_sessions_alive),
+                    ("rooms", rooms.step),
                 ):
                     supervisor.keep(name, step)
-                registrar = Registrar(redis, clock, audience.roster, audience.end)
+
+                def end(session_id: str, viewer_id: str) -> None:
+                    audience.end(session_id, viewer_id)
+                    rooms.end(viewer_id)
+
+                registrar = Registrar(
+                    redis,
+                    clock,
+                    lambda: merged(audience.roster(), rooms.roster()),
+                    end,
+                )
                 supervisor.keep("viewers", registrar.step, INTERVAL_S)
                 supervisor.keep("participants", audience.remove_departed, PARTICIPANTS_INTERVAL_S)
-                app.include_router(whep.routes(audience, settings, clock))
-                app.include_router(whip.routes(speakers, settings, clock))
+                app.include_router(whep.routes(audience, rooms, settings, clock))
+                app.include_router(whip.routes(speakers, Rooms(redis), settings, clock))
                 try:
                     yield
                 finally:
                     await speakers.aclose()
-                    await audience.aclose()
+                    await asyncio.gather(audience.aclose(), rooms.aclose())
+                    await broadcasts.aclose()
                     if media_port is not None:
                         media_port.close()
                     await supervisor.aclose()

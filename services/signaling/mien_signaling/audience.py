@@ -1,4 +1,4 @@
-"""All viewers of this process, by id, and one broadcast for each session that they watch."""
+"""All viewers of sessions in this process, by id. Those of rooms are in room_audience.py."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from ipaddress import ip_address
 from redis.asyncio import Redis
 
 from mien_shared.bus.messages import ViewerState
-from mien_shared.bus.registry import Registry
 from mien_shared.bus.rooms import Rooms
 from mien_shared.clock import Clock
 from mien_shared.http.principal import Grant, Principal
 from mien_signaling.answer import Announcement, announced, answer_to
 from mien_signaling.broadcast import Broadcast
+from mien_signaling.broadcasts import Broadcasts
 from mien_signaling.media_port import MediaPort
 from mien_signaling.metrics import SignalingMetrics
 from mien_signaling.offer import Offer
 from mien_signaling.participants import demand_participant
 from mien_signaling.peer import ViewerConnection
 from mien_signaling.peer_session import Gone
+from mien_signaling.seats import Seats
 from mien_signaling.settings import SignalingSettings
 
 logger = logging.getLogger(__name__)
@@ -37,43 +38,36 @@ PARTICIPANTS_INTERVAL_S = 0.5
 _ENDED_REMEMBERED = 1000
 
 
-class UnknownSession(LookupError):
-    """No live session has this id."""
-
-
-class NoPublication(Exception):
-    """The session is live, but no generator holds it."""
-
-
 class Full(Exception):
     """This process, this session or this token has as many viewers as allowed; the text names which."""
 
 
 class Audience:
-    """Owns viewers and broadcasts. `aclose` ends all of them. media_port: None if each viewer has its own port."""
+    """Owns viewers. `aclose` ends all of them. media_port: None if each viewer has its own port."""
 
     def __init__(
         self,
         redis: Redis,
+        broadcasts: Broadcasts,
+        seats: Seats,
         settings: SignalingSettings,
         clock: Clock,
         metrics: SignalingMetrics,
         media_port: MediaPort | None = None,
     ) -> None:
-        self._redis = redis
-        self._registry = Registry(redis)
+        self._broadcasts = broadcasts
+        self._seats = seats
         self._rooms = Rooms(redis)
         self._settings = settings
         self._clock = clock
         self._metrics = metrics
         self._media_port = media_port
         self._viewers: dict[str, ViewerConnection] = {}
-        self._broadcasts: dict[str, Broadcast] = {}
         self._ended_viewers: deque[tuple[str, str]] = deque(maxlen=_ENDED_REMEMBERED)
-        self._lingering: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._announcement = announcement_of(settings)
-        metrics.watch_audience(self._connecting, self._connected, lambda: len(self._broadcasts))
+        broadcasts.on_ended(self._end)
+        seats.also_count(lambda: len(self._viewers))
 
     async def join(self, session_id: str, offer: Offer, bearer: Principal | None = None) -> tuple[str, str]:
         """Add a viewer to a session; returns its unguessable id and our answer. bearer: None in an open demo.
@@ -84,15 +78,14 @@ class Audience:
         """
         if limit := self._limit_reached(session_id, bearer):
             raise Full(f"{limit} has as many viewers as allowed")
-        broadcast = self._broadcasts.get(session_id) or await self._open(session_id)
+        broadcast = await self._broadcasts.use(session_id)
         try:
             await demand_participant(self._rooms, broadcast.session, bearer, Grant.WATCH)
+            if limit := self._limit_reached(session_id, bearer):
+                raise Full(f"{limit} has as many viewers as allowed")
         except BaseException:
-            self._linger_unless_watched(session_id)
+            self._broadcasts.done(broadcast)
             raise
-        if limit := self._limit_reached(session_id, bearer):
-            self._linger_unless_watched(session_id)
-            raise Full(f"{limit} has as many viewers as allowed")
         viewer = ViewerConnection(
             secrets.token_urlsafe(24),
             bearer,
@@ -104,8 +97,6 @@ class Audience:
             self._gone,
         )
         self._viewers[viewer.viewer_id] = viewer
-        if lingering := self._lingering.pop(session_id, None):
-            lingering.cancel()
         try:
             accepted = await viewer.answer(offer)
         except BaseException:
@@ -137,7 +128,7 @@ class Audience:
             return
         self._metrics.viewer_gone(reason)
         await viewer.close()
-        self._linger_unless_watched(viewer.broadcast.session.session_id)
+        self._broadcasts.done(viewer.broadcast)
 
     def roster(self) -> dict[str, list[ViewerState]]:
         """The viewers of this process by session."""
@@ -170,32 +161,11 @@ class Audience:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(broadcast.aclose() for broadcast in self._broadcasts.values()))
-        self._broadcasts.clear()
-
-    async def _open(self, session_id: str) -> Broadcast:
-        session = await self._registry.session(session_id)
-        if session is None:
-            raise UnknownSession(session_id)
-        if await self._registry.owner(session_id) is None:
-            raise NoPublication(session_id)
-        if session_id not in self._broadcasts:  # another viewer may have joined while Redis was asked
-            broadcast = Broadcast(
-                session,
-                self._redis,
-                self._settings.bitrate_limits,
-                self._clock,
-                self._metrics,
-                self._ended,
-            )
-            broadcast.start()
-            self._broadcasts[session_id] = broadcast
-        return self._broadcasts[session_id]
 
     def _limit_reached(self, session_id: str, bearer: Principal | None) -> str | None:
         """Which limit leaves no room for another viewer, None if there is room."""
         settings = self._settings
-        if len(self._viewers) >= settings.max_viewers:
+        if self._seats.are_taken:
             return "this service"
         if len(self._of_session(session_id)) >= settings.max_viewers_per_session:
             return "this session"
@@ -207,40 +177,24 @@ class Audience:
                 return "this token"
         return None
 
-    def _connected(self) -> int:
+    @property
+    def connected(self) -> int:
         return sum(viewer.is_connected for viewer in self._viewers.values())
 
-    def _connecting(self) -> int:
-        return len(self._viewers) - self._connected()
+    @property
+    def connecting(self) -> int:
+        return len(self._viewers) - self.connected
 
     def _of_session(self, session_id: str) -> list[ViewerConnection]:
         return [viewer for viewer in self._viewers.values() if viewer.broadcast.session.session_id == session_id]
 
-    def _linger_unless_watched(self, session_id: str) -> None:
-        if session_id in self._broadcasts and session_id not in self._lingering and not self._of_session(session_id):
-            self._lingering[session_id] = self._spawn(self._linger(session_id))
-
-    async def _linger(self, session_id: str) -> None:
-        await self._clock.sleep(self._settings.linger_s)
-        del self._lingering[session_id]
-        await self._broadcasts.pop(session_id).aclose()
-
     async def _end(self, broadcast: Broadcast) -> None:
-        """End a broadcast whose session has ended: remove its viewers; no viewer can join any more."""
-        session_id = broadcast.session.session_id
-        if self._broadcasts.get(session_id) is not broadcast:
-            return
-        del self._broadcasts[session_id]
-        if lingering := self._lingering.pop(session_id, None):
-            lingering.cancel()
-        await asyncio.gather(*(self.remove(viewer, Gone.SESSION_ENDED) for viewer in self._of_session(session_id)))
-        await broadcast.aclose()
+        """Remove the viewers of a broadcast whose session has ended."""
+        viewers = [viewer for viewer in self._viewers.values() if viewer.broadcast is broadcast]
+        await asyncio.gather(*(self.remove(viewer, Gone.SESSION_ENDED) for viewer in viewers))
 
     def _gone(self, viewer: ViewerConnection, reason: Gone) -> None:
         self._spawn(self.remove(viewer, reason))
-
-    def _ended(self, broadcast: Broadcast) -> None:
-        self._spawn(self._end(broadcast))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -251,7 +205,7 @@ class Audience:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            logger.error("removing a viewer or a broadcast failed", exc_info=task.exception())
+            logger.error("removing a viewer failed", exc_info=task.exception())
 
 
 def announcement_of(settings: SignalingSettings) -> Announcement | None:

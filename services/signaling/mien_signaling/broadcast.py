@@ -14,7 +14,7 @@ from mien_shared.bus.registry import KEEP_ALIVE_INTERVAL_S, Registry
 from mien_shared.clock import Clock
 from mien_shared.media.clock import from_90k
 from mien_shared.supervisor import keep_trying
-from mien_signaling.fanout import Fanout, PacketisedFrame, RunFence, ViewerQueue
+from mien_signaling.fanout import Fanout, RunFence, ViewerQueue
 from mien_signaling.feedback import (
     BITRATE_INTERVAL_S,
     KEYFRAME_POLL_S,
@@ -33,19 +33,11 @@ logger = logging.getLogger(__name__)
 
 
 class ViewerFeed:
-    """One viewer in the fan-out: its queue and its bitrate."""
+    """One stream of pictures in the fan-out: its queue and its bitrate. ready: set when a frame is queued."""
 
-    def __init__(self, limits: BitrateLimits) -> None:
-        self._ready = asyncio.Event()
-        self.queue = ViewerQueue(self._ready.set)
-        self.bitrate = ViewerBitrate(limits)
-
-    async def next_frame(self) -> PacketisedFrame:
-        """The oldest frame not yet sent to this viewer."""
-        while (frame := self.queue.pop()) is None:
-            self._ready.clear()
-            await self._ready.wait()
-        return frame
+    def __init__(self, bitrate: ViewerBitrate, ready: asyncio.Event) -> None:
+        self.queue = ViewerQueue(ready.set)
+        self.bitrate = bitrate
 
 
 class Broadcast:

@@ -38,6 +38,7 @@ class VoiceDropped(StrEnum):
     RETIRED = "retired"  # of an uplink that another one has replaced
     OVERFLOW = "overflow"  # of the packets that are held back
     CLOSED = "closed"  # the viewer's connection
+    QUIET = "quiet"  # in a room: the participant was not among the three loudest
 
 
 class SpeakerRefusal(StrEnum):
@@ -220,7 +221,20 @@ class SignalingMetrics(ServiceMetrics):
             "Datagrams of viewers and speakers that aiortc failed to read",
             registry=self.registry,
         )
+        self._watched_rooms = Gauge(
+            "mien_watched_rooms", "Rooms that participants watch over this process", registry=self.registry
+        )
+        self._slots = Gauge(
+            "mien_room_slots",
+            "Slots of participants' connections to their rooms, by whether someone is in them",
+            ["state"],
+            registry=self.registry,
+        )
+        self._slot_changes = Counter(
+            "mien_room_slot_changes_total", "Participants that were put into a slot", registry=self.registry
+        )
         self.watch_media_tcp(lambda: 0, lambda: 0)
+        self.watch_rooms(lambda: 0, lambda: 0, lambda: 0)
         self.watch_speakers(lambda: 0, lambda: 0)
         self._whip_requests.labels("POST", "201")
         for family, labels in (
@@ -248,6 +262,15 @@ class SignalingMetrics(ServiceMetrics):
         self._viewers.labels("connecting").set_function(connecting)
         self._viewers.labels("connected").set_function(connected)
         self._sessions.set_function(sessions)
+
+    def watch_rooms(self, rooms: Callable[[], int], filled: Callable[[], int], free: Callable[[], int]) -> None:
+        """Read the number of watched rooms and of slots from these functions at every scrape."""
+        self._watched_rooms.set_function(rooms)
+        self._slots.labels("filled").set_function(filled)
+        self._slots.labels("free").set_function(free)
+
+    def slot_changed(self) -> None:
+        self._slot_changes.inc()
 
     def whep_request(self, method: str, status: int) -> None:
         self._requests.labels(method, str(status)).inc()

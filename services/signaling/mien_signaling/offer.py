@@ -96,9 +96,9 @@ def _offer(offered: Description, chosen: int) -> Offer:
     video = offered.sections[chosen]
     if video.port == 0 and not any(offered.sections[index].port for index in offered.group_of(chosen)):
         raise UnacceptableOffer(_NO_RECEIVER)
-    video_format = _format(video)
+    video_format = format_of(video)
     connection = connection_of(offered, chosen, "video")
-    extensions, voice = _extensions(video), _voice(offered, connection)
+    extensions, voice = extensions_of(video), _voice(offered, connection)
     return Offer(
         sections=offered.sections,
         chosen=chosen,
@@ -112,7 +112,8 @@ def _offer(offered: Description, chosen: int) -> Offer:
     )
 
 
-def _format(video: Section) -> H264Format:
+def format_of(video: Section) -> H264Format:
+    """The format in which we send to a video section. Raises UnacceptableOffer."""
     if not is_rtp(video):
         raise UnacceptableOffer("the offer's video section has a protocol other than RTP over DTLS")
     try:
@@ -123,17 +124,19 @@ def _format(video: Section) -> H264Format:
 
 def _voice(offered: Description, connection: Connection) -> Voice | None:
     """The first section that can receive our voice. It must share the video's connection: there is no other."""
-    for index in sorted(connection.bundle):
-        section = offered.sections[index]
-        has_mux = section.port == 0 or "rtcp-mux" in section.attributes
-        is_audio = section.kind == "audio" and is_rtp(section) and has_mux and offered.receives(section)
-        opus = opus_of(section) if is_audio else None
-        if opus is not None and section.mid is not None:
-            return Voice(index, section.mid, opus)
-    return None
+    return next((voice for index in sorted(connection.bundle) if (voice := voice_of(offered, index))), None)
 
 
-def _extensions(video: Section) -> tuple[str, ...]:
+def voice_of(offered: Description, index: int) -> Voice | None:
+    """This section, if it can receive our voice."""
+    section = offered.sections[index]
+    has_mux = section.port == 0 or "rtcp-mux" in section.attributes
+    is_audio = section.kind == "audio" and is_rtp(section) and has_mux and offered.receives(section)
+    opus = opus_of(section) if is_audio else None
+    return Voice(index, section.mid, opus) if opus is not None and section.mid is not None else None
+
+
+def extensions_of(video: Section) -> tuple[str, ...]:
     """The header extensions that we send, as "id uri". Without a mid there is nothing that its extension could say."""
     wanted = {SEND_TIME_EXTENSION} | ({MID_EXTENSION} if video.mid is not None else set())
     found: dict[str, str] = {}
@@ -154,8 +157,16 @@ def _reduced(
 ) -> str:
     """The offer that aiortc gets: a section that receives H.264 in the one form that aiortc knows, and one of Opus."""
     mid = mid or REDUCED_MID
+    video = reduced_video(mid, video_format, extensions, connection)
+    if voice is None:
+        return reduced_offer(offered, [mid], [video])
+    return reduced_offer(offered, [mid, voice.mid], [video, reduced_opus(voice.mid, "recvonly", connection)])
+
+
+def reduced_video(mid: str, video_format: H264Format, extensions: tuple[str, ...], connection: Connection) -> list[str]:
+    """A section of video in a reduced offer."""
     has_rtx = video_format.rtx_payload_type is not None
-    video = [
+    return [
         f"m=video 9 UDP/TLS/RTP/SAVPF {REDUCED_FORMAT}" + (f" {REDUCED_RTX}" if has_rtx else ""),
         "c=IN IP4 0.0.0.0",
         "a=recvonly",
@@ -167,6 +178,3 @@ def _reduced(
         *([f"a=rtpmap:{REDUCED_RTX} rtx/90000", f"a=fmtp:{REDUCED_RTX} apt={REDUCED_FORMAT}"] if has_rtx else []),
         *connection.section_lines(),
     ]
-    if voice is None:
-        return reduced_offer(offered, [mid], [video])
-    return reduced_offer(offered, [mid, voice.mid], [video, reduced_opus(voice.mid, "recvonly", connection)])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from mien_signaling.sdp import MAX_CANDIDATES, IceCandidate, Section, Unreadable, candidates_of, sections_of
 
+#: Of an offer to a session. An offer to a room has two for each slot (room_offer.py).
 MAX_MEDIA_SECTIONS = 8
 #: How aiortc's sections of Opus name it. The answer has the numbers of the offer.
 REDUCED_OPUS = 111
@@ -90,7 +91,7 @@ def is_rtp(section: Section) -> bool:
     return _PROTOCOL.fullmatch(section.protocol) is not None
 
 
-def read_description(body: str) -> Description:
+def read_description(body: str, max_sections: int = MAX_MEDIA_SECTIONS) -> Description:
     """Raises UnreadableOffer or UnacceptableOffer."""
     try:
         session, *sections = sections_of(body)
@@ -100,8 +101,8 @@ def read_description(body: str) -> Description:
         raise UnreadableOffer("the body is not an SDP description")
     if not sections:
         raise UnacceptableOffer("the offer has no media section")
-    if len(sections) > MAX_MEDIA_SECTIONS:
-        raise UnacceptableOffer(f"the offer has more than {MAX_MEDIA_SECTIONS} media sections")
+    if len(sections) > max_sections:
+        raise UnacceptableOffer(f"the offer has more than {max_sections} media sections")
     bundles = tuple(tuple(group) for group in _bundles(session, sections))
     candidates = tuple(tuple(_candidates(section, index)) for index, section in enumerate(sections))
     return Description(session, tuple(sections), bundles, candidates)

@@ -1,4 +1,4 @@
-"""Lets participants do in the sessions of their room what their tokens grant."""
+"""Lets participants do in their room, and in its sessions, what their tokens grant."""
 
 from __future__ import annotations
 
@@ -19,7 +19,22 @@ async def demand_participant(
     if bearer is None or bearer.room is None:
         return None
     bearer.demand_session(session, [grant])
-    participant = await rooms.participant(bearer.room, bearer.scope or "")
+    return admitted(await rooms.participant(bearer.room, bearer.scope or ""))
+
+
+def demand_room(room_id: str, bearer: Principal | None, grant: Grant) -> Principal:
+    """The participant that a request to a room's URL comes from. Raises Problem 403."""
+    if bearer is None or bearer.room is None:
+        raise Problem(Code.TOKEN_NOT_GRANTED, "only the token of a participant opens a room")
+    if bearer.room != room_id:
+        raise Problem(Code.TOKEN_NOT_GRANTED, "the token is for another room")
+    if grant not in bearer.grants:
+        raise Problem(Code.TOKEN_NOT_GRANTED, f"the token does not grant {grant}")
+    return bearer
+
+
+def admitted(participant: ParticipantRecord | None) -> ParticipantRecord:
+    """Raises Problem unless there is such a participant, and it does not wait in the lobby."""
     if participant is None:
         raise Problem(Code.PARTICIPANT_NOT_FOUND, "there is no such participant, or it has left the room")
     if not participant.is_admitted:

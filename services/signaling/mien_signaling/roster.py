@@ -19,6 +19,15 @@ INTERVAL_S = 0.5
 Roster = Mapping[str, list[ViewerState]]
 
 
+def merged(*rosters: Roster) -> dict[str, list[ViewerState]]:
+    """All viewers of several rosters."""
+    found: dict[str, list[ViewerState]] = {}
+    for roster in rosters:
+        for session_id, viewers in roster.items():
+            found.setdefault(session_id, []).extend(viewers)
+    return found
+
+
 class Schedule:
     """Decides which sessions' lists are written: those to which viewers came or went, and each one again in time."""
 

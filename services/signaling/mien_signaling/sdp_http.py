@@ -10,6 +10,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
@@ -24,7 +25,8 @@ from mien_shared.http.problems import Code, Problem, describe
 from mien_shared.http.tokens import TokenIssuer, bearer_token
 from mien_shared.http.turn import ice_servers_for
 from mien_shared.settings import IceServer
-from mien_signaling.audience import Full, NoPublication, UnknownSession
+from mien_signaling.audience import Full
+from mien_signaling.broadcasts import NoPublication, UnknownSession
 from mien_signaling.offer_parts import UnacceptableOffer, UnreadableOffer
 from mien_signaling.peer_session import ClosedWhileAnswering, PeerSession
 from mien_signaling.sdp import BadFragment, parse_fragment
@@ -166,6 +168,22 @@ class SdpEndpoint(ABC):
         return Response(status_code=200)
 
 
+class RoomEndpoint(SdpEndpoint):
+    """The handlers of one protocol for rooms: what a session's id is to the others is here the room's."""
+
+    async def join_room(self, room_id: str, request: Request) -> Response:
+        """Answer an SDP offer of a participant of the room. The answer contains all candidates."""
+        return await self.join(room_id, request)
+
+    async def trickle_in_room(self, room_id: str, connection_id: str, request: Request) -> Response:
+        """Add later candidates of a participant's client."""
+        return await self.trickle(room_id, connection_id, request)
+
+    async def leave_room(self, room_id: str, connection_id: str, request: Request) -> Response:
+        """End a participant's connection."""
+        return await self.leave(room_id, connection_id, request)
+
+
 def routes_of(
     one: SdpEndpoint, tag: str, grant: Grant, joining: tuple[Code, ...], finding: tuple[Code, ...]
 ) -> APIRouter:
@@ -173,11 +191,32 @@ def routes_of(
 
     joining, finding: problems that only this protocol has, when a client joins and when its connection is named.
     """
-    token = Depends(
-        HTTPBearer(scheme_name="Session token", description=f"A token that grants {grant}", auto_error=False)
-    )
+    handlers = _Handlers(one.prefix + "{session_id}", one.join, one.trickle, one.leave)
+    return _routes(handlers, "Session token", tag, grant, (Code.SESSION_NOT_FOUND, *joining), finding)
+
+
+def room_routes_of(
+    one: RoomEndpoint, tag: str, grant: Grant, joining: tuple[Code, ...], finding: tuple[Code, ...]
+) -> APIRouter:
+    """The same for the URLs of rooms."""
+    handlers = _Handlers(one.prefix + "{room_id}", one.join_room, one.trickle_in_room, one.leave_room)
+    return _routes(handlers, "Participant's token", tag, grant, (Code.SESSION_NOT_FOUND, *joining), finding)
+
+
+@dataclass(frozen=True, slots=True)
+class _Handlers:
+    path: str
+    join: Callable[..., Awaitable[Response]]
+    trickle: Callable[..., Awaitable[Response]]
+    leave: Callable[..., Awaitable[Response]]
+
+
+def _routes(
+    one: _Handlers, scheme: str, tag: str, grant: Grant, joining: tuple[Code, ...], finding: tuple[Code, ...]
+) -> APIRouter:
+    token = Depends(HTTPBearer(scheme_name=scheme, description=f"A token that grants {grant}", auto_error=False))
     router = APIRouter(tags=[tag])
-    endpoint, session = one.prefix + "{session_id}", one.prefix + "{session_id}/{connection_id}"
+    endpoint, session = one.path, one.path + "/{connection_id}"
     router.add_api_route(
         endpoint,
         one.join,
@@ -192,7 +231,6 @@ def routes_of(
                 *_ANY_ROUTE,
                 Code.UNREADABLE,
                 Code.UNREADABLE_OFFER,
-                Code.SESSION_NOT_FOUND,
                 Code.WRONG_MEDIA_TYPE,
                 Code.UNACCEPTABLE_OFFER,
                 Code.FULL,

@@ -9,6 +9,9 @@ from pydantic import Field, IPvAnyAddress, model_validator
 from mien_shared.settings import ServiceSettings
 from mien_signaling.feedback import BitrateLimits
 
+#: Most slots that a deployment can allow: a grid of 5 x 5 without oneself.
+MAX_SLOTS = 24
+
 
 class SignalingSettings(ServiceSettings):
     """Limits on viewers and their requests, and the range in which their feedback may move the bitrate target."""
@@ -28,12 +31,22 @@ class SignalingSettings(ServiceSettings):
         le=65535,
         description="One port for the media of all viewers, UDP and TCP. Unset: a UDP port for each viewer, no TCP.",
     )
-    max_viewers: int = Field(400, ge=1, description="Most viewers of this process.")
+    max_viewers: int = Field(
+        400,
+        ge=1,
+        description="Most viewers of this process. One of a room counts once for each participant that it is sent.",
+    )
     max_viewers_per_session: int = Field(200, ge=1, description="Most viewers of one session in this process.")
     max_viewers_per_token: int = Field(
         200,
         ge=1,
         description="Most viewers with the same token in this process. A demo without tokens has no such limit.",
+    )
+    max_room_slots: int = Field(
+        12,
+        ge=1,
+        le=MAX_SLOTS,
+        description="Most slots of a participant's connection to its room: so many others it sees at once.",
     )
     max_speakers: int = Field(200, ge=1, description="Most speakers whose uplink is a WHIP connection of this process.")
     connect_timeout_s: float = Field(
@@ -42,7 +55,7 @@ class SignalingSettings(ServiceSettings):
     linger_s: float = Field(
         2.0, ge=0, description="Seconds for which the subscription to a session outlives its last viewer."
     )
-    max_body_bytes: int = Field(64 * 1024, ge=1024, description="Largest request body (SDP) in bytes.")
+    max_body_bytes: int = Field(192 * 1024, ge=1024, description="Largest request body (SDP) in bytes.")
     joins_per_minute: int = Field(
         120, ge=1, description="POST requests per minute allowed for one address. A quarter of them may come at once."
     )

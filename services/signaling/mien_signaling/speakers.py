@@ -16,13 +16,15 @@ from collections.abc import Coroutine
 from redis.asyncio import Redis
 
 from mien_shared.bus.channels import MotionForwarder
+from mien_shared.bus.messages import SessionRecord
 from mien_shared.bus.registry import KEEP_ALIVE_INTERVAL_S, OpenUplink, Registry, UplinkState
 from mien_shared.bus.rooms import Rooms
 from mien_shared.bus.voice import VoicePublisher
 from mien_shared.clock import Clock
 from mien_shared.http.principal import Grant, Principal
 from mien_signaling.answer import announced, speaker_answer_to
-from mien_signaling.audience import Full, UnknownSession, announcement_of
+from mien_signaling.audience import Full, announcement_of
+from mien_signaling.broadcasts import UnknownSession
 from mien_signaling.media_port import MediaPort
 from mien_signaling.metrics import SignalingMetrics, VoiceDropped
 from mien_signaling.participants import demand_participant
@@ -69,7 +71,7 @@ class Speakers:
         self.forwarder = MotionForwarder(redis, metrics.motion_dropped)
         self.publisher = VoicePublisher(redis, lambda packets: metrics.voice_dropped(VoiceDropped.REDIS, packets))
         self._speakers: dict[str, SpeakerConnection] = {}
-        self._ended: OrderedDict[tuple[str, str], Gone] = OrderedDict()
+        self._ended: OrderedDict[str, tuple[SessionRecord, Gone]] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._announcement = announcement_of(settings)
         metrics.watch_speakers(lambda: len(self._speakers) - self._connected(), self._connected)
@@ -116,14 +118,13 @@ class Speakers:
             accepted = announced(accepted, self._announcement)
         return speaker.speaker_id, speaker_answer_to(offer, accepted, MAX_MESSAGE_BYTES)
 
-    def find(self, session_id: str, speaker_id: str) -> SpeakerConnection | None:
-        speaker = self._speakers.get(speaker_id)
-        return speaker if speaker is not None and speaker.session.session_id == session_id else None
+    def find(self, speaker_id: str) -> SpeakerConnection | None:
+        return self._speakers.get(speaker_id)
 
-    def why_ended(self, session_id: str, speaker_id: str) -> str | None:
-        """Why this service ended an uplink, among the newest thousand; None if it did not."""
-        reason = self._ended.get((session_id, speaker_id))
-        return None if reason is None else ENDED.get(reason)
+    def ended(self, speaker_id: str) -> tuple[SessionRecord, str] | None:
+        """An uplink that this service has ended, among the newest thousand: its session, and why."""
+        found = self._ended.get(speaker_id)
+        return None if found is None else (found[0], ENDED[found[1]])
 
     async def leave(self, speaker: SpeakerConnection) -> None:
         """Remove an uplink that its speaker ends."""
@@ -193,7 +194,7 @@ class Speakers:
         if self._speakers.pop(speaker.speaker_id, None) is None:
             return
         if reason in ENDED:
-            self._ended[(speaker.session.session_id, speaker.speaker_id)] = reason
+            self._ended[speaker.speaker_id] = speaker.session, reason
             while len(self._ended) > _ENDED_REMEMBERED:
                 self._ended.popitem(last=False)
         self._metrics.speaker_gone(reason)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from typing import Protocol
 
 from redis.asyncio import Redis
 
@@ -19,13 +20,19 @@ from mien_shared.media.frame_trace import TraceError, read_trace
 from mien_shared.supervisor import keep_trying
 from mien_signaling.lipsync import LipSync
 from mien_signaling.metrics import SignalingMetrics, VoiceDropped
-from mien_signaling.voice_passthrough import VoiceSender
 from mien_signaling.voice_timeline import TimedVoice, VoiceTimeline
 
 logger = logging.getLogger(__name__)
 
 #: Most packets that are held back: the longest hold of 0.4 s at 100 packets a second, and a burst after a stall.
 MAX_HELD_PACKETS = 80
+
+
+class VoiceTaker(Protocol):
+    """Gets the packets of a session: a viewer's sender, or all that a room sends of it."""
+
+    async def send(self, voice: TimedVoice) -> int:
+        """Send one packet; returns to how many viewers. Raises ConnectionError."""
 
 
 class VoiceBroadcast:
@@ -39,21 +46,21 @@ class VoiceBroadcast:
         self._metrics = metrics
         self._timeline = VoiceTimeline()
         self._lips = LipSync()
-        self._senders: list[VoiceSender] = []
+        self._senders: list[VoiceTaker] = []
         self._held: deque[tuple[float, TimedVoice]] = deque()
         self._gathered = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def attach(self, sender: VoiceSender) -> None:
-        """Send a viewer the packets from now on."""
+    def attach(self, sender: VoiceTaker) -> None:
+        """Send a taker the packets from now on."""
         self._senders.append(sender)
         if self._task is None:
             self._subscription.skip()  # what was said while nobody listened is old
             self._task = asyncio.create_task(self._run(), name="voice broadcast")
             self._task.add_done_callback(self._task_done)
 
-    def detach(self, sender: VoiceSender) -> None:
-        """Remove a viewer; does nothing if it is not attached."""
+    def detach(self, sender: VoiceTaker) -> None:
+        """Remove a taker; does nothing if it is not attached."""
         if sender in self._senders:
             self._senders.remove(sender)
         if not self._senders and self._task is not None:
@@ -123,8 +130,7 @@ class VoiceBroadcast:
         sent = 0
         for sender in list(self._senders):
             try:
-                await sender.send(voice)
-                sent += 1
+                sent += await sender.send(voice)
             except ConnectionError:
                 self._metrics.voice_dropped(VoiceDropped.CLOSED)
             except Exception:  # the boundary of one viewer: the others get the packet

@@ -18,7 +18,7 @@ from aiortc.rtcrtpparameters import RTCRtpCodecCapability, RTCRtpCodecParameters
 from aiortc.rtcrtpsender import random_sequence_number
 from aiortc.utils import random32
 
-from mien_signaling.aiortc_parts import BYTES, EXITED, NTP, PACKETS, STARTED, TIMESTAMP, HookPointMissing
+from mien_signaling.aiortc_parts import BYTES, EXITED, NTP, PACKETS, STARTED, TIMESTAMP, HookPointMissing, forget_time
 from mien_signaling.offer import Voice
 from mien_signaling.passthrough import receive_nothing, report_no_time_before_it_is_known
 
@@ -86,8 +86,12 @@ class VoiceSender:
             self._sender.replaceTrack(None)
             getattr(self._sender, EXITED).set()
 
-    async def send(self, voice: TimedVoice) -> None:
-        """Send one packet. Raises ConnectionError."""
+    def forget_time(self) -> None:
+        """Let the reports name no time until a packet has one."""
+        forget_time(self._sender)
+
+    async def send(self, voice: TimedVoice) -> int:
+        """Send one packet; returns 1, the number of copies. Raises ConnectionError."""
         sender = self._sender
         marker = _MARKER if voice.marker or self._is_first else 0
         first, extension = self._plain if voice.level is None else self._levels[voice.level & 0x7F]
@@ -104,6 +108,7 @@ class VoiceSender:
         if voice.capture_s is not None:
             setattr(sender, NTP, ntp_of(voice.capture_s))
             setattr(sender, TIMESTAMP, timestamp)
+        return 1
 
 
 def _element(number: int | None, value: bytes) -> bytes:

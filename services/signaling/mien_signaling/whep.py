@@ -10,12 +10,17 @@ from mien_shared.http.problems import Code, Problem
 from mien_shared.spans import span
 from mien_signaling.audience import Audience
 from mien_signaling.offer import parse_offer
+from mien_signaling.participants import demand_room
 from mien_signaling.peer import ViewerConnection
 from mien_signaling.peer_session import Gone, PeerSession
-from mien_signaling.sdp_http import Doorkeeper, SdpEndpoint, routes_of
+from mien_signaling.room_audience import RoomAudience
+from mien_signaling.room_offer import parse_room_offer
+from mien_signaling.room_viewer import RoomViewer
+from mien_signaling.sdp_http import Doorkeeper, RoomEndpoint, SdpEndpoint, room_routes_of, routes_of
 from mien_signaling.settings import SignalingSettings
 
 PREFIX = "/v1/whep/"
+ROOM_PREFIX = PREFIX + "rooms/"
 
 
 class Whep(SdpEndpoint):
@@ -47,8 +52,45 @@ class Whep(SdpEndpoint):
         await self._audience.remove(connection, Gone.LEFT)
 
 
-def routes(audience: Audience, settings: SignalingSettings, clock: Clock) -> APIRouter:
-    """The routes of WHEP."""
-    joining = (Code.NO_PUBLICATION, Code.VIEWER_CLOSED)
-    finding = (Code.VIEWER_NOT_FOUND, Code.VIEWER_ENDED)
-    return routes_of(Whep(audience, settings, clock), "WHEP", Grant.WATCH, joining, finding)
+class RoomWhep(RoomEndpoint):
+    """The handlers of a room's URL: a participant sees and hears everyone over one connection."""
+
+    def __init__(self, rooms: RoomAudience, settings: SignalingSettings, clock: Clock) -> None:
+        super().__init__(ROOM_PREFIX, settings, clock, Doorkeeper(settings, clock, Grant.WATCH, is_open=False))
+        self._rooms = rooms
+        self._max_slots = settings.max_room_slots
+
+    async def _join(self, room_id: str, offer: str, bearer: Principal | None) -> tuple[str, str]:
+        bearer = demand_room(room_id, bearer, Grant.WATCH)
+        checked = parse_room_offer(offer, self._max_slots)
+        self._checked(room_id)
+        with span("answer an offer to a room"):
+            return await self._rooms.join(room_id, checked, bearer)
+
+    def _find(self, room_id: str, connection_id: str, bearer: Principal | None) -> PeerSession:
+        bearer = demand_room(room_id, bearer, Grant.WATCH)
+        viewer = self._rooms.find(room_id, connection_id)
+        if viewer is None:
+            match self._rooms.why_ended(room_id, connection_id):
+                case Gone.OPERATOR:
+                    raise Problem(Code.VIEWER_ENDED, "an operator has ended this viewer's connection")
+                case Gone.REPLACED:
+                    raise Problem(Code.VIEWER_REPLACED, "a newer connection of this participant has replaced this one")
+            raise Problem(Code.VIEWER_NOT_FOUND, "there is no such viewer, or it has left")
+        if viewer.participant_id != bearer.scope:
+            raise Problem(Code.TOKEN_NOT_GRANTED, "the token is for another participant")
+        return viewer
+
+    async def _leave(self, connection: PeerSession) -> None:
+        assert isinstance(connection, RoomViewer)
+        await self._rooms.leave(connection)
+
+
+def routes(audience: Audience, rooms: RoomAudience, settings: SignalingSettings, clock: Clock) -> APIRouter:
+    """The routes of WHEP. Those of rooms come first: "rooms" is no session."""
+    joining, finding = (Code.VIEWER_CLOSED,), (Code.VIEWER_NOT_FOUND, Code.VIEWER_ENDED)
+    of_rooms = RoomWhep(rooms, settings, clock)
+    router = room_routes_of(of_rooms, "WHEP", Grant.WATCH, joining, (*finding, Code.VIEWER_REPLACED))
+    of_sessions = Whep(audience, settings, clock)
+    router.include_router(routes_of(of_sessions, "WHEP", Grant.WATCH, (*joining, Code.NO_PUBLICATION), finding))
+    return router

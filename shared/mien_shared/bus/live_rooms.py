@@ -88,15 +88,15 @@ class LiveChange:
 _SPEAKER_LIST: TypeAdapter[tuple[ActiveSpeaker, ...]] = TypeAdapter(tuple[ActiveSpeaker, ...])
 
 # Writes entries of a room that has not ended. An entry is "UNTIL OWNER JSON": until when it is valid (Unix ms), whose
-# it is, and its content. The version changes if the content of an entry does. Returns the fields of those entries that
-# another owner has. Entries that are no longer valid are deleted, before anything is written, because a full Redis
-# refuses a write, but not in a script that has deleted something.
+# it is, and its content. The version changes if the content of an entry does. Returns it, and the fields of the kept
+# entries that another owner has. Entries that are no longer valid are deleted before anything is written, because a
+# full Redis refuses a write, but not in a script that has deleted something.
 # KEYS: live, its version, ended. ARGV: validity and life in ms, and for each entry: what is done, field, owner, JSON.
 _WRITE = Script("""
-if redis.call('EXISTS', KEYS[3]) == 1 then return {} end
+if redis.call('EXISTS', KEYS[3]) == 1 then return {''} end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local owners, bodies, changed, refused = {}, {}, false, {}
+local owners, bodies, changed, answer = {}, {}, false, {''}
 local all = redis.call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
   local until_ms, owner, body = string.match(all[i + 1], '^(%d+) (%S+) (.*)$')
@@ -110,7 +110,7 @@ end
 for i = 3, #ARGV, 4 do
   local what, field, owner, body = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   if what ~= 'claim' and owners[field] and owners[field] ~= owner then
-    refused[#refused + 1] = field
+    if what == 'keep' then answer[#answer + 1] = field end
   elseif what == 'drop' then
     if redis.call('HDEL', KEYS[1], field) == 1 then changed = true end
     owners[field], bodies[field] = nil, nil
@@ -124,8 +124,17 @@ local version = redis.call('GET', KEYS[2])
 if changed or not version then version = string.format('%.0f', math.max(now, (tonumber(version) or 0) + 1)) end
 redis.call('SET', KEYS[2], version, 'PX', ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return refused
+answer[1] = version
+return answer
 """)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a write: the live state's version now, and the participants whose kept entries were refused."""
+
+    version: bytes
+    refused: frozenset[str]
 
 
 class LiveRooms:
@@ -134,8 +143,8 @@ class LiveRooms:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
-    async def write(self, changes: Mapping[str, LiveChange], ttl_ms: int = ENTRY_TTL_MS) -> dict[str, frozenset[str]]:
-        """Write what has changed, by room; returns the participants whose kept entries were refused, by room.
+    async def write(self, changes: Mapping[str, LiveChange], ttl_ms: int = ENTRY_TTL_MS) -> dict[str, Written]:
+        """Write what has changed, by room; a room without a change is left out of the answer.
 
         ttl_ms: how long the entries are valid.
         """
@@ -145,9 +154,8 @@ class LiveRooms:
             trip.run(_WRITE, names, [ttl_ms, _LIFE_MS, *_entries(changes[room_id])])
         answers = await trip.go()
         return {
-            room_id: frozenset(refused.decode().removeprefix(_SLOTS) for refused in answer)
-            for room_id, answer in zip(rooms, answers, strict=True)
-            if answer
+            room_id: Written(version, frozenset(name.decode().removeprefix(_SLOTS) for name in refused))
+            for room_id, (version, *refused) in zip(rooms, answers, strict=True)
         }
 
     async def read(self, room_ids: Sequence[str]) -> dict[str, LiveRoom]:

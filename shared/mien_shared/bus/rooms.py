@@ -81,6 +81,15 @@ class Newest:
 
 
 @dataclass(frozen=True, slots=True)
+class RoomMarks:
+    """Whether a room has changed. The versions are empty where Redis has none."""
+
+    version: bytes
+    live_version: bytes
+    has_ended: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Keeping:
     """What became of a connected participant. now: its state as Redis has it, None after an end."""
 
@@ -227,6 +236,26 @@ class Rooms:
             trip.add(partial(_field, name=keys.room_participants(room_id), member=participant_id))
         return [ParticipantRecord.model_validate_json(data) if data else None for data in await trip.go()]
 
+    async def marks(self, room_ids: Sequence[str]) -> dict[str, RoomMarks]:
+        """Whether each room has changed. One command."""
+        kinds = (keys.room_version, keys.room_live_version, keys.room_ended)
+        found = await self._redis.mget([kind(room_id) for room_id in room_ids for kind in kinds]) if room_ids else []
+        marks = zip(found[::3], found[1::3], found[2::3], strict=True)
+        return {
+            room_id: RoomMarks(version or b"", live_version or b"", bool(ended))
+            for room_id, (version, live_version, ended) in zip(room_ids, marks, strict=True)
+        }
+
+    async def people(self, room_ids: Sequence[str]) -> dict[str, dict[str, ParticipantRecord]]:
+        """The participants of each room, by id. One round trip, none for no rooms."""
+        trip = Trip(self._redis)
+        for room_id in room_ids:
+            trip.add(partial(_all_fields, name=keys.room_participants(room_id)))
+        return {
+            room_id: {name.decode(): ParticipantRecord.model_validate_json(data) for name, data in found.items()}
+            for room_id, found in zip(room_ids, await trip.go(), strict=True)
+        }
+
     async def participant(self, room_id: str, participant_id: str) -> ParticipantRecord | None:
         data = await self._redis.hget(keys.room_participants(room_id), participant_id)
         return ParticipantRecord.model_validate_json(data) if data else None
@@ -259,6 +288,10 @@ def _read_log(pipe: Pipeline, name: str, after: int, most: int) -> object:
 
 def _field(pipe: Pipeline, name: str, member: str) -> object:
     return pipe.hget(name, member)
+
+
+def _all_fields(pipe: Redis | Pipeline, name: str) -> Any:
+    return pipe.hgetall(name)
 
 
 def _score(pipe: Pipeline, name: str, member: str) -> object:
