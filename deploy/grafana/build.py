@@ -417,7 +417,18 @@ CALLS = Dashboard(
                         Query(rate("mien_voice_packets_sent_total"), "to viewers"),
                         Query(rate("mien_voice_packets_dropped_total", "reason"), "dropped: {{reason}}"),
                     ),
-                    "Each packet to viewers counts once per viewer.",
+                    "Each packet to viewers counts once per viewer. quiet: of a participant that is not among the "
+                    "three loudest of its room, which is normal.",
+                ),
+                Panel(
+                    "Watched rooms, their slots, and who is put into one",
+                    "short",
+                    (
+                        Query("sum(mien_watched_rooms)", "rooms"),
+                        Query("sum by (state) (mien_room_slots)", "slots: {{state}}"),
+                        Query("sum(increase(mien_room_slot_changes_total[5m]))", "changes, last 5 min"),
+                    ),
+                    "A slot is a place for one participant in another's connection to the room.",
                 ),
                 Panel("Voice held back for the lips", "s", quantiles("mien_voice_hold_seconds", 0.5, 0.95), limit=0.4),
                 Panel(

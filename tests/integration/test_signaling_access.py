@@ -24,6 +24,8 @@ SECRET = "a secret of more than thirty-two bytes"
 CALLERS = callers(SECRET, "an operator's key of thirty-two bytes or more")
 ENDPOINT, VIEWER = "/v1/whep/{session_id}", "/v1/whep/{session_id}/{connection_id}"
 SPEAK, SPEAKER = "/v1/whip/{session_id}", "/v1/whip/{session_id}/{connection_id}"
+ROOM_ENDPOINTS = ("/v1/whep/rooms/{room_id}", "/v1/whip/rooms/{room_id}")
+ROOM_CONNECTIONS = tuple(path + "/{connection_id}" for path in ROOM_ENDPOINTS)
 SDP, FRAGMENT = {"Content-Type": "application/sdp"}, {"Content-Type": "application/trickle-ice-sdpfrag"}
 
 Start = Callable[..., Awaitable[httpx.AsyncClient]]
@@ -41,7 +43,7 @@ class Call:
 
     @property
     def path(self) -> str:
-        return self.route.format(session_id=SESSION_ID, connection_id="nobody")
+        return self.route.format(session_id=SESSION_ID, room_id=SESSION_ID, connection_id="nobody")
 
 
 def viewers(method: str, route: str, status: int, headers: dict[str, str] | None = None) -> Call:
@@ -54,6 +56,12 @@ def speakers(method: str, route: str, status: int, headers: dict[str, str] | Non
     """`status` for whoever may send motion; a watch token and an operator's key do not."""
     refused = dict.fromkeys(("viewer", "nothing granted", "other speaker"), 403)
     return Call(method, route, 401, {"speaker": status, "feeder": status, **refused}, headers or {})
+
+
+def rooms(method: str, route: str, headers: dict[str, str] | None = None) -> Call:
+    """No session's token opens a room; test_signaling_room.py has what participants may do."""
+    names = ("speaker", "viewer", "feeder", "nothing granted", "other speaker")
+    return Call(method, route, 401, dict.fromkeys(names, 403), headers or {})
 
 
 CALLS = [
@@ -69,10 +77,17 @@ CALLS = [
     speakers("POST", SPEAK, 400, SDP),
     speakers("PATCH", SPEAKER, 404, FRAGMENT),
     speakers("DELETE", SPEAKER, 404),
-    *(Call("OPTIONS", path, 204) for path in (ENDPOINT, VIEWER, SPEAK, SPEAKER)),
-    *(Call("HEAD", path, 200) for path in (ENDPOINT, VIEWER, SPEAK, SPEAKER)),
-    *(Call(method, path, 405) for path in (ENDPOINT, SPEAK) for method in ("GET", "PUT", "PATCH", "DELETE")),
-    *(Call(method, path, 405) for path in (VIEWER, SPEAKER) for method in ("GET", "PUT", "POST")),
+    *(rooms("POST", path, SDP) for path in ROOM_ENDPOINTS),
+    *(rooms("PATCH", path, FRAGMENT) for path in ROOM_CONNECTIONS),
+    *(rooms("DELETE", path) for path in ROOM_CONNECTIONS),
+    *(Call("OPTIONS", path, 204) for path in (ENDPOINT, VIEWER, SPEAK, SPEAKER, *ROOM_ENDPOINTS, *ROOM_CONNECTIONS)),
+    *(Call("HEAD", path, 200) for path in (ENDPOINT, VIEWER, SPEAK, SPEAKER, *ROOM_ENDPOINTS, *ROOM_CONNECTIONS)),
+    *(
+        Call(method, path, 405)
+        for path in (ENDPOINT, SPEAK, *ROOM_ENDPOINTS)
+        for method in ("GET", "PUT", "PATCH", "DELETE")
+    ),
+    *(Call(method, path, 405) for path in (VIEWER, SPEAKER, *ROOM_CONNECTIONS) for method in ("GET", "PUT", "POST")),
 ]
 
 
