@@ -30,6 +30,7 @@ import numpy as np
 
 from mien_shared.default_motion import DefaultMotion, Ease
 from mien_shared.keypoints import Keypoints
+from mien_shared.mouth import opened
 from mien_shared.wire.motion import MAX_COORDINATE, MAX_JACOBIAN, MotionFlags
 
 ALPHA = 2.0
@@ -128,10 +129,11 @@ class Judgement:
         self._ease = Ease(0.0)
         self.accepted = self.rejected = self.lost = self.initial_frames = 0
 
-    def judge(self, found: Keypoints | None, time_s: float) -> Judged:
+    def judge(self, found: Keypoints | None, time_s: float, mouth: float = 0.0) -> Judged:
         """The motion to send for a frame captured at `time_s`.
 
-        found: the frame's keypoints in the crop, which need not be finite; None if there is no face.
+        found: the frame's keypoints in the crop, which need not be finite; None if there is no face. mouth: how far the
+        voice opens the mouth of the default motion, 0 to 1.
         Raises TimeRanBackwards if the previous frame was captured later than this one; this frame is not counted.
         """
         if self._now_s is None:
@@ -145,7 +147,7 @@ class Judgement:
         self._update_state(measured, time_s)
         if replaced:
             self._ease.begin(time_s, self._policy.ease_in_s)
-        motion = self._shown(relative, time_s)
+        motion = self._shown(relative, time_s, mouth)
         flags = MotionFlags.NEW_INITIAL_FRAME if replaced else MotionFlags.NONE
         if self._state is not _State.SPEAKING:
             flags |= MotionFlags.DEFAULT_MOTION
@@ -193,11 +195,11 @@ class Judgement:
     def _enter(self, state: _State, time_s: float) -> None:
         self._state, self._since_s = state, time_s
 
-    def _shown(self, relative: Keypoints | None, time_s: float) -> Keypoints:
+    def _shown(self, relative: Keypoints | None, time_s: float, mouth: float) -> Keypoints:
         if self._state is _State.BRIDGING:
             return self._ease.shown
         if self._state is _State.RESTING:
-            return self._ease.show(self._default.at(time_s - self._since_s), time_s)
+            return self._ease.show(opened(self._default.at(time_s - self._since_s), mouth), time_s)
         assert relative is not None  # a frame without relative motion is never fit
         return self._ease.show(relative, time_s)
 

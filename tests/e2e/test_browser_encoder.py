@@ -24,6 +24,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.chromium]
 
 CLIENT = Path(__file__).resolve().parents[2] / "clients/js"
 FRAMES = 90
+#: What a page may load: the modules of clients/js.
+SDK_FILES = ("/index.js", "/encoder/", "/media/", "/motion/", "/network/", "/room/", "/favicon.ico")
 
 #: What a page that embeds the encoder has to allow, and no more.
 POLICY = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'"
@@ -66,6 +68,23 @@ async ([keypoints, processor]) => {
     onError: (error) => window.failures.push(`${error.cause}: ${error.message}`),
   });
   await window.capture.start(track);
+}
+"""
+
+#: A voice without a microphone: a second with a tone, a second without, and so on.
+SPEAK = """
+async () => {
+  const context = new AudioContext();
+  await context.resume();
+  const [tone, gate, switching] = [new OscillatorNode(context, { frequency: 1000 }),
+    new GainNode(context, { gain: 0.1 }), new OscillatorNode(context, { type: "square", frequency: 0.5 })];
+  const depth = new GainNode(context, { gain: 0.1 });
+  const out = new MediaStreamAudioDestinationNode(context);
+  switching.connect(depth).connect(gate.gain);
+  tone.connect(gate).connect(out);
+  tone.start();
+  switching.start();
+  await window.capture.followVoice(out.stream.getAudioTracks()[0]);
 }
 """
 
@@ -163,7 +182,7 @@ async def test_only_packets_and_figures_leave_the_worker(camera: Camera) -> None
     assert [report for report in reports if report not in allowed] == []
     assert len(reports) > 60
     paths = {url.removeprefix(camera.origin) for url in camera.requests}
-    assert all(path.startswith(("/index.js", "/encoder/", "/motion/", "/favicon.ico")) or path == "/" for path in paths)
+    assert all(path.startswith(SDK_FILES) or path == "/" for path in paths)
     assert {"/encoder/kernel.wasm", "/encoder/encoder.weights"} <= paths
 
 
@@ -200,6 +219,40 @@ async def test_default_motion_follows_a_camera_that_ends_until_the_next_one_begi
     sent = await camera.page.evaluate("window.packets.length")
     await asyncio.sleep(0.3)
     assert await camera.page.evaluate("window.packets.length") == sent
+
+
+async def test_without_a_face_the_voice_moves_the_mouth_and_a_reaction_the_head(camera: Camera) -> None:
+    await camera.start()
+    await camera.page.evaluate("window.capture.follow(null)")
+    await camera.until("window.states.at(-1)?.muted")
+    await camera.page.evaluate(SPEAK)
+    await sent(camera, lambda packets: opening(packets[-1]) > 0.03)
+    await sent(camera, lambda packets: opening(packets[-1]) < 0.01)  # between two syllables
+    begun = len(await camera.packets())
+    await camera.page.evaluate("window.capture.react('nod')")
+    packets = await sent(camera, lambda packets: max(map(nose, packets[begun:])) > 0.04)
+    assert all(packet.flags & MotionFlags.DEFAULT_MOTION for packet in packets[begun:])
+    await camera.page.evaluate("window.capture.followVoice(null)")
+    await sent(camera, lambda packets: all(opening(packet) < 0.005 for packet in packets[-30:]))
+    assert await camera.page.evaluate("window.failures") == []
+
+
+def opening(packet: MotionPacket) -> float:
+    return float(packet.keypoints.points[6, 1] - packet.keypoints.points[5, 1])
+
+
+def nose(packet: MotionPacket) -> float:
+    return float(packet.keypoints.points[4, 1])
+
+
+async def sent(camera: Camera, wanted: Callable[[list[MotionPacket]], bool]) -> list[MotionPacket]:
+    """Every packet, as soon as they are as wanted. The test fails if they never are."""
+    async with asyncio.timeout(60):
+        while True:
+            packets = await camera.packets()
+            if len(packets) > 30 and wanted(packets):
+                return packets
+            await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,13 @@
  * 2. Safari: the track transferred, the processor in the worker. It goes on, too.
  * 3. Firefox and older browsers: requestVideoFrameCallback and createImageBitmap. While the tab is hidden nothing
  *    comes, and the worker's timer sends default motion.
+ *
+ * While no face is shown, the voice of a microphone's track opens the mouth (`followVoice`); reactions come by `react`.
  * @import { CaptureState, Report, Request } from "./messages.js"
  */
+
+import { demandKnown } from "../motion/reactions.js";
+import { VoiceTap } from "./voice_tap.js";
 
 /**
  * keypoints: those of the avatar. seed: of its default motion, 0 or more. onPacket: 128 bytes, about 30 times a second,
@@ -33,6 +38,8 @@ export class MotionCapture {
   /** Ends what concerns the present track. */
   #leaving = new AbortController();
   #readsTracks = false;
+  /** @type {VoiceTap|null} */
+  #voice = null;
   /** Whether the worker looks at a picture that was sent from here. */
   #isBusy = false;
   /** Pictures not sent because the worker was busy. Only the third way counts: a processor drops frames by itself. */
@@ -81,8 +88,36 @@ export class MotionCapture {
     }
   }
 
+  /**
+   * Let this microphone's voice open the mouth from now on, while no face is shown. Call it again when the track
+   * changes, and with null when the microphone is off. Only the loudness of the voice reaches the worker.
+   * @param {MediaStreamTrack|null} track stays the caller's
+   * @returns {Promise<void>}
+   * @throws {import("./voice_tap.js").VoiceTapError} the mouth stays shut
+   */
+  async followVoice(track) {
+    this.#voice?.close();
+    this.#voice = null;
+    if (track === null) return;
+    const { port1, port2 } = new MessageChannel();
+    this.#post({ type: "voice", port: port1 }, [port1]);
+    this.#voice = new VoiceTap();
+    await this.#voice.open(track, port2);
+  }
+
+  /**
+   * Let the face react, with the next packet.
+   * @param {string} name of FACE_REACTIONS
+   * @throws {import("../motion/reactions.js").UnknownReaction}
+   */
+  react(name) {
+    demandKnown(name);
+    this.#post({ type: "reaction", name });
+  }
+
   /** End, and free the worker. No packet comes afterwards. */
   stop() {
+    this.#voice?.close();
     this.#leaving.abort();
     this.#worker.terminate();
   }

@@ -11,11 +11,15 @@
  * - `track`: the camera's track, transferred; the worker makes the processor (Safari)
  * - `picture`: one picture, transferred, and its capture time; the next one may follow after `taken`
  * - `muted`: whether the camera is muted, has ended or is not there
+ * - `voice`: a port by which the audio thread sends the loudness of the voice (voice_worklet.js), transferred
+ * - `reaction`: begin a reaction of the face (../motion/reactions.js)
  * @typedef {{type: "start", keypoints: Float32Array, seed: number}
  *   | {type: "frames", readable: ReadableStream<VideoFrame>}
  *   | {type: "track", track: MediaStreamTrack}
  *   | {type: "picture", bitmap: ImageBitmap, captureMs: number}
- *   | {type: "muted", muted: boolean}} Request
+ *   | {type: "muted", muted: boolean}
+ *   | {type: "voice", port: MessagePort}
+ *   | {type: "reaction", name: string}} Request
  */
 
 /**

@@ -51,7 +51,8 @@ class Capture {
   constructor(encoder, keypoints, seed) {
     this.#writer = new PixelWriter(encoder);
     const tracker = new FaceTracker(encoder, new GridFinder(encoder));
-    this.source = new MotionSource(tracker, new OutgoingMotion(keypoints, seed), (packet) =>
+    this.outgoing = new OutgoingMotion(keypoints, seed);
+    this.source = new MotionSource(tracker, this.outgoing, (packet) =>
       report({ type: "packet", bytes: pack(packet) }),
     );
     setInterval(() => this.source.tick(nowMs()), TICK_MS);
@@ -72,6 +73,14 @@ class Capture {
       await this.look(frame, this.#clock.captureMs(frame.timestamp / 1000, nowMs()));
     }
     if (this.#reader === reader) this.source.muted = true;
+  }
+
+  /**
+   * Let the voice open the mouth while no face is shown. A port that nobody writes to any more shuts it.
+   * @param {MessagePort} port
+   */
+  listen(port) {
+    port.onmessage = ({ data }) => this.outgoing.hear(data, nowMs() / 1000);
   }
 
   /**
@@ -123,6 +132,11 @@ async function handle(request) {
       return report({ type: "taken" });
     case "muted":
       capture.source.muted = request.muted;
+      return;
+    case "voice":
+      return capture.listen(request.port);
+    case "reaction":
+      return capture.outgoing.react(request.name);
   }
 }
 

@@ -95,7 +95,7 @@ function swayed(source, seconds) {
  * @param {number} x
  * @param {number} y
  */
-function stretch(motion, k, x, y) {
+export function stretch(motion, k, x, y) {
   motion[k * ROW + 2] *= x;
   motion[k * ROW + 4] *= x;
   motion[k * ROW + 3] *= y;

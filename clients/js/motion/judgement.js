@@ -14,6 +14,7 @@
 
 import { Ease, defaultMotion } from "./default_motion.js";
 import { ROW, areFinite, leastStretch, relativeTo } from "./keypoints.js";
+import { opened } from "./mouth.js";
 import { MotionFlags, outOfRange } from "./packet.js";
 
 /** A Jacobian whose smallest singular value is below this is singular; that of a closed eye is ten times larger. */
@@ -119,10 +120,11 @@ export class Judgement {
    * The motion to send for a frame.
    * @param {Keypoints|null} found the frame's keypoints in the crop, which need not be finite; null if there is no face
    * @param {number} timeS when it was captured
+   * @param {number} [mouth] how far the voice opens the mouth of the default motion, 0 to 1
    * @returns {Judged}
    * @throws {TimeRanBackwards} the previous frame was captured later than this one; this frame is not counted
    */
-  judge(found, timeS) {
+  judge(found, timeS, mouth = 0) {
     if (this.#nowS === null) this.#sinceS = timeS;
     else if (timeS < this.#nowS) {
       const backS = (this.#nowS - timeS).toFixed(3);
@@ -134,7 +136,7 @@ export class Judgement {
     const measured = relative === null ? null : l2(relative);
     this.#updateState(measured, timeS);
     if (replaced) this.#ease.begin(timeS, POLICY.easeInS);
-    const motion = this.#shown(relative, timeS);
+    const motion = this.#shown(relative, timeS, mouth);
     let flags = replaced ? MotionFlags.NEW_INITIAL_FRAME : MotionFlags.NONE;
     if (this.#state !== "speaking") flags |= MotionFlags.DEFAULT_MOTION;
     return { motion, flags, verdict: this.#count(found), l2: measured };
@@ -198,12 +200,22 @@ export class Judgement {
   /**
    * @param {Keypoints|null} relative
    * @param {number} timeS
+   * @param {number} mouth
    */
-  #shown(relative, timeS) {
+  #shown(relative, timeS, mouth) {
     if (this.#state === "bridging") return this.#ease.shown;
     // A frame without relative motion is never fit, so a speaker's frame has it.
     const speaking = this.#state === "speaking" && relative !== null;
-    return this.#ease.show(speaking ? relative : defaultMotion(this.#source, this.#seed, timeS - this.#sinceS), timeS);
+    const target = speaking ? relative : this.#resting(timeS, mouth);
+    return this.#ease.show(target, timeS);
+  }
+
+  /**
+   * @param {number} timeS
+   * @param {number} mouth
+   */
+  #resting(timeS, mouth) {
+    return opened(defaultMotion(this.#source, this.#seed, timeS - this.#sinceS), mouth);
   }
 
   /**

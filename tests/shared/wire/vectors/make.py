@@ -15,8 +15,11 @@ import numpy as np
 
 from mien_encoder.judgement import Judgement, JudgementPolicy, l2
 from mien_encoder.smoothing import DeadZones, OneEuro, SavitzkyGolay, Smoother
+from mien_encoder.voice_mouth import HOP_S, VoiceBands, VoiceMouth
 from mien_shared.default_motion import DefaultMotion
 from mien_shared.keypoints import EYES, FloatArray, Keypoints
+from mien_shared.mouth import opened
+from mien_shared.reactions import REACTIONS, Reactions
 from mien_shared.wire.motion import MotionPacket
 from mien_shared.wire.motion_v1 import PACKET_BYTES
 
@@ -137,7 +140,89 @@ def smoothing_vectors() -> dict[str, Any]:
     return {"inputs": inputs, "outputs": outputs}
 
 
+def mouth_vectors() -> dict[str, Any]:
+    """A mouth over a moving face, and a call whose camera is switched off and on while its owner speaks."""
+    moving = DefaultMotion(avatar(), 5).at(5.47)
+    openings = [{"opening": share, "motion": rounded(opened(moving, share).rows(), 6)} for share in (0.0, 0.3, 1.0)]
+    judgement, talking = Judgement(avatar(), seed=3), speaker(300, 30)
+    frames: list[dict[str, Any]] = []
+    for i in range(75):
+        found = rounded(talking[i % 30], 4) if i < 15 or i >= 60 else None
+        time_s, mouth = round(2.0 + i / 30, 4), round(0.5 - 0.5 * math.cos(i / 2), 4)
+        judged = judgement.judge(None if found is None else read(found), time_s, mouth)
+        motion = rounded(judged.motion.rows(), 6)
+        frames.append({"time_s": time_s, "found": found, "mouth": mouth, "motion": motion})
+    moved = rounded(moving.rows(), 6)
+    return {"source": rounded(avatar().rows(), 4), "seed": 3, "moving": moved, "openings": openings, "frames": frames}
+
+
+def voice(rate_hz: int, parts: list[dict[str, Any]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Sound: each part has a length and tones [hertz, amplitude], whose phases count from the first sample."""
+    count = sum(round(part["seconds"] * rate_hz) for part in parts)
+    times_s, sound, at = np.arange(count) / rate_hz, np.zeros(count), 0
+    for part in parts:
+        end = at + round(part["seconds"] * rate_hz)
+        for hertz, amplitude in part["tones"]:
+            sound[at:end] += amplitude * np.sin(2 * math.pi * hertz * times_s[at:end])
+        at = end
+    return sound
+
+
+def voice_vectors() -> dict[str, Any]:
+    """Vowels, a hiss, pauses and noise, at the rates of two microphones."""
+    hum: list[list[float]] = [[155, 0.001], [1250, 0.0006]]
+    parts: list[dict[str, Any]] = [
+        {"seconds": 0.3, "tones": hum},
+        {"seconds": 0.25, "tones": [[150, 0.2], [750, 0.15], [1150, 0.1], [2500, 0.02]]},
+        {"seconds": 0.1, "tones": [[4800, 0.06], [5600, 0.05]]},
+        {"seconds": 0.2, "tones": hum},
+        {"seconds": 0.2, "tones": [[150, 0.1], [300, 0.05], [2300, 0.01]]},
+        {"seconds": 0.25, "tones": []},
+    ]
+    series = []
+    for rate_hz in (48_000, 44_100):
+        bands, mouth = VoiceBands(rate_hz), VoiceMouth()
+        measured, openings = bands.push(voice(rate_hz, parts)), []
+        for number, levels in enumerate(measured):
+            mouth.hear(levels, 7.0 + number * HOP_S)
+            openings.append(round(mouth.opening(7.0 + number * HOP_S), 6))
+        after = [[round(7.0 + after_s, 3), round(mouth.opening(7.0 + after_s), 6)] for after_s in (1.3, 1.4, 1.5)]
+        levels_db = [[round(level, 4) for level in levels] for levels in measured]
+        series.append({"rate_hz": rate_hz, "bands_db": levels_db, "openings": openings, "after": after})
+    return {"parts": parts, "begins_s": 7.0, "hop_s": HOP_S, "series": series}
+
+
+def reaction_vectors() -> dict[str, Any]:
+    """Each reaction alone, then some that overlap and one that is asked for twice, over a moving face."""
+    moving = DefaultMotion(avatar(), 5).at(5.47)
+    calls: list[list[tuple[str, float]]] = [[(name, 1.0)] for name in REACTIONS]
+    overlapping = [
+        ("smile", 1.0),
+        ("nod", 1.2),
+        ("laugh", 1.3),
+        ("nod", 1.5),
+        ("hand", 1.6),
+        ("shake", 1.7),
+        ("nod", 2.5),
+    ]
+    calls.append(overlapping)
+    entries = []
+    for begun in calls:
+        reactions, shown = Reactions(), []
+        for i in range(24):
+            time_s = round(0.9 + i * 0.15, 4)
+            for name, at_s in begun:
+                if time_s - 0.15 < at_s <= time_s:
+                    reactions.begin(name, at_s)
+            shown.append([time_s, rounded(reactions.applied_to(moving, time_s).rows(), 6)])
+        entries.append({"begun": begun, "shown": shown})
+    return {"moving": rounded(moving.rows(), 6), "names": list(REACTIONS), "calls": entries}
+
+
 VECTORS = {
+    "mouth.json": mouth_vectors,
+    "voice_mouth.json": voice_vectors,
+    "reactions.json": reaction_vectors,
     "judgement.json": judgement_vectors,
     "l2.json": l2_vectors,
     "default_motion.json": default_motion_vectors,
