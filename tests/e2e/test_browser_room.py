@@ -79,11 +79,8 @@ async def test_two_pages_see_and_hear_each_other_and_no_picture_leaves_them(syst
     await first.run(quick_start(system.stack.url, ada.token))
     await second.enter(bob, camera=True, microphone=True)
 
-    for page, other in ((first, "bob"), (second, "ada")):
-        await page.until(f"movedOf({other!r}) > 0.3")
-        await page.until(f"statsOf({other!r}).then(({{fps, voiceLevel}}) => fps > 5 && voiceLevel > 0.02)")
-        await page.until("room.localParticipant.publisher.carrier === 'channel'")
-        await page.until(f"room.activeSpeakers.some(({{identity}}) => identity === {other!r})")
+    await both_see_and_hear(first, second)
+    await first.until("room.activeSpeakers.some(({identity}) => identity === 'bob')")
     await first.until("moved([...document.querySelectorAll('video')].at(-1)) > 0.3")  # the own avatar
 
     await second.run("room.localParticipant.setMicrophoneEnabled(false)")
@@ -102,6 +99,46 @@ async def test_two_pages_see_and_hear_each_other_and_no_picture_leaves_them(syst
     print(f"a reload shows the other person after {time.monotonic() - began_s:.1f} s")
     await first.until("movedOf('bob') > 0.3")
     assert await first.told("participantDisconnected") == []
+
+
+async def test_a_call_goes_on_when_services_are_killed_and_the_network_changes(
+    system: System, new_page: NewPage
+) -> None:
+    async with MienClient(system.stack.url) as mien:
+        room_id = (await mien.create_room("call")).room_id
+        invitations = {name: await mien.join_room(room_id, name, name, BUNDLED_AVATAR) for name in ("ada", "bob")}
+    first, second = await new_page(), await new_page()
+    await first.enter(invitations["ada"], camera=True, microphone=True)
+    await second.enter(invitations["bob"], camera=True, microphone=True)
+    await both_see_and_hear(first, second)
+
+    await system.stack.kill("gateway")
+    await first.until("room.state === 'reconnecting'")
+    await first.run("room.sendMessage('are you there?')")
+    await system.stack.start("gateway")
+    await first.until("room.state === 'connected'")
+    await second.until("window.told.some(([name]) => name === 'chatMessage')")
+
+    peers = await first.do("window.peers.length")
+    await system.stack.kill("signaling")
+    await system.stack.start("signaling")
+    await first.until(f"window.peers.length >= {peers + 2}")
+    await both_see_and_hear(first, second)
+
+    await second.do("void window.dispatchEvent(new Event('online'))")
+    await second.until("window.told.filter(([name]) => name === 'reconnected').length >= 2")
+    await both_see_and_hear(first, second)
+    for page in (first, second):
+        assert await page.told("participantDisconnected") == []
+        assert await page.told("disconnected") == []
+
+
+async def both_see_and_hear(first: RoomPage, second: RoomPage) -> None:
+    for page, other in ((first, "bob"), (second, "ada")):
+        await page.do(f"movedOf({other!r})")
+        await page.until(f"movedOf({other!r}) > 0.3")
+        await page.until(f"statsOf({other!r}).then(({{fps, voiceLevel}}) => fps > 1 && voiceLevel > 0.02)")
+        await page.until("room.localParticipant.publisher.carrier === 'channel'")
 
 
 def quick_start(gateway_url: str, token: str) -> str:
