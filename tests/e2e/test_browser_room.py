@@ -32,14 +32,18 @@ async def new_page(chromium: str, system: System, tmp_path: Path) -> AsyncIterat
 
 async def test_two_people_talk_in_a_room_and_a_moderator_keeps_order(system: System, new_page: NewPage) -> None:
     async with MienClient(system.stack.url) as mien:
-        room_id = (await mien.create_room("standup")).room_id
+        room_id = (await mien.create_room("standup", lobby=True)).room_id
         everything = ["publish", "watch", "moderate"]
         ada = await mien.join_room(room_id, "ada", "Ada", BUNDLED_AVATAR, everything)
         bob = await mien.join_room(room_id, "bob", "Bob", BUNDLED_AVATAR)
     first, second = await new_page(), await new_page()
     await first.enter(ada)
     await second.enter(bob)
-    assert await second.do("[room.state, room.name, room.localParticipant.name]") == ["connected", "standup", "Bob"]
+    assert await second.do("[room.state, room.localParticipant]") == ["waiting", None]
+    await first.until("room.waitingParticipants.size === 1")
+    await first.run("room.admit([...room.waitingParticipants.values()][0])")
+    await second.until("room.state === 'connected'")
+    assert await second.do("[room.name, room.localParticipant.name]") == ["standup", "Bob"]
     await first.until("[...room.remoteParticipants.values()].some(({identity}) => identity === 'bob')")
 
     await second.do("room.sendMessage('hello')")
@@ -80,6 +84,8 @@ async def test_two_pages_see_and_hear_each_other_and_no_picture_leaves_them(syst
     await second.enter(bob, camera=True, microphone=True)
 
     await both_see_and_hear(first, second)
+    await first.run("room.startAudio()")
+    assert await first.do("room.canPlaybackAudio")
     await first.until("room.activeSpeakers.some(({identity}) => identity === 'bob')")
     await first.until("moved([...document.querySelectorAll('video')].at(-1)) > 0.3")  # the own avatar
 
@@ -195,12 +201,29 @@ async def test_a_room_goes_on_with_the_camera_of_its_preview(system: System, new
     await page.until(f"window.channelMessages.length > {sent + 30}")
     assert await page.do("window.devicesAsked") == ["video", "audio"], "nothing is asked for twice"
 
+    inputs = "mienClient.Room.getLocalDevices('audioinput').then((all) => all.map((one) => one.deviceId))"
+    microphones = await page.do(inputs)
+    assert len(microphones) > 1
+    await page.run(f"room.switchActiveDevice('audioinput', {json.dumps(microphones[-1])})")
+    await page.until("room.localParticipant.microphoneLevel > 0.1")
+    refused = "room.switchActiveDevice('videoinput', 'none').catch((error) => [error.name, error.code, error.source])"
+    assert await page.do(refused) == ["MediaDevicesError", "not-found", "camera"]
+    assert await page.told("mediaDevicesError") == [["not-found"]]
+    assert await page.do("room.localParticipant.isCameraEnabled"), "the camera before is still on"
+
     await page.run("room.localParticipant.setCameraEnabled(false)")
     sent = await page.do("window.channelMessages.length")
     await page.run("new Promise((done) => setTimeout(done, 300))")
     assert await page.do("window.channelMessages.length") == sent, "with the camera off, the server moves the face"
 
-    await page.run("Promise.all(['videoinput', 'audioinput'].map((kind) => mienClient.Room.getLocalDevices(kind)))")
+    await page.run("room.localParticipant.setAvatar(null)")
+    await page.until("room.localParticipant.sessionId === null && room.localParticipant.publisher.carrier === null")
+    assert await page.do("room.localParticipant.setCameraEnabled(true).catch((error) => error.name)") == "NotPublishing"
+    await page.run("room.localParticipant.setAvatar('ingrid')")
+    await page.run("room.localParticipant.setCameraEnabled(true)")
+    await page.until("room.localParticipant.publisher.carrier === 'channel'")
+    await page.until("room.localParticipant.seesFace && moved(document.querySelector('video')) > 0.3")
+
     await page.run("room.disconnect()")
     assert await page.told("disconnected") == [["left", "this participant has left the room"]]
     async with MienClient(system.stack.url) as mien:
