@@ -85,6 +85,7 @@ class Watcher:
         self._client = client
         self.name = name
         self.headers = headers_of(name)
+        # With its default policy aiortc would leave the later sections on transports that it has discarded.
         self.peer = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
         self.pictures, self.voices = [Ears() for _ in range(slots)], [Ears() for _ in range(slots)]
         for slot in range(slots):

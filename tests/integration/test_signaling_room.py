@@ -10,6 +10,7 @@ from itertools import count, pairwise
 import httpx
 import pytest
 import pytest_asyncio
+from aiortc import RTCRtpSender
 from integration.room_peers import (
     NAMES,
     PATIENCE_S,
@@ -155,8 +156,10 @@ async def test_only_the_three_loudest_are_sent(world: RoomWorld) -> None:
     await talking
 
 
-async def test_comings_and_goings(world: RoomWorld) -> None:
+async def test_comings_and_goings(world: RoomWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """A participant joins, gets another avatar, leaves; the room ends."""
+    polls = []
+    monkeypatch.setattr(RTCRtpSender, "_next_encoded_frame", lambda *arguments: polls.append(arguments))
     await world.enter("ada")
     watcher = await world.watcher("ada", 2)
     assert await world.shown_to("ada") == [None, None]
@@ -167,6 +170,7 @@ async def test_comings_and_goings(world: RoomWorld) -> None:
     await until(lambda: watcher.sees(0, "bob"), PATIENCE_S)
     idle = len(watcher.pictures[1].packets)
     assert idle == 0 and not watcher.pictures[1].reports, "nothing is sent in a free slot"
+    assert polls == [], "aiortc asks no track for a picture, fifty times a second in a slot without one"
     await world.enter("cy")
     await world.shows("ada", ["bob", "cy"])
     # The same participant with another avatar, in another session.

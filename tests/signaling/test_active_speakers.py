@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mien_signaling.active_speakers import HALF_LIFE_S, LEAST_TURN_S, LOUDEST, ActiveSpeakers
+from mien_signaling.active_speakers import HALF_LIFE_S, LEAST_TURN_S, LOUDEST, ActiveSpeakers, is_audible
 
 
 def test_an_empty_and_a_silent_room_have_none() -> None:
@@ -74,3 +74,12 @@ def test_never_more_than_the_places_and_only_who_was_heard(events: list[tuple[in
         assert len(chosen) == len(set(chosen)) <= LOUDEST
         assert set(chosen) <= {one for one, _, _ in events}
         assert chosen == room.chosen(now_s)
+
+
+def test_how_loud_a_speaker_is() -> None:
+    speakers = ActiveSpeakers()
+    speakers.heard("a", 0, 1.0)
+    assert speakers.share("a", 1.0) == 1.0
+    assert 0.2 < speakers.share("a", 2.0) < 0.5, "it decays"
+    assert speakers.share("a", 9.0) == 0.0 == speakers.share("nobody", 1.0)
+    assert [is_audible(level) for level in (0, 87, 88, 127)] == [True, True, False, False]
