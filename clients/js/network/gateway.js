@@ -9,8 +9,8 @@ import { parseRetryAfterMs } from "./backoff.js";
 const REQUEST_TIMEOUT_MS = 10_000;
 
 /**
- * A service refused a call. `status`: the HTTP status; `code` and `detail`: the problem's name and sentence, "" if there
- * is none.
+ * A service refused a call. `status`: the HTTP status; `code` and `detail`: the problem's name and sentence, "" if it
+ * has none.
  */
 export class MienError extends Error {
   name = "MienError";

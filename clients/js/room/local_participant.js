@@ -10,7 +10,7 @@
  * @import { MediaDevicesError } from "../media/devices.js"
  */
 
-import { Camera } from "../media/camera.js";
+import { AvatarMotion } from "../media/avatar_motion.js";
 import { Microphone } from "../media/microphone.js";
 import { Publisher } from "../network/publisher.js";
 import { Participant } from "./participant.js";
@@ -31,17 +31,22 @@ export class LocalParticipant extends Participant {
   #publisher;
   #selfView;
   #microphone = new Microphone({
-    onTrack: (track) => void this.#publisher.setVoice(track),
+    onTrack: (track) => {
+      void this.#publisher.setVoice(track);
+      this.#motion.hear(track);
+    },
     onSilent: () => this.#host.events.emit("silentMicrophone"),
     onLost: (error) => this.#microphoneLost(error),
   });
-  #camera = new Camera({
+  #motion = new AvatarMotion({
     onPacket: (packet) => this.#publisher.sendMotion(packet),
     onLost: (error) => this.#cameraLost(error),
-    onError: (error) => console.error("the encoder failed", error),
+    onError: (error) => console.error("the avatar does not move as it should", error),
   });
   /** What was said about the microphone and has not come back from the room yet. @type {boolean|null} */
   #saidMuted = null;
+  /** Of the newest avatar. @type {{avatarId: string, values: Float32Array}|null} */
+  #keypoints = null;
   /** @type {Promise<unknown>} */
   #switching = Promise.resolve();
 
@@ -63,7 +68,7 @@ export class LocalParticipant extends Participant {
   }
 
   get isCameraEnabled() {
-    return this.#camera.isOn;
+    return this.#motion.isCameraOn;
   }
 
   get isMicrophoneEnabled() {
@@ -77,12 +82,12 @@ export class LocalParticipant extends Participant {
 
   /** Whether the camera has seen a face in the last second. */
   get seesFace() {
-    return this.#camera.seesFace;
+    return this.#motion.seesFace;
   }
 
   /** What the encoder takes for a picture, in its worker, milliseconds. */
   get encoderMs() {
-    return this.#camera.busyMs;
+    return this.#motion.busyMs;
   }
 
   /**
@@ -95,8 +100,8 @@ export class LocalParticipant extends Participant {
   setCameraEnabled(enabled, { deviceId } = {}) {
     return this.#inTurn(async () => {
       if (!enabled) return this.#cameraOff();
-      const keypoints = await this.#demandKeypoints();
-      await this.#using(() => this.#camera.enable(keypoints, deviceId));
+      await this.#prepare();
+      await this.#using(() => this.#motion.enableCamera(deviceId));
       this.#publisher.start();
       this.#host.events.emit("localTrackPublished", "camera", this);
     });
@@ -115,6 +120,8 @@ export class LocalParticipant extends Participant {
         this.#demandSession();
         await this.#using(() => this.#microphone.enable(deviceId));
         this.#publisher.start();
+        // Without a face the voice opens the mouth. A browser that cannot do this can still speak.
+        await this.#prepare().catch((error) => console.error("the mouth does not follow the voice", error));
         this.#host.events.emit("localTrackPublished", "microphone", this);
       } else if (this.#microphone.isOn) {
         this.#microphoneOff();
@@ -139,6 +146,7 @@ export class LocalParticipant extends Participant {
    */
   setHand(raised) {
     this.#host.send({ type: "hand", raised });
+    if (raised) this.#motion.react("hand");
   }
 
   /**
@@ -184,10 +192,19 @@ export class LocalParticipant extends Participant {
     const before = this.info;
     super.update(info);
     if (before.session_id !== info.session_id) this.#connect();
-    if (before.avatar_id !== info.avatar_id) void this.#retarget();
+    if (before.avatar_id !== info.avatar_id && info.avatar_id !== null) void this.#retarget();
     if (this.#saidMuted === info.muted) this.#saidMuted = null;
     // A moderator has muted this participant.
     else if (this.#saidMuted === null && info.muted && this.#microphone.isOn) this.#microphoneOff();
+  }
+
+  /**
+   * The face shows a reaction, if the camera or the microphone was on before.
+   * @internal
+   * @param {string} name
+   */
+  react(name) {
+    this.#motion.react(name);
   }
 
   /**
@@ -231,8 +248,8 @@ export class LocalParticipant extends Participant {
 
   /** End everything: devices, worker, connections. @internal */
   close() {
-    this.#camera.close();
     this.#microphone.close();
+    this.#motion.close();
     this.#publisher.close();
     this.#selfView.close();
   }
@@ -249,12 +266,10 @@ export class LocalParticipant extends Participant {
     this.#host.send({ type: "mute", muted });
   }
 
-  async #retarget() {
-    try {
-      if (this.isCameraEnabled && this.avatarId !== null) await this.#camera.retarget(await this.#demandKeypoints());
-    } catch (error) {
-      console.error("the camera cannot move the new avatar", error);
-    }
+  #retarget() {
+    const isUsed = this.isCameraEnabled || this.isMicrophoneEnabled;
+    const retargeted = this.#inTurn(() => (isUsed ? this.#prepare() : undefined));
+    return retargeted.catch((error) => console.error("the new avatar does not move", error));
   }
 
   #demandSession() {
@@ -263,9 +278,13 @@ export class LocalParticipant extends Participant {
     }
   }
 
-  #demandKeypoints() {
+  async #prepare() {
     this.#demandSession();
-    return this.#host.gateway.avatarKeypoints(/** @type {string} */ (this.avatarId));
+    const avatarId = /** @type {string} */ (this.avatarId);
+    if (this.#keypoints?.avatarId !== avatarId) {
+      this.#keypoints = { avatarId, values: await this.#host.gateway.avatarKeypoints(avatarId) };
+    }
+    await this.#motion.prepare(this.#keypoints.values);
   }
 
   /**
@@ -283,8 +302,8 @@ export class LocalParticipant extends Participant {
   }
 
   #cameraOff() {
-    if (!this.#camera.isOn) return;
-    this.#camera.disable();
+    if (!this.#motion.isCameraOn) return;
+    this.#motion.disableCamera();
     this.#host.events.emit("localTrackUnpublished", "camera", this);
   }
 

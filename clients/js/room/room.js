@@ -181,11 +181,12 @@ export class Room extends Emitter {
   }
 
   /**
-   * Show a reaction, such as those of `REACTIONS`.
+   * Show a reaction, such as those of `REACTIONS`: everyone gets the event, and the own avatar moves.
    * @param {string} reaction 1 to 32 characters
    */
   react(reaction) {
     this.#send({ type: "reaction", reaction });
+    this.localParticipant?.react(reaction);
   }
 
   /**
