@@ -8,10 +8,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from mien_client.recording import Recorder, ViewReport, is_synthetic, trace_of
 from mien_client.tracing import FrameLife
-from mien_client.whep import ReceivedFrame
+from mien_client.whep import ReceivedFrame, ReceivedSound
 from mien_shared.media.frame_trace import FrameTrace, insert_trace
 from mien_shared.media.synthetic_mark import insert_mark
 
@@ -24,7 +25,7 @@ def received(traces: list[FrameTrace | None], first_unix_s: float = 1000.0, mark
     decoder = av.CodecContext.create("h264", "r")
     frames = []
     for number, trace in enumerate(traces):
-        picture = av.VideoFrame.from_ndarray(np.full((192, 320, 3), 8 * number, np.uint8), format="rgb24")
+        picture = av.VideoFrame.from_ndarray(np.full((192, 320, 3), 8 * number % 256, np.uint8), format="rgb24")
         picture.pts, picture.time_base = number * 3600, encoder.time_base
         for packet in encoder.encode(picture.reformat(format="yuv420p")):
             data = bytes(packet) if trace is None else insert_trace(bytes(packet), trace)
@@ -119,3 +120,57 @@ def test_a_recording_holds_every_picture_at_its_time(tmp_path: Path) -> None:
     with av.open(str(path)) as container:
         times = [picture.time for picture in container.decode(video=0)]
     assert times == pytest.approx([number * 0.04 for number in range(6)], abs=0.001)
+
+
+def spoken(captured_s: float | None, number: int, loud: bool, received_s: float = 0.0) -> ReceivedSound:
+    """20 ms of voice with this RTP timestamp, loud or silent."""
+    samples = np.full((1, 1920), 8000 if loud else 0, np.int16)
+    samples[:, ::4] *= -1
+    sound = av.AudioFrame.from_ndarray(samples, format="s16", layout="stereo")
+    sound.sample_rate = 48_000
+    return ReceivedSound(sound, received_s, (2**32 - 5 * 960 + number * 960) % 2**32, captured_s)
+
+
+def loudness(path: Path) -> NDArray[np.float64]:
+    """The sound of a file in steps of 10 ms."""
+    with av.open(str(path)) as container:
+        samples = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+    steps = samples[: len(samples) // 480 * 480].astype(np.float64).reshape(-1, 480)
+    return np.asarray(np.sqrt(np.mean(steps**2, axis=1)))
+
+
+def test_a_voice_is_recorded_beside_the_pictures_of_its_moment(tmp_path: Path) -> None:
+    """The pictures arrive 150 ms after the recording, the voice after 90; a word is said from 0.6 to 0.8 s."""
+    pictures = received([trace(1_000_000 + number * 40 - 150) for number in range(50)])
+    with Recorder(tmp_path / "out.mp4", with_sound=True) as recorder:
+        for number, frame in enumerate(pictures):
+            recorder.write(frame)
+            for tick in (2 * number, 2 * number + 1):
+                if 50 <= tick < 70:
+                    continue  # a pause without packets
+                captured_s = 999.85 + tick * 0.02
+                report = None if tick < 20 else captured_s  # the first report comes later
+                recorder.write_sound(spoken(report, tick, 30 <= tick < 40, captured_s + 0.09))
+    loud = loudness(tmp_path / "out.mp4")
+    assert len(loud) == pytest.approx(196, abs=10)
+    (at,) = np.nonzero(loud > loud.max() / 2)
+    assert at[0] / 100 == pytest.approx(0.6, abs=0.04) and at[-1] / 100 == pytest.approx(0.79, abs=0.04)
+
+
+def test_without_reports_the_times_of_receipt_place_the_voice(tmp_path: Path) -> None:
+    pictures = received([trace(0, is_stalled=True)] * 75)
+    with Recorder(tmp_path / "out.mp4", with_sound=True) as recorder:
+        for number, frame in enumerate(pictures):
+            recorder.write(frame)
+            for tick in (2 * number, 2 * number + 1):
+                recorder.write_sound(spoken(None, tick, tick >= 120, frame.received_unix_s))
+    loud = loudness(tmp_path / "out.mp4")
+    (at,) = np.nonzero(loud > loud.max() / 2)
+    assert at[0] / 100 == pytest.approx(2.4, abs=0.1)
+
+
+def test_a_recording_without_a_word_has_silence(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "out.mp4", with_sound=True) as recorder:
+        for frame in received([trace(number) for number in range(60)]):
+            recorder.write(frame)
+    assert loudness(tmp_path / "out.mp4").max() == 0 and len(loudness(tmp_path / "out.mp4")) > 200

@@ -137,11 +137,15 @@ async def _invitation(mien: MienClient, place: Place, options: JoinOptions) -> t
 async def _in_room(url: str, token: str, say: Callable[[str], None]) -> AsyncIterator[Room]:
     """In the room, once it lets us in; afterwards we have left it, also when we are interrupted."""
     room = Room(url, token)
+
+    def others(one: Participant) -> bool:
+        return one.participant_id != room.local_id
+
     admitted = asyncio.Event()
     room.on(RoomEvent.CONNECTED, lambda _: admitted.set())
     room.on(RoomEvent.WAITING, lambda _: say("Waiting in the lobby until a moderator lets you in."))
-    room.on(RoomEvent.PARTICIPANT_CONNECTED, lambda one: say(f"{one.name or one.identity} has joined."))
-    room.on(RoomEvent.PARTICIPANT_DISCONNECTED, lambda one: say(f"{one.name or one.identity} has left."))
+    room.on(RoomEvent.PARTICIPANT_CONNECTED, lambda one: say(f"{_name(one)} has joined."))
+    room.on(RoomEvent.PARTICIPANT_DISCONNECTED, lambda one: say(f"{_name(one)} has left.") if others(one) else None)
     room.on(RoomEvent.CHAT_MESSAGE, lambda said: say(f"{_name(said.participant)}: {said.text}"))
     async with room:
         try:
@@ -200,7 +204,7 @@ async def _take_part(
     names: dict[str, str] = {}
 
     def know(one: Participant) -> None:
-        if room.local_participant is None or one.participant_id != room.local_participant.participant_id:
+        if one.participant_id != room.local_id:
             links.setdefault(one.participant_id, LinkFigures())
             names[one.participant_id] = one.identity
 

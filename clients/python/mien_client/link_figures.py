@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from mien_client.recording import trace_of
+from mien_client.recording import captured_unix_s
 from mien_client.room_view import RoomView
 from mien_client.voice_packets import VoicePacket
 from mien_client.whep import ReceivedFrame, ReceivedSound
-from mien_shared.media.clock import elapsed_ms_u32
 
 #: A gap between pictures that is longer than this looks like a frozen face.
 _FROZEN_S = 0.2
@@ -134,7 +133,7 @@ def measure(view: RoomView, links: Mapping[str, LinkFigures]) -> None:
 
     def frame(name: str, received: ReceivedFrame) -> None:
         if name in links:
-            links[name].picture(_recorded_s(received), received.received_unix_s)
+            links[name].picture(captured_unix_s(received), received.received_unix_s)
 
     def packet(name: str, received: VoicePacket) -> None:
         if name in links:
@@ -147,11 +146,3 @@ def measure(view: RoomView, links: Mapping[str, LinkFigures]) -> None:
     view.on_frame(frame)
     view.on_voice(packet)
     view.on_sound(sound)
-
-
-def _recorded_s(frame: ReceivedFrame) -> float | None:
-    """When a picture's motion was recorded; None for default motion."""
-    trace = trace_of(frame.picture)
-    if trace is None or trace.is_stalled:
-        return None
-    return frame.received_unix_s - elapsed_ms_u32(round(frame.received_unix_s * 1000), trace.capture_ms) / 1000

@@ -14,7 +14,8 @@ import av
 from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
 
-from mien_client.whep import ReceivedFrame
+from mien_client.sound_track import Moment, SoundTrack
+from mien_client.whep import ReceivedFrame, ReceivedSound
 from mien_shared.media.clock import VIDEO_CLOCK_HZ, elapsed_ms_u32
 from mien_shared.media.frame_trace import FrameTrace
 from mien_shared.media.synthetic_mark import DIGITAL_SOURCE_TYPE, is_mark
@@ -87,6 +88,14 @@ def trace_of(picture: av.VideoFrame) -> FrameTrace | None:
     return next((trace for trace in map(FrameTrace.unpack, _user_data(picture)) if trace is not None), None)
 
 
+def captured_unix_s(frame: ReceivedFrame) -> float | None:
+    """When a picture's motion was recorded, by the sender's clock; None for default motion and without a trace."""
+    trace = trace_of(frame.picture)
+    if trace is None or trace.is_stalled:
+        return None
+    return frame.received_unix_s - elapsed_ms_u32(round(frame.received_unix_s * 1000), trace.capture_ms) / 1000
+
+
 def is_synthetic(picture: av.VideoFrame) -> bool:
     """Whether a decoded picture carries the synthetic mark. Every key frame of ours does."""
     return any(map(is_mark, _user_data(picture)))
@@ -102,15 +111,18 @@ def _user_data(picture: av.VideoFrame) -> Iterator[bytes]:
 
 
 class Recorder:
-    """Writes received pictures to an MP4, each at its presentation time."""
+    """Writes received pictures to an MP4, each at its presentation time. with_sound: it gets a voice beside them."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, with_sound: bool = False) -> None:
         # The format is named, because FFmpeg refuses a file whose name does not end in one.
         self._container = av.open(str(path), "w", format="mp4")
         self._container.metadata["comment"] = f"Synthetic: an avatar that a computer animates ({DIGITAL_SOURCE_TYPE})"
         self._stream: av.VideoStream | None = None
         self._first_pts: int | None = None
         self._last_pts = -1
+        self._with_sound = with_sound
+        self._sound: SoundTrack | None = None
+        self._newest: Moment | None = None
 
     def write(self, frame: ReceivedFrame) -> None:
         """Add one picture. A picture that is not later than the last one is dropped."""
@@ -120,6 +132,7 @@ class Recorder:
             self._stream.width, self._stream.height = picture.width, picture.height
             self._stream.pix_fmt = "yuv420p"
             self._stream.codec_context.time_base = _TIME_BASE
+            self._sound = SoundTrack(self._container) if self._with_sound else None
         pts = picture.pts or 0
         if self._first_pts is None:
             self._first_pts = pts
@@ -130,6 +143,15 @@ class Recorder:
         copy = picture.reformat(format="yuv420p")
         copy.pts, copy.time_base = since_first, _TIME_BASE
         self._container.mux(self._stream.encode(copy))
+        media_s = since_first / VIDEO_CLOCK_HZ
+        self._newest = Moment(media_s, frame.received_unix_s, captured_unix_s(frame))
+        if self._sound is not None:
+            self._sound.follow(media_s)
+
+    def write_sound(self, sound: ReceivedSound) -> None:
+        """Add 20 ms of the voice. What comes before the first picture is dropped."""
+        if self._sound is not None and self._newest is not None:
+            self._sound.add(sound, self._newest)
 
     def __enter__(self) -> Self:
         return self
@@ -139,4 +161,6 @@ class Recorder:
     ) -> None:
         if self._stream is not None:
             self._container.mux(self._stream.encode(None))
+        if self._sound is not None and self._newest is not None:
+            self._sound.close(self._newest.media_s)
         self._container.close()

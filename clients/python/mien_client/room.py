@@ -79,6 +79,11 @@ class Room:
         return self._state.participants.get(self._state.local_id or "")
 
     @property
+    def local_id(self) -> str | None:
+        """This participant's id; None before the room has told it."""
+        return self._state.local_id
+
+    @property
     def info(self) -> RoomInfo | None:
         """The room; None while this participant waits in the lobby."""
         return self._state.info

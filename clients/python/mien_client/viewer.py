@@ -45,6 +45,11 @@ class Viewer:
     ) -> None:
         await self.aclose()
 
+    @property
+    def has_voice(self) -> bool:
+        """Whether the service sends the session's voice, if there is one."""
+        return bool(self.connection.slots) and self.connection.slots[0].sound is not None
+
     async def frames(self) -> AsyncIterator[ReceivedFrame]:
         """Decoded pictures as they arrive, until the connection ends."""
         assert self.connection.slots, "frames() needs a connected viewer"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from aiortc.jitterbuffer import JitterBuffer
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
 from aiortc.rtp import AnyRtcpPacket, RtcpSrPacket, RtpPacket
 
@@ -15,8 +16,12 @@ logger = logging.getLogger(__name__)
 VOICE_CLOCK_HZ = 48_000
 #: From NTP's epoch, 1900, to that of Unix time (RFC 5905, section 6).
 _NTP_UNIX_S = 2_208_988_800
-#: What aiortc subtracts from timestamps, a private field. A test checks that the pinned version has it.
-_MAPPER = "_RTCRtpReceiver__timestamp_mapper"
+#: Private fields of aiortc's receiver: what it subtracts from timestamps, and its buffer. A test checks that the pinned
+#: version has them.
+_MAPPER, _BUFFER = "_RTCRtpReceiver__timestamp_mapper", "_RTCRtpReceiver__jitter_buffer"
+#: Three packets, 60 ms: what signaling expects of receivers when it brings voice and lips together. aiortc's own buffer
+#: is 80 ms long.
+_CAPACITY, _PREFETCH = 16, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,8 @@ class VoiceTap:
         self._receiver = receiver
         self._tell = tell
         self._report: tuple[float, int] | None = None
+        if hasattr(receiver, _BUFFER):
+            setattr(receiver, _BUFFER, JitterBuffer(_CAPACITY, _PREFETCH))
         self._on_rtp = receiver._handle_rtp_packet
         self._on_rtcp = receiver._handle_rtcp_packet
         receiver._handle_rtp_packet = self._rtp

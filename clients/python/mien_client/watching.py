@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 from mien_client.api import BadAddress, MienClient, checked_address
 from mien_client.recording import Recorder, ViewReport
 from mien_client.viewer import Viewer
+from mien_client.voice_packets import VoicePacket
 
 
 async def watch(
@@ -22,7 +23,8 @@ async def watch(
     url: the session's WHEP address, or the address of its watch page, with #session=.
     """
     whep_url, token = await whep_url_of(url, token)
-    async with Viewer(whep_url, token) as viewer:
+    # The voice is asked for if it is recorded; what is only measured is the picture.
+    async with Viewer(whep_url, token, on_voice=_ignore if record else None) as viewer:
         say("Connected. Ctrl-C ends it." if seconds is None else f"Connected, for {seconds:g} s.")
         report = await receive(viewer, record, seconds)
         if reason := await viewer.leave():
@@ -54,17 +56,43 @@ async def receive(viewer: Viewer, record: Path | None, seconds: float | None) ->
     Returns `seconds` after the first picture, or when the connection ends.
     """
     report = ViewReport()
-    with contextlib.ExitStack() as stack:
-        recorder = stack.enter_context(Recorder(record)) if record else None
+    async with contextlib.AsyncExitStack() as stack:
+        recorder = stack.enter_context(Recorder(record, with_sound=viewer.has_voice)) if record else None
+        writing = asyncio.Lock()
+        if recorder:
+            await stack.enter_async_context(_recorded_sound(viewer, recorder, writing))
         before = await viewer.received_bytes()
         async for frame in viewer.frames():
             report.add(frame)
             if recorder:
-                await asyncio.to_thread(recorder.write, frame)
+                async with writing:
+                    await asyncio.to_thread(recorder.write, frame)
             if seconds is not None and report.seconds >= seconds:
                 break
         received = await viewer.received_bytes() - before
     return report.as_json() | {"downlink_kbit_s": kbit_s(received, report.seconds)}
+
+
+@contextlib.asynccontextmanager
+async def _recorded_sound(viewer: Viewer, recorder: Recorder, writing: asyncio.Lock) -> AsyncIterator[None]:
+    """Inside it the voice is recorded. writing: only one thread may write at a time."""
+
+    async def record() -> None:
+        async for sound in viewer.sound():
+            async with writing:
+                await asyncio.to_thread(recorder.write_sound, sound)
+
+    task = asyncio.create_task(record(), name="recorded-sound")
+    try:
+        yield
+    finally:
+        async with writing:  # a write that is under way ends first
+            task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _ignore(packet: VoicePacket) -> None:
+    """The decoded voice is recorded, not its packets."""
 
 
 def kbit_s(count_bytes: int, seconds: float) -> float | None:
