@@ -8,8 +8,8 @@ async with MienClient("http://127.0.0.1:8080") as mien:
 
 from mien_client.api import Avatar, Invitation, MienClient, MienError, Participant, Session, Unreachable
 from mien_client.publication import Publication
-from mien_client.room import Room, RoomClosed
-from mien_client.room_state import RoomEvent
+from mien_client.room import Room
+from mien_client.room_state import RoomClosed, RoomEvent
 from mien_client.room_view import RoomView
 from mien_client.uplink import Uplink
 from mien_client.viewer import Viewer

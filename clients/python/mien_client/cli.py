@@ -28,7 +28,7 @@ from mien_client.live import CAMERA, SendOptions
 from mien_client.live import send as send_source
 from mien_client.meeting import MOST_PARTICIPANTS, MeetingOptions, run_meeting
 from mien_client.outgoing import SMOOTHING
-from mien_client.room import RoomClosed
+from mien_client.room_state import RoomClosed
 from mien_client.sources import SourceError
 from mien_client.speaking import DEMO_TRACK
 from mien_client.uplink import UplinkClosed

@@ -25,8 +25,8 @@ from mien_client.live import CAMERA, EncoderFinder, FaceWatch, beginning, speak
 from mien_client.outgoing import OutgoingMotion
 from mien_client.pictures import CameraPictures, ClipPictures
 from mien_client.publication import Publication
-from mien_client.room import Room, RoomClosed
-from mien_client.room_state import RoomEvent
+from mien_client.room import Room
+from mien_client.room_state import RoomClosed, RoomEvent
 from mien_client.sound import FileSound, LoopedVoice, has_sound
 from mien_client.sources import SourceError
 from mien_client.speaking import packets, voice_of

@@ -12,6 +12,7 @@ from operator import attrgetter
 from aiortc import MediaStreamTrack
 
 from mien_client.api import MienError, NotMien, RoomConnection, Unreachable
+from mien_client.room_state import RoomClosed
 from mien_client.uplink import Uplink, UplinkClosed
 from mien_client.whip import WhipUplink
 from mien_shared.wire.motion import MotionPacket
@@ -90,7 +91,10 @@ class Publication:
     async def _run(self) -> None:
         wait_s = _FIRST_WAIT_S
         while True:
-            where = await self._connection()
+            try:
+                where = await self._connection()
+            except RoomClosed:
+                return
             if self._fallback is None or self._fallback.done():
                 self._fallback = asyncio.create_task(self._over_websocket(where), name="publication-fallback")
             if where.whip_url is not None:

@@ -27,7 +27,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from mien_client.api import ActiveSpeaker, Participant, RoomConnection, RoomInfo, Unreachable, authorization
 from mien_client.publication import Publication
-from mien_client.room_state import RoomEvent, RoomState, Told
+from mien_client.room_state import RoomClosed, RoomEvent, RoomState, Told
 from mien_client.room_view import RoomView
 from mien_shared.wire.motion import MotionPacket
 
@@ -42,10 +42,6 @@ _SUBPROTOCOL = "mien.room.v1"
 _LARGEST_EVENT_BYTES = 2**20
 
 Callback = Callable[[Any], None]
-
-
-class RoomClosed(Exception):
-    """The service refused or closed this connection for good. The text gives the reason."""
 
 
 class Room:
@@ -116,11 +112,14 @@ class Room:
         return RoomView(self._connection, lambda: self._state.slots, self._token, slots)
 
     async def _connection(self) -> RoomConnection:
-        """Where to connect, as soon as the room has told it."""
-        while self._state.connection is None:
+        """Where to connect, as soon as the room has told it. Raises RoomClosed."""
+        while True:
+            if self._task is not None and self._task.done() and not self._task.cancelled():
+                self._task.result()  # raises
+            if self._state.connection is not None:
+                return self._state.connection
             self._told_connection.clear()
             await self._told_connection.wait()
-        return self._state.connection
 
     def _obey_mute(self) -> None:
         own = self.local_participant
@@ -130,6 +129,7 @@ class Room:
     async def connect(self) -> None:
         """Returns when the first state is known. Raises RoomClosed, or Unreachable if the service does not answer."""
         self._task = asyncio.create_task(self._run(), name="room")
+        self._task.add_done_callback(lambda _: self._told_connection.set())  # what waits for it sees the end
         ready = asyncio.create_task(self._ready.wait())
         try:
             await asyncio.wait(

@@ -10,6 +10,10 @@ from typing import Any
 from mien_client.api import ActiveSpeaker, Participant, RoomConnection, RoomInfo, SlotList
 
 
+class RoomClosed(Exception):
+    """The service refused or closed the connection to a room for good. The text gives the reason."""
+
+
 class RoomEvent(StrEnum):
     """What a `Room` tells its callbacks, by LiveKit's names where it has one; and what a callback receives."""
 

@@ -14,6 +14,7 @@ from typing import Generic, Self, TypeVar
 from aiortc.mediastreams import MediaStreamError
 
 from mien_client.api import MienError, NotMien, RoomConnection, SlotList, Unreachable
+from mien_client.room_state import RoomClosed
 from mien_client.voice_packets import VoicePacket
 from mien_client.whep import ReceivedFrame, ReceivedSound, ReceivingSlot, WhepConnection, WhepError
 
@@ -119,7 +120,7 @@ class RoomView:
             )
             if connected not in done:
                 if self._task in done:
-                    self._task.result()  # raises
+                    self._task.result()  # raises, unless the room has closed
                 raise WhepError(f"no connection to the room's media: {self.failure or 'timeout'}")
         except BaseException:
             await self.aclose()
@@ -142,7 +143,11 @@ class RoomView:
     async def _run(self) -> None:
         wait_s = _FIRST_WAIT_S
         while True:
-            where = await self._connection()
+            try:
+                where = await self._connection()
+            except RoomClosed as error:
+                self.failure = str(error)
+                return
             if where.whep_url is None:
                 raise WhepError("this participant may not watch its room: it has no grant for it")
             try:

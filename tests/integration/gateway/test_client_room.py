@@ -11,8 +11,9 @@ from integration.gateway.room_calls import PATIENCE_S
 from integration.voice_peers import until
 
 from mien_client.api import MienClient, MienError
-from mien_client.room import Room, RoomClosed
-from mien_client.room_state import RoomEvent
+from mien_client.room import Room
+from mien_client.room_state import RoomClosed, RoomEvent
+from mien_client.whep import WhepError
 from mien_shared.keypoints import Keypoints
 from mien_shared.wire.motion import MotionPacket
 
@@ -95,6 +96,17 @@ async def test_a_client_reconnects_and_misses_nothing(start_gateway: Any) -> Non
             assert await heard.has(RoomEvent.RECONNECTED) == [True]
 
 
+async def test_who_may_not_watch_is_told(start_gateway: Any) -> None:
+    gateway = await start_gateway()
+    async with MienClient(gateway.url, API_KEY) as mien:
+        info = await mien.create_room()
+        ada = await mien.join_room(info.room_id, "ada", grants=["moderate"])
+        url = f"ws{gateway.url.removeprefix('http')}/v1/rooms/{info.room_id}/events"
+        async with Room(url, ada.token) as room:
+            with pytest.raises(WhepError, match="this participant may not watch its room"):
+                await room.watch().__aenter__()
+
+
 async def test_motion_goes_over_the_websocket_while_whip_fails(start_gateway: Any, start_generator: Any) -> None:
     gateway = await start_gateway(public_url="http://127.0.0.1:1", signaling_url="http://127.0.0.1:1")
     await start_generator()
@@ -115,4 +127,8 @@ async def test_motion_goes_over_the_websocket_while_whip_fails(start_gateway: An
             await until(lambda: publication.sent_bytes >= 128, PATIENCE_S)
             await room.set_muted(True)
             await until(lambda: publication.is_muted, PATIENCE_S)
+            await mien.remove_participant(info.room_id, ada.participant_id)
+            await until(lambda: all(task.done() for task in publication._tasks), PATIENCE_S)
+            with pytest.raises(WhepError, match="a moderator removed this participant"):
+                await room.watch().__aenter__()
         assert publication.over is None, "the room closes what it has opened"
