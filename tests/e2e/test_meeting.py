@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import json
 import re
 import signal
@@ -18,7 +20,9 @@ import httpx
 import numpy as np
 import pytest
 
+from mien_client import LoopedVoice, MienClient, Room, packets
 from mien_client.speaking import SPEAKERS
+from mien_shared.wire.track import MotionTrack
 
 pytestmark = pytest.mark.e2e
 
@@ -29,17 +33,24 @@ PATIENCE_S = 60
 
 
 @contextmanager
-def running_demo(participants: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A demo, and the address of its room's page."""
-    with subprocess.Popen([*DEMO, str(participants)], stderr=subprocess.PIPE, text=True) as process:
+def command_of(arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """A command that runs, and is killed if the test fails."""
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
         try:
-            assert process.stderr is not None
-            line = process.stderr.readline()
-            page = re.search(r"http://\S+/room/demo", line)
-            assert page, line + process.stderr.read()
-            yield process, page[0]
+            yield process
         finally:
             process.kill()
+
+
+@contextmanager
+def running_demo(participants: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A demo, and the address of its room's page."""
+    with command_of([*DEMO, str(participants)]) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        page = re.search(r"http://\S+/room/demo", line)
+        assert page, line
+        yield process, page[0]
 
 
 def in_the_room(page: str) -> list[str]:
@@ -88,13 +99,15 @@ def test_a_program_joins_records_and_leaves(tmp_path: Path) -> None:
         first = in_the_room(page)
         assert len(first) == 2
         track = ["--track", str(SPEAKERS[2].track), "--name", "Guest"]
-        with subprocess.Popen([*MIEN, "join", page, *track], stderr=subprocess.PIPE, text=True) as guest:
+        with command_of([*MIEN, "join", page, *track]) as guest:
             guest_id = eventually(page, 3)[-1]
             report = join(page, "--seconds", "6")
             seen = {one["identity"]: one for one in report["participants"]}  # type: ignore[attr-defined]
             assert set(seen) == {*first, guest_id}
             assert all(one["fps"] and one["fps"] > 1 and one["voice_ms_p50"] is not None for one in seen.values()), seen
-            assert report["uplink_kbit_s"] is None and len(in_the_room(page)) == 3, "it has left"
+            assert report["uplink_kbit_s"] is None
+            assert len(eventually(page, 3)) == 3, "it has left"
+            asyncio.run(the_page_s_example(page))
             out = tmp_path / "guest.mp4"
             record_the_guest(page, guest_id, out)
             guest.send_signal(signal.SIGINT)
@@ -105,6 +118,24 @@ def test_a_program_joins_records_and_leaves(tmp_path: Path) -> None:
     with av.open(str(out)) as container:
         sound = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
     assert len(sound) > 48_000 and np.abs(sound).max() > 0.02
+
+
+async def the_page_s_example(page: str) -> None:
+    """The example with media of docs/conference.md: a participant speaks, and sees and hears another one."""
+    text = (Path(__file__).parents[2] / "docs/conference.md").read_text()
+    (example,) = [code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "room.watch" in code]
+    async with MienClient(page.partition("/room/")[0]) as mien:
+        room_id = (await mien.rooms())[0].room_id
+        bob = (await mien.room(room_id)).participants[0]
+        ada = await mien.join_room(room_id, "ada of the page", avatar_id="mien")
+        voice = LoopedVoice(str(SPEAKERS[0].voice))
+        voice.begin(time.monotonic())
+        names: dict[str, object] = {"Room": Room, "ada": ada, "bob": bob, "heard": set(), "voice": voice}
+        names |= {"packets": packets, "track": MotionTrack.load(SPEAKERS[0].track)}
+        running = eval(compile(example, "conference.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+        async with asyncio.timeout(PATIENCE_S):
+            await running
+        await mien.remove_participant(room_id, ada.participant_id, ada.token)
 
 
 def record_the_guest(page: str, identity: str, out: Path) -> None:

@@ -11,6 +11,8 @@ from mien_client.publication import Publication
 from mien_client.room import Room
 from mien_client.room_state import RoomClosed, RoomEvent
 from mien_client.room_view import RoomView
+from mien_client.sound import FileSound, LoopedVoice
+from mien_client.speaking import packets
 from mien_client.uplink import Uplink
 from mien_client.viewer import Viewer
 from mien_client.voice_packets import VoicePacket
@@ -20,7 +22,9 @@ from mien_shared.wire.track import MotionTrack
 
 __all__ = [
     "Avatar",
+    "FileSound",
     "Invitation",
+    "LoopedVoice",
     "MienClient",
     "MienError",
     "MotionTrack",
@@ -39,4 +43,5 @@ __all__ = [
     "VoicePacket",
     "WhepError",
     "WhipUplink",
+    "packets",
 ]
