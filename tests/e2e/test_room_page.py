@@ -17,7 +17,7 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chromium]
 
-PATIENCE_S = 60.0
+PATIENCE_S = 90.0
 #: Visible controls that a screen reader could not name.
 NAMELESS = """() => {
   const kinds = "button, input, select, textarea, summary, a, [role=radio], [tabindex='0']";
@@ -74,7 +74,8 @@ class Person:
 
 @asynccontextmanager
 async def person(browser: Browser, **options: Any) -> AsyncIterator[Person]:
-    context = await browser.new_context(locale="en-US", **options)
+    context = await browser.new_context(locale="en-US", **{"viewport": {"width": 900, "height": 640}} | options)
+    context.set_default_timeout(2 * PATIENCE_S * 1000)
     yield Person(context, await context.new_page())
     await context.close()
 

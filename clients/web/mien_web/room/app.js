@@ -99,14 +99,14 @@ async function connect(preview) {
   const opened = new Room();
   room = opened;
   opened.on("waiting", () => (leaveJoin(), show("waiting")));
-  opened.on("connected", () => void begin(opened));
+  const usable = preview?.localParticipant == null ? undefined : preview;
+  opened.on("connected", () => void begin(opened, usable === undefined));
   opened.on("disconnected", (code, text) => {
     if (room !== opened || code === "closed") return;
     room = null;
     over(code === "left" && document.body.dataset.leaving !== "true" ? "away" : code, text);
   });
   delete document.body.dataset.leaving;
-  const usable = preview?.localParticipant == null ? undefined : preview;
   try {
     await opened.connect(location.origin, token, { publish: entry.mayPublish, preview: usable });
   } catch {
@@ -114,10 +114,12 @@ async function connect(preview) {
   }
 }
 
-/** @param {Room} opened */
-async function begin(opened) {
+/**
+ * @param {Room} opened
+ * @param {boolean} isNew nothing was taken over from the join screen: camera and microphone become as they were before
+ */
+async function begin(opened, isNew) {
   if (entry === null) return;
-  const isReload = joinScreen === null && document.body.dataset.view === "loading";
   leaveJoin();
   inside(location.pathname);
   show("meeting");
@@ -126,10 +128,7 @@ async function begin(opened) {
   meeting = new Meeting(opened, entry, leave);
   byId("main").focus({ preventScroll: true });
   const local = opened.localParticipant;
-  if (local === null || local.sessionId === null || (!isReload && (local.isCameraEnabled || local.isMicrophoneEnabled))) {
-    return;
-  }
-  // Not taken over from the join screen: as it was before.
+  if (!isNew || local === null || local.sessionId === null) return;
   const { camera, microphone } = kept.read();
   await Promise.allSettled([
     microphone ? local.setMicrophoneEnabled(true) : null,

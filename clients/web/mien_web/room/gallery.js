@@ -3,6 +3,7 @@
 
 import { byId, icon, make } from "./dom.js";
 import { deleteAvatar, faceOf, isUploaded, listAvatars, uploadAvatar } from "./gateway.js";
+import { toast } from "./notices.js";
 import { uploadTrouble } from "./trouble.js";
 import { has, t } from "./words.js";
 
@@ -154,10 +155,13 @@ export class Gallery {
 
   /** @param {string} text */
   #note(text) {
-    const note = document.getElementById("gallery-note");
-    if (note === null) return;
+    const note = this.#box.parentElement?.querySelector('[role="status"]');
+    if (note == null) {
+      if (text !== "") toast(text);
+      return;
+    }
     note.textContent = text;
-    note.hidden = text === "";
+    note.toggleAttribute("hidden", text === "");
   }
 }
 

@@ -18,7 +18,6 @@ const messages = {
   "join.people.more": "{names} and {count} more are here",
   name: "Your name",
   "name.missing": "Please enter the name that the others will see.",
-  "name.given": "Your name in this room",
   avatar: "Your avatar",
   "avatar.own": "Your picture",
   "avatar.add": "Use your own picture",
@@ -99,7 +98,6 @@ const messages = {
   "tile.muted": "muted",
   "tile.more": "{count} more",
   "tile.hand": "Hand raised",
-  "tile.tile": "{name}",
 
   "reaction.nod": "Nod",
   "reaction.shake": "Shake the head",
@@ -157,7 +155,6 @@ const messages = {
   "banner.audio.do": "Turn the sound on",
   "banner.silent": "We hear nothing from your microphone. Is it muted on the device, or is another one in use?",
   "banner.silent.do": "Choose a microphone",
-  "banner.muted-speaking": "You are muted.",
 
   "upload.title": "Use your own picture",
   "upload.text": "A picture of one face from the front, in good light, works best.",

@@ -18,7 +18,6 @@ const messages = {
   "join.people.more": "{names} 和另外 {count} 人已在房间里",
   name: "你的名字",
   "name.missing": "请输入其他人会看到的名字。",
-  "name.given": "你在这个房间里的名字",
   avatar: "你的形象",
   "avatar.own": "你的照片",
   "avatar.add": "使用自己的照片",
@@ -99,7 +98,6 @@ const messages = {
   "tile.muted": "已静音",
   "tile.more": "另外 {count} 人",
   "tile.hand": "已举手",
-  "tile.tile": "{name}",
 
   "reaction.nod": "点头",
   "reaction.shake": "摇头",
@@ -157,7 +155,6 @@ const messages = {
   "banner.audio.do": "打开声音",
   "banner.silent": "听不到你的麦克风。设备上是否静音，或正在使用另一个麦克风？",
   "banner.silent.do": "选择麦克风",
-  "banner.muted-speaking": "你已静音。",
 
   "upload.title": "使用自己的照片",
   "upload.text": "正面、单人、光线良好的照片效果最好。",
