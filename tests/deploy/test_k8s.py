@@ -455,6 +455,7 @@ def test_one_origin_and_nothing_of_the_inside_on_it(manifests: Manifests) -> Non
                 assert manifests.named("Service", service["name"])
     assert sorted(paths) == [
         ("/", "Exact"),
+        ("/room", "Prefix"),
         ("/static", "Prefix"),
         ("/v1", "Prefix"),
         ("/v1/whep", "Prefix"),
