@@ -1,6 +1,6 @@
 """Fuzzes SDP offers: each is accepted or refused with a named error, and aiortc gets sections of our own words only.
 
-Every input is read as a viewer's offer and as a speaker's.
+Every input is read as a viewer's offer, as a speaker's and as a participant's that watches its room.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from ipaddress import ip_address
 from aiortc.sdp import MediaDescription, SessionDescription
 from fuzz.harness import Target, main
 
-from mien_signaling.answer import answer_to, speaker_answer_to
+from mien_signaling.answer import answer_to, room_answer_to, speaker_answer_to
 from mien_signaling.offer import MAX_MEDIA_SECTIONS, Offer, UnacceptableOffer, UnreadableOffer, parse_offer
+from mien_signaling.room_offer import MAX_ROOM_SECTIONS, RoomOffer, parse_room_offer
 from mien_signaling.sdp import MAX_CANDIDATES
 from mien_signaling.speaker_offer import SpeakerOffer, parse_speaker_offer
 
@@ -65,6 +66,7 @@ def check(data: bytes) -> None:
         return  # the HTTP layer refuses it
     _check_viewer(text)
     _check_speaker(text)
+    _check_room(text)
 
 
 def _check_viewer(text: str) -> None:
@@ -95,7 +97,21 @@ def _check_speaker(text: str) -> None:
     _check_ports(speaker_answer_to(offer, accepted, 512), offer)
 
 
-def _check_connections(sections: list[MediaDescription], offer: Offer | SpeakerOffer) -> None:
+def _check_room(text: str) -> None:
+    try:
+        offer = parse_room_offer(text, _SLOTS)
+    except (UnreadableOffer, UnacceptableOffer):
+        return
+    sections = SessionDescription.parse(offer.reduced).media
+    assert 1 <= len(offer.slots) <= _SLOTS
+    kinds = [kind for slot in offer.slots for kind in (["video"] if slot.voice is None else ["video", "audio"])]
+    assert [one.kind for one in sections] == kinds
+    _check_connections(sections, offer)
+    accepted = _ACCEPTED[: _ACCEPTED.index("m=")] + _ACCEPTED_OTHER * len(sections)
+    _check_ports(room_answer_to(offer, accepted), offer, MAX_ROOM_SECTIONS)
+
+
+def _check_connections(sections: list[MediaDescription], offer: Offer | RoomOffer | SpeakerOffer) -> None:
     for section in sections:
         assert section.ice.usernameFragment in offer.ufrags and section.ice.password
         assert section.dtls.fingerprints and not section.ice_candidates_complete
@@ -104,13 +120,14 @@ def _check_connections(sections: list[MediaDescription], offer: Offer | SpeakerO
             ip_address(candidate.ip)
 
 
-def _check_ports(answer: str, offer: Offer | SpeakerOffer) -> None:
+def _check_ports(answer: str, offer: Offer | RoomOffer | SpeakerOffer, most: int = MAX_MEDIA_SECTIONS) -> None:
     """The answer has every section of the offer, and ports only for those that we serve."""
     lines = [line for line in answer.split("\r\n") if line.startswith("m=")]
-    assert 1 <= len(lines) == len(offer.sections) <= MAX_MEDIA_SECTIONS
+    assert 1 <= len(lines) == len(offer.sections) <= most
     assert {index for index, line in enumerate(lines) if line.split(" ")[1] != "0"} == offer.served
 
 
+_SLOTS = 2
 _ACCEPTED = """v=0
 o=- 1 1 IN IP4 0.0.0.0
 s=-
@@ -138,7 +155,12 @@ a=sctp-port:5000
 a=max-message-size:262144
 """
 _AUDIO_ALONE = _OFFER[: _OFFER.index("m=video")]
+_AUDIO, _VIDEO = _AUDIO_ALONE[_OFFER.index("m=audio") :], _OFFER[_OFFER.index("m=video") :]
 _SPEAKER = _AUDIO_ALONE.replace("a=recvonly", "a=sendonly") + _DATA
+_ROOM = _OFFER.replace("BUNDLE 0 1", "BUNDLE 0 1 2 3 4 5") + "".join(
+    section.replace(f"a=mid:{old}", f"a=mid:{new}")
+    for section, old, new in ((_VIDEO, 1, 2), (_AUDIO, 0, 3), (_VIDEO, 1, 4), (_DATA, 1, 5))
+)
 _LINES = [line.encode() + b"\r\n" for line in _OFFER.splitlines()]
 TARGET = Target(
     "sdp",
@@ -146,6 +168,7 @@ TARGET = Target(
     [
         _OFFER.encode(),
         _SPEAKER.encode(),
+        _ROOM.encode(),
         _OFFER.replace("\n", "\r\n").encode(),
         _OFFER[: _OFFER.index("m=video")].encode(),
     ],
