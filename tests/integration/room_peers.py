@@ -81,22 +81,35 @@ def begins_with_idr(packet: Heard) -> bool:
 class Watcher:
     """A participant's WHEP connection with so many slots."""
 
-    def __init__(self, client: httpx.AsyncClient, name: str, slots: int, voices: int | None = None) -> None:
+    def __init__(self, client: httpx.AsyncClient, name: str, slots: int) -> None:
         self._client = client
         self.name = name
         self.headers = headers_of(name)
         # With its default policy aiortc would leave the later sections on transports that it has discarded.
         self.peer = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
-        self.pictures, self.voices = [Ears() for _ in range(slots)], [Ears() for _ in range(slots)]
-        for slot in range(slots):
-            self.pictures[slot].listen(self.peer.addTransceiver("video", direction="recvonly").receiver)
-        for slot in range(slots if voices is None else voices):
-            self.voices[slot].listen(self.peer.addTransceiver("audio", direction="recvonly").receiver)
+        self.pictures, self.voices = list[Ears](), list[Ears]()
+        for _ in range(slots):
+            self.add_slot()
         self.url = self.answer = ""
 
     @property
     def viewer_id(self) -> str:
         return self.url.rpartition("/")[2]
+
+    def add_slot(self) -> None:
+        """Offer one more slot in the next offer."""
+        for kind, ears in (("video", self.pictures), ("audio", self.voices)):
+            ears.append(Ears())
+            ears[-1].listen(self.peer.addTransceiver(kind, direction="recvonly").receiver)
+
+    async def offer_again(self) -> httpx.Response:
+        """Send a new offer to the connection's URL, and take the answer."""
+        await self.peer.setLocalDescription(await self.peer.createOffer())
+        offer = self.peer.localDescription.sdp
+        response = await self._client.post(self.url, content=offer, headers=SDP | self.headers)
+        if response.status_code == 200:
+            await self.peer.setRemoteDescription(RTCSessionDescription(response.text, "answer"))
+        return response
 
     async def post(self) -> httpx.Response:
         await self.peer.setLocalDescription(await self.peer.createOffer())

@@ -80,6 +80,7 @@ CALLS = [
     *(rooms("POST", path, SDP) for path in ROOM_ENDPOINTS),
     *(rooms("PATCH", path, FRAGMENT) for path in ROOM_CONNECTIONS),
     *(rooms("DELETE", path) for path in ROOM_CONNECTIONS),
+    rooms("POST", ROOM_CONNECTIONS[0], SDP),
     *(Call("OPTIONS", path, 204) for path in (ENDPOINT, VIEWER, SPEAK, SPEAKER, *ROOM_ENDPOINTS, *ROOM_CONNECTIONS)),
     *(Call("HEAD", path, 200) for path in (ENDPOINT, VIEWER, SPEAK, SPEAKER, *ROOM_ENDPOINTS, *ROOM_CONNECTIONS)),
     *(
@@ -87,7 +88,8 @@ CALLS = [
         for path in (ENDPOINT, SPEAK, *ROOM_ENDPOINTS)
         for method in ("GET", "PUT", "PATCH", "DELETE")
     ),
-    *(Call(method, path, 405) for path in (VIEWER, SPEAKER, *ROOM_CONNECTIONS) for method in ("GET", "PUT", "POST")),
+    *(Call(method, path, 405) for path in (VIEWER, SPEAKER, *ROOM_CONNECTIONS) for method in ("GET", "PUT")),
+    *(Call("POST", path, 405) for path in (VIEWER, SPEAKER, ROOM_CONNECTIONS[1])),
 ]
 
 

@@ -25,7 +25,7 @@ from integration.room_peers import (
     word_of,
 )
 from integration.test_signaling_media import RunApp, settings
-from integration.voice_peers import FRAME_TICKS, Talker, bearer, until
+from integration.voice_peers import FRAME_TICKS, SDP, Talker, bearer, until
 
 from mien_shared.bus.connection import open_redis
 from mien_shared.bus.embedded_redis import EmbeddedRedis
@@ -285,6 +285,34 @@ async def test_a_redis_that_came_back_empty_changes_nothing_for_who_watches(worl
     assert changes == 1
 
 
+async def test_a_new_offer_on_the_connection_adds_slots(world: RoomWorld) -> None:
+    for name in ("ada", "bob", "cy"):
+        await world.enter(name)
+    talker = await world.talker("cy")
+    watcher = await world.watcher("ada", 1)
+    await until(lambda: watcher.sees(0, "bob"), PATIENCE_S)
+    speaking = asyncio.create_task(speak("cy", talker))
+    await world.shows("ada", ["cy"])
+    watcher.add_slot()
+    answer = await watcher.offer_again()
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/sdp"), answer.text
+    assert "a=msid:slot-1 " in answer.text
+    await world.shows("ada", ["cy", "bob"])
+    await until(lambda: watcher.sees(1, "bob") and watcher.sees(0, "cy") and watcher.hears(0, "cy"), PATIENCE_S)
+    packets = watcher.pictures[0].packets
+    assert all((b.sequence - a.sequence) & 0xFFFF == 1 for a, b in pairwise(packets)), "the others are undisturbed"
+    # Another connection's offer, and one that is none.
+    other = Watcher(world.client, "ada", 3)
+    await other.peer.setLocalDescription(await other.peer.createOffer())
+    for offer, expected in ((other.peer.localDescription.sdp, "unacceptable-offer"), ("hello", "unreadable-offer")):
+        refused = await world.client.post(watcher.url, content=offer, headers=SDP | watcher.headers)
+        assert problem(refused)[1] == expected, refused.text
+    await other.close()
+    since = len(watcher.pictures[0].packets)
+    await until(lambda: len(watcher.pictures[0].packets) > since, PATIENCE_S)
+    speaking.cancel()
+
+
 async def test_limits(world: RoomWorld, redis_server: EmbeddedRedis, run_app: RunApp) -> None:
     for name in NAMES:
         await world.enter(name)
@@ -296,7 +324,7 @@ async def test_limits(world: RoomWorld, redis_server: EmbeddedRedis, run_app: Ru
     ports = [line.split()[1] for line in answer.text.splitlines() if line.startswith("m=")]
     await client.delete(answer.headers["location"], headers=three.headers)
     await three.close()
-    assert [port == "0" for port in ports] == [False, False, True] * 2, "the third slot is refused in its place"
+    assert [port == "0" for port in ports] == [False] * 4 + [True] * 2, "the third slot is refused in its place"
     watcher = await world.watcher("ada", 2, client)
     await world.shows("ada", ["bob", "cy"])
     await until(lambda: watcher.sees(1, "cy"), PATIENCE_S)

@@ -126,6 +126,24 @@ class PeerSession(ABC):
             raise ClosedWhileAnswering
         return answer
 
+    async def _negotiated_again(self, offer: ReducedOffer) -> str:
+        """aiortc's answer to another offer on the live connection, which has more sections than the last one.
+
+        Raises UnreadableOffer or ClosedWhileAnswering; after the first, the connection can no longer be used.
+        """
+        try:
+            await self._peer.setRemoteDescription(RTCSessionDescription(offer.reduced, "offer"))
+            await self._peer.setLocalDescription()
+            answer = str(self._peer.localDescription.sdp)
+        except (InvalidStateError, *AIORTC_RAISES) as error:
+            if self._closing or isinstance(error, InvalidStateError):
+                raise ClosedWhileAnswering from error
+            raise UnreadableOffer("the offer cannot be read") from error
+        if self._closing:
+            raise ClosedWhileAnswering
+        self._offer = offer
+        return answer
+
     def expect_connection(self, timeout_s: float) -> None:
         """Begin the time in which the other side must connect: call it when the answer is complete.
 

@@ -121,6 +121,19 @@ class RoomAudience:
             accepted = announced(accepted, self._announcement)
         return viewer.viewer_id, room_answer_to(offer, accepted)
 
+    async def more(self, room_id: str, viewer: RoomViewer, offer: RoomOffer) -> str:
+        """Give a viewer more slots on its live connection; returns our answer.
+
+        Raises UnacceptableOffer, UnreadableOffer or ClosedWhileAnswering.
+        """
+        accepted = await viewer.answer_more(offer)
+        if (room := self._rooms.get(room_id)) is not None:
+            room.arrange()
+            room.written_s = float("-inf")  # the next step tells who is in the new slots
+        if self._announcement is not None:
+            accepted = announced(accepted, self._announcement)
+        return room_answer_to(offer, accepted)
+
     def find(self, room_id: str, viewer_id: str) -> RoomViewer | None:
         room = self._rooms.get(room_id)
         return None if room is None else room.viewers.get(viewer_id)

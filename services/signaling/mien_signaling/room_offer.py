@@ -39,6 +39,11 @@ class OfferedSlot:
     extensions: tuple[str, ...]
     voice: Voice | None
 
+    @property
+    def mids(self) -> tuple[str, str | None]:
+        """Of the video and the audio section."""
+        return self.mid, None if self.voice is None else self.voice.mid
+
 
 @dataclass(frozen=True, slots=True)
 class RoomOffer:

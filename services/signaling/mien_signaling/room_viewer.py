@@ -6,6 +6,7 @@ with an IDR.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -20,6 +21,7 @@ from mien_signaling.broadcast import Broadcast
 from mien_signaling.feedback import BitrateLimits
 from mien_signaling.media_port import MediaPort
 from mien_signaling.metrics import SignalingMetrics, VoiceDropped
+from mien_signaling.offer_parts import UnacceptableOffer, UnreadableOffer
 from mien_signaling.peer_session import Gone, PeerSession
 from mien_signaling.picture_stream import PictureStream
 from mien_signaling.room_offer import OfferedSlot, RoomOffer
@@ -141,8 +143,10 @@ class RoomViewer(PeerSession):
         #: Whether it has claimed its participant's slots in the room's live state.
         self.has_claimed = False
         self.places = Slots(len(offer.slots))
-        self.slots = [Slot(one, limits, clock, metrics, self._sends_frame) for one in offer.slots]
+        self._limits = limits
+        self.slots = [self._slot(one) for one in offer.slots]
         self._room_offer = offer
+        self._answering = asyncio.Lock()
         self._on_connected = on_connected
         self._on_gone = on_gone
         self._joined_at_ms = round(clock.unix_s() * 1000)
@@ -166,6 +170,32 @@ class RoomViewer(PeerSession):
     async def answer(self) -> str:
         """aiortc's answer to the reduced offer, with our candidates. Raises UnreadableOffer or ClosedWhileAnswering."""
         return await self._negotiated(self._room_offer)
+
+    async def answer_more(self, offer: RoomOffer) -> str:
+        """aiortc's answer to an offer with more slots on the live connection.
+
+        Raises UnacceptableOffer, UnreadableOffer or ClosedWhileAnswering.
+        """
+        async with self._answering:
+            if not self.is_connected:
+                raise UnacceptableOffer("the connection is not established yet; offer more slots when it is")
+            known, offered = self._room_offer.slots, offer.slots[: len(self.slots)]
+            if [one.mids for one in offered] != [one.mids for one in known]:
+                raise UnacceptableOffer("the offer does not begin with the slots of the last one")
+            if not offer.ufrags <= self._room_offer.ufrags:
+                raise UnacceptableOffer("the offer is for another ICE session")
+            more = [self._slot(one) for one in offer.slots[len(self.slots) :]]
+            for number, slot in enumerate(more, len(self.slots)):
+                self._add_slot(number, slot)
+            try:
+                answer = await self._negotiated_again(offer)
+            except UnreadableOffer:
+                self.end(Gone.FAILED)
+                raise
+            self._room_offer = offer
+            self.slots += more
+            self.places.grow(len(self.slots))
+            return answer
 
     def show(self, sources: Mapping[str, Source]) -> None:
         """Tune the slots to those who have a place, as far as they can be shown; not before it is connected."""
@@ -213,19 +243,25 @@ class RoomViewer(PeerSession):
 
     def _add_sections(self) -> None:
         for number, slot in enumerate(self.slots):
-            video = self._peer.addTransceiver(passthrough.PassthroughTrack(), direction="sendonly")
-            video.setCodecPreferences(passthrough.h264_preferences())
-            picture, video_format = slot.picture, slot.offered.format
-            picture.total_bps = lambda: self.sent_bps
-            picture.forget_time = lambda sender=video.sender: forget_time(sender)  # type: ignore[misc]
-            passthrough.install(video, video_format, picture.next_frame, picture, self._clock, by_capture=True)
-            # Each slot is a sync group: otherwise a receiver would tie every voice to every picture.
-            setattr(video.sender, STREAM_ID, f"slot-{number}")
-            if slot.offered.voice is not None:
-                audio = self._peer.addTransceiver(passthrough.PassthroughTrack("audio"), direction="sendonly")
-                audio.setCodecPreferences(voice_passthrough.opus_preferences())
-                voice_passthrough.install(audio, slot.offered.voice, slot.voice_ready, slot.voice_done)
-                setattr(audio.sender, STREAM_ID, f"slot-{number}")
+            self._add_slot(number, slot)
+
+    def _slot(self, offered: OfferedSlot) -> Slot:
+        return Slot(offered, self._limits, self._clock, self._metrics, self._sends_frame)
+
+    def _add_slot(self, number: int, slot: Slot) -> None:
+        video = self._peer.addTransceiver(passthrough.PassthroughTrack(), direction="sendonly")
+        video.setCodecPreferences(passthrough.h264_preferences())
+        picture, video_format = slot.picture, slot.offered.format
+        picture.total_bps = lambda: self.sent_bps
+        picture.forget_time = lambda: forget_time(video.sender)
+        passthrough.install(video, video_format, picture.next_frame, picture, self._clock, by_capture=True)
+        # Each slot is a sync group: otherwise a receiver would tie every voice to every picture.
+        setattr(video.sender, STREAM_ID, f"slot-{number}")
+        if slot.offered.voice is not None:
+            audio = self._peer.addTransceiver(passthrough.PassthroughTrack("audio"), direction="sendonly")
+            audio.setCodecPreferences(voice_passthrough.opus_preferences())
+            voice_passthrough.install(audio, slot.offered.voice, slot.voice_ready, slot.voice_done)
+            setattr(audio.sender, STREAM_ID, f"slot-{number}")
 
     def _take_over(self) -> None:
         """Nothing: a viewer's reports come through its senders."""

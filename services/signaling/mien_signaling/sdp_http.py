@@ -47,6 +47,7 @@ _ANY_ROUTE = (
     Code.BODY_TOO_LARGE,
     Code.TOO_MANY_REQUESTS,
 )
+_OFFER_PROBLEMS = (Code.UNREADABLE, Code.UNREADABLE_OFFER, Code.WRONG_MEDIA_TYPE, Code.UNACCEPTABLE_OFFER)
 _SESSION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -196,10 +197,15 @@ def routes_of(
 
 
 def room_routes_of(
-    one: RoomEndpoint, tag: str, grant: Grant, joining: tuple[Code, ...], finding: tuple[Code, ...]
+    one: RoomEndpoint,
+    tag: str,
+    grant: Grant,
+    joining: tuple[Code, ...],
+    finding: tuple[Code, ...],
+    more: Callable[..., Awaitable[Response]] | None = None,
 ) -> APIRouter:
-    """The same for the URLs of rooms."""
-    handlers = _Handlers(one.prefix + "{room_id}", one.join_room, one.trickle_in_room, one.leave_room)
+    """The same for the URLs of rooms. more: takes another offer at the URL of a connection, None if there is none."""
+    handlers = _Handlers(one.prefix + "{room_id}", one.join_room, one.trickle_in_room, one.leave_room, more)
     return _routes(handlers, "Participant's token", tag, grant, (Code.SESSION_NOT_FOUND, *joining), finding)
 
 
@@ -209,6 +215,7 @@ class _Handlers:
     join: Callable[..., Awaitable[Response]]
     trickle: Callable[..., Awaitable[Response]]
     leave: Callable[..., Awaitable[Response]]
+    more: Callable[..., Awaitable[Response]] | None = None
 
 
 def _routes(
@@ -217,6 +224,7 @@ def _routes(
     token = Depends(HTTPBearer(scheme_name=scheme, description=f"A token that grants {grant}", auto_error=False))
     router = APIRouter(tags=[tag])
     endpoint, session = one.path, one.path + "/{connection_id}"
+    session_methods = _SESSION_METHODS if one.more is None else f"POST, {_SESSION_METHODS}"
     router.add_api_route(
         endpoint,
         one.join,
@@ -229,16 +237,26 @@ def _routes(
             201: {"description": "The SDP answer", "content": {SDP: {"schema": {"type": "string"}}}},
             **describe(
                 *_ANY_ROUTE,
-                Code.UNREADABLE,
-                Code.UNREADABLE_OFFER,
-                Code.WRONG_MEDIA_TYPE,
-                Code.UNACCEPTABLE_OFFER,
+                *_OFFER_PROBLEMS,
                 Code.FULL,
                 Code.REDIS_UNAVAILABLE,
                 *joining,
             ),
         },
     )
+    if one.more is not None:
+        router.add_api_route(
+            session,
+            one.more,
+            methods=["POST"],
+            response_class=Response,
+            dependencies=[token],
+            openapi_extra=_body(SDP),
+            responses={
+                200: {"description": "The SDP answer", "content": {SDP: {"schema": {"type": "string"}}}},
+                **describe(*_ANY_ROUTE, *_OFFER_PROBLEMS, *joining, *finding),
+            },
+        )
     router.add_api_route(
         session,
         one.trickle,
@@ -267,7 +285,7 @@ def _routes(
     )
     for path, methods, headers in (
         (endpoint, _ENDPOINT_METHODS, {"Accept-Post": SDP}),
-        (session, _SESSION_METHODS, {"Accept-Patch": SDP_FRAGMENT}),
+        (session, session_methods, {"Accept-Patch": SDP_FRAGMENT}),
     ):
         allowed = {"Allow": methods, **headers}
         router.add_api_route(path, _constant(204, allowed), methods=["OPTIONS"], include_in_schema=False)

@@ -26,6 +26,10 @@ class Slots:
         """Who is in each place, None for a free one."""
         return tuple(self._places)
 
+    def grow(self, count: int) -> None:
+        """Have so many places in all."""
+        self._places += [None] * (count - len(self._places))
+
     def arrange(self, joined: Sequence[str], speaking: Sequence[str], heard_s: Mapping[str, float]) -> bool:
         """Fill the places; returns whether something changed.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
+from starlette.responses import Response
 
 from mien_shared.clock import Clock
 from mien_shared.http.principal import Grant, Principal
@@ -16,7 +17,15 @@ from mien_signaling.peer_session import Gone, PeerSession
 from mien_signaling.room_audience import RoomAudience
 from mien_signaling.room_offer import parse_room_offer
 from mien_signaling.room_viewer import RoomViewer
-from mien_signaling.sdp_http import Doorkeeper, RoomEndpoint, SdpEndpoint, room_routes_of, routes_of
+from mien_signaling.sdp_http import (
+    SDP,
+    Doorkeeper,
+    RoomEndpoint,
+    SdpEndpoint,
+    joining_problems,
+    room_routes_of,
+    routes_of,
+)
 from mien_signaling.settings import SignalingSettings
 
 PREFIX = "/v1/whep/"
@@ -67,7 +76,18 @@ class RoomWhep(RoomEndpoint):
         with span("answer an offer to a room"):
             return await self._rooms.join(room_id, checked, bearer)
 
-    def _find(self, room_id: str, connection_id: str, bearer: Principal | None) -> PeerSession:
+    async def more(self, room_id: str, connection_id: str, request: Request) -> Response:
+        """Answer a new offer on a connection, which has more slots than the last one."""
+        bearer = self._doorkeeper.admit(request, room_id)
+        viewer = self._find(room_id, connection_id, bearer)
+        body = await self._doorkeeper.text(request, SDP, "Accept-Post")
+        with joining_problems():
+            offer = parse_room_offer(body, self._max_slots)
+            self._checked(room_id)
+            answer = await self._rooms.more(room_id, viewer, offer)
+        return Response(answer, media_type=SDP)
+
+    def _find(self, room_id: str, connection_id: str, bearer: Principal | None) -> RoomViewer:
         bearer = demand_room(room_id, bearer, Grant.WATCH)
         viewer = self._rooms.find(room_id, connection_id)
         if viewer is None:
@@ -90,7 +110,8 @@ def routes(audience: Audience, rooms: RoomAudience, settings: SignalingSettings,
     """The routes of WHEP. Those of rooms come first: "rooms" is no session."""
     joining, finding = (Code.VIEWER_CLOSED,), (Code.VIEWER_NOT_FOUND, Code.VIEWER_ENDED)
     of_rooms = RoomWhep(rooms, settings, clock)
-    router = room_routes_of(of_rooms, "WHEP", Grant.WATCH, joining, (*finding, Code.VIEWER_REPLACED))
+    finding_in_room = (*finding, Code.VIEWER_REPLACED)
+    router = room_routes_of(of_rooms, "WHEP", Grant.WATCH, joining, finding_in_room, of_rooms.more)
     of_sessions = Whep(audience, settings, clock)
     router.include_router(routes_of(of_sessions, "WHEP", Grant.WATCH, (*joining, Code.NO_PUBLICATION), finding))
     return router
