@@ -50,7 +50,7 @@ def test_what_cannot_be_joined_is_said_in_one_line(tmp_path: object) -> None:
     for arguments, says in (
         (["demo", "--url", "http://127.0.0.1:9"], "http://127.0.0.1:9 does not answer"),
         (["demo", "--clip", "absent.mp4"], "absent.mp4 cannot be read"),
-        (["demo", "--audio", "some.wav"], "--audio needs --clip or --track"),
+        (["demo", "--audio", "absent.wav"], "absent.wav cannot be opened"),
     ):
         result = CliRunner().invoke(main, ["join", *arguments])
         assert result.exit_code == 1 and says in result.output and "Traceback" not in result.output

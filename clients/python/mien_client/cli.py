@@ -361,7 +361,11 @@ def send(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Motion track to send, with the voice in the file of the same name that ends in .ogg.",
 )
-@click.option("--audio", metavar="FILE", help="File whose sound is the voice. Default: the sound of the clip or track.")
+@click.option(
+    "--audio",
+    metavar="FILE",
+    help="File whose sound is the voice. Default: the sound of the clip or track. Alone it moves the avatar's mouth.",
+)
 @click.option("--loop", is_flag=True, help="Repeat the clip until Ctrl-C.")
 @_AVATAR
 @_CONSENT

@@ -10,7 +10,7 @@ import json
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,17 @@ from mien_client.demo import BUNDLED_AVATAR, StatedConsent, avatar_of
 from mien_client.link_figures import LinkFigures, measure
 from mien_client.live import CAMERA, EncoderFinder, FaceWatch, beginning, speak
 from mien_client.outgoing import OutgoingMotion
+from mien_client.overheard import OverheardVoice, faceless
 from mien_client.pictures import CameraPictures, ClipPictures
 from mien_client.publication import Publication
 from mien_client.room import Room
-from mien_client.room_state import RoomClosed, RoomEvent
+from mien_client.room_state import RoomClosed, RoomEvent, Said
 from mien_client.sound import FileSound, LoopedVoice, has_sound
-from mien_client.sources import SourceError
 from mien_client.speaking import packets, voice_of
 from mien_client.watching import kbit_s
 from mien_encoder.crop import TEN_KEYPOINTS
 from mien_shared.keypoints import FaceKeypoint, Keypoints
+from mien_shared.reactions import REACTIONS
 from mien_shared.wire.track import MotionTrack
 
 #: What arrives earlier does not count in the figures.
@@ -43,8 +44,9 @@ _SETTLE_S = 3.0
 class JoinOptions:
     """room: an address of a room's page, with or without a token, or a name.
 
-    clip, track, audio: files; clip may be CAMERA. Without clip and track the participant only listens and watches. A
-    clip's own sound is its voice, a track has the voice beside it, unless audio names another file.
+    clip, track, audio: files; clip may be CAMERA. With audio alone the
+    voice moves the avatar's mouth; without all three the participant only listens and watches. A clip's own sound is
+    its voice, a track has the voice beside it, unless audio names another file.
     seconds: when to leave, None for the end of the clip, or never.
     """
 
@@ -62,7 +64,7 @@ class JoinOptions:
 
     @property
     def publishes(self) -> bool:
-        return self.clip is not None or self.track is not None
+        return self.clip is not None or self.track is not None or self.audio is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +170,13 @@ def _name(one: Participant | None) -> str:
 
 @dataclass
 class _Source:
-    """What is published. voice: begins with the motion."""
+    """What is published. voice: begins with the motion. overheard: the same voice, which moves a mouth."""
 
     pictures: ClipPictures | CameraPictures | None = None
     finder: EncoderFinder | None = None
     track: MotionTrack | None = None
     voice: FileSound | LoopedVoice | None = None
+    overheard: OverheardVoice | None = None
 
 
 async def _source(options: JoinOptions, exits: contextlib.AsyncExitStack, say: Callable[[str], None]) -> _Source:
@@ -193,7 +196,9 @@ async def _source(options: JoinOptions, exits: contextlib.AsyncExitStack, say: C
         elif (recorded := voice_of(options.track)) is not None:
             source.voice = await asyncio.to_thread(LoopedVoice, str(recorded))
     elif options.audio is not None:
-        raise SourceError("--audio needs --clip or --track: a voice comes with a face")
+        source.voice = await asyncio.to_thread(FileSound, options.audio, options.loop)
+    if source.voice is not None:
+        source.overheard = OverheardVoice(source.voice)
     return source
 
 
@@ -211,7 +216,7 @@ async def _take_part(
     for one in room.participants:
         know(one)
     room.on(RoomEvent.PARTICIPANT_CONNECTED, know)
-    publication = await room.publish(voice=source.voice) if options.publishes else None
+    publication = await room.publish(voice=source.overheard) if options.publishes else None
     view = room.watch()
     measure(view, links)
     async with view:
@@ -256,14 +261,34 @@ async def _publish(
             source.voice.begin()
         async for packet in packets(source.track, start_s):
             publication.push(packet)
-    assert source.pictures is not None and source.finder is not None and options.clip is not None
     assert not isinstance(source.voice, LoopedVoice)
     motion = OutgoingMotion(await _own_keypoints(mien, room), seed=random.getrandbits(16))
+    room.on(RoomEvent.REACTION, lambda said: _react(motion, said, room))
+    if source.overheard is not None:
+
+        def hear(bands_db: Sequence[float], time_s: float) -> None:
+            if not publication.is_muted:  # a muted face must not show that its owner speaks
+                motion.hear(bands_db, time_s)
+
+        source.overheard.listener = hear
+    if source.pictures is None or source.finder is None or options.clip is None:
+        assert source.voice is not None
+        source.voice.begin()
+        async for packet in faceless(motion):
+            publication.push(packet)
+        return
     face = FaceWatch(options.clip, say)
     try:
         await speak(beginning(source.voice, source.pictures), source.finder, motion, publication.push, face)
     finally:
         face.end()
+
+
+def _react(motion: OutgoingMotion, said: Said, room: Room) -> None:
+    """Let the own face show the own reaction, whichever connection of this participant sent it."""
+    own = room.local_participant
+    if own is not None and own.participant_id == said.participant_id and said.text in REACTIONS:
+        motion.react(said.text)
 
 
 async def _own_keypoints(mien: MienClient, room: Room) -> Keypoints:

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from aiortc import MediaStreamTrack
+
 from mien_client.api import Avatar, MienClient, Session
 from mien_client.demo import BUNDLED_AVATAR, StatedConsent, avatar_of, new_session
 from mien_client.landmarks import LandmarkTool
 from mien_client.outgoing import OutgoingMotion
+from mien_client.overheard import OverheardVoice
 from mien_client.pictures import CameraPictures, ClipPictures, Picture, RgbArray
 from mien_client.sound import FileSound
 from mien_client.speaking import capture_clock_ms, play
@@ -81,6 +84,7 @@ async def send(options: SendOptions, say: Callable[[str], None]) -> None:
     Raises the errors of the source, the API, the uplink, the track and the tracker's files.
     """
     sound = None if options.audio is None else await asyncio.to_thread(FileSound, options.audio, options.loop)
+    overheard = None if sound is None else OverheardVoice(sound)
     if options.source.endswith(".motion"):
         await _send_track(MotionTrack.load(Path(options.source)), options, sound, say)
         return
@@ -89,10 +93,12 @@ async def send(options: SendOptions, say: Callable[[str], None]) -> None:
         pictures = _pictures(options, say)
         await stack.enter_async_context(pictures)
         finder = await _finder(options.tracker, stack)
-        avatar, uplink = await stack.enter_async_context(_speaking(options, sound, say))
+        avatar, uplink = await stack.enter_async_context(_speaking(options, overheard, say))
         motion = OutgoingMotion(
             avatar.source_keypoints(), options.smoothing, judged=options.judged, seed=random.getrandbits(16)
         )
+        if overheard is not None:
+            overheard.listener = motion.hear
         face = FaceWatch(options.source, say)
         try:
             await speak(beginning(sound, pictures), finder, motion, uplink.push, face)
@@ -120,7 +126,7 @@ async def beginning(sound: FileSound | None, pictures: AsyncIterable[Picture]) -
 
 @contextlib.asynccontextmanager
 async def _speaking(
-    options: SendOptions, sound: FileSound | None, say: Callable[[str], None]
+    options: SendOptions, sound: MediaStreamTrack | None, say: Callable[[str], None]
 ) -> AsyncIterator[tuple[Avatar, Uplink | WhipUplink]]:
     """The avatar, and the uplink of a new session that shows it: over WHIP if there is a voice."""
     async with MienClient(options.url, options.api_key) as mien:
