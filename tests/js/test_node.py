@@ -109,4 +109,15 @@ def test_the_published_package(tmp_path: Path) -> None:
     sources = {str(path.relative_to(CLIENT)) for name in folders for path in (CLIENT / name).iterdir()} | {"index.js"}
     declared = {f"types/{path.removesuffix('.js')}.d.ts" for path in sources if path.endswith(".js")}
     assert packed == sources | declared | {"package.json", "README.md", "LICENSE"}
-    assert "export class Room " in (copy / "types/room/room.d.ts").read_text()
+
+    # The quick start as a TypeScript program of somebody who has installed the package.
+    (tmp_path / "node_modules").mkdir()
+    (tmp_path / "node_modules/mien-client").symlink_to(copy)
+    example = (CLIENT / "README.md").read_text().split("```js\n")[1].split("```")[0]
+    given = "declare const grid: HTMLElement, gatewayUrl: string, token: string;\n"
+    (tmp_path / "app.mts").write_text(given + example)
+    options = ["--noEmit", "--strict", "--target", "es2022", "--module", "nodenext", "--lib", "es2022,dom,dom.iterable"]
+    checked = subprocess.run(
+        [compiler, *options, "app.mts"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=280
+    )
+    assert checked.returncode == 0, checked.stdout

@@ -352,9 +352,10 @@ export class Room extends Emitter {
   #entered() {
     this.#connectMedia();
     const local = this.localParticipant;
-    if (this.#publish && local?.grants.includes("publish")) local.publisher.start();
-    local?.onRoomOpen();
-    this.#reach("connected", () => this.emit("connected"));
+    if (local === null) return; // the service names everyone in the room, this participant too
+    if (this.#publish && local.grants.includes("publish")) local.publisher.start();
+    local.onRoomOpen();
+    this.#reach("connected", () => this.emit("connected", local));
   }
 
   #resumed() {

@@ -9,7 +9,7 @@
 
 /** Events of a Room, by LiveKit's names where it has one. `RoomEvents` says what a listener gets. */
 export const RoomEvent = Object.freeze({
-  /** the room's state is known */
+  /** in the room, and its state is known; after the lobby, too */
   Connected: "connected",
   /** in the lobby, until a moderator lets this participant in */
   Waiting: "waiting",
@@ -61,7 +61,7 @@ export const RoomEvent = Object.freeze({
 /**
  * What a listener of each event gets.
  * @typedef {{
- *   connected: [],
+ *   connected: [me: LocalParticipant],
  *   waiting: [],
  *   reconnecting: [],
  *   reconnected: [],
