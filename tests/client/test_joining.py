@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 from mien_client.api import BadAddress, BadToken
 from mien_client.cli import main
 from mien_client.joining import Place, events_url, place_of
+from mien_client.speaking import DEMO_TRACK
 
 
 def token(**claims: str) -> str:
@@ -46,7 +48,16 @@ def test_a_token_of_something_else_is_named_and_not_quoted(given: str) -> None:
     assert str(refused.value) == "the token is not one of a participant of a room: copy the whole address again"
 
 
-def test_what_cannot_be_joined_is_said_in_one_line(tmp_path: object) -> None:
+def test_options_of_a_single_speaker_are_refused_for_a_meeting(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["demo", "--participants", "2", "--record", str(tmp_path / "out.mp4")])
+    assert result.exit_code == 2 and "--record, --motion and --avatar are for one participant" in result.output
+    for count in ("0", "7"):
+        assert CliRunner().invoke(main, ["demo", "--participants", count]).exit_code == 2
+    both = CliRunner().invoke(main, ["join", "demo", "--clip", "a.mp4", "--track", str(DEMO_TRACK)])
+    assert both.exit_code == 2 and "--clip and --track exclude each other" in both.output
+
+
+def test_what_cannot_be_joined_is_said_in_one_line() -> None:
     for arguments, says in (
         (["demo", "--url", "http://127.0.0.1:9"], "http://127.0.0.1:9 does not answer"),
         (["demo", "--clip", "absent.mp4"], "absent.mp4 cannot be read"),

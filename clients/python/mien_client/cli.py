@@ -242,6 +242,8 @@ def demo(
     """Run all services on this machine with recorded speakers. Prints the address of the page to open."""
     stack = _stack(port, signaling_port, backend, weights, None)
     if participants > 1:
+        if record is not None or motion != DEMO_TRACK or avatar != BUNDLED_AVATAR:
+            raise click.UsageError("--record, --motion and --avatar are for one participant: leave out --participants")
         meeting = MeetingOptions(participants, seconds, as_json, stack)
         figures = run(run_meeting(meeting, _say))
         if as_json:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -88,12 +88,12 @@ class RoomView:
         """Call this with a participant's id and each packet of its voice, undecoded. It must not block."""
         self._voice_sinks.append(call)
 
-    async def frames(self, participant_id: str) -> AsyncIterator[ReceivedFrame]:
+    async def frames(self, participant_id: str) -> AsyncGenerator[ReceivedFrame, None]:
         """A participant's pictures as they arrive, while it has a slot. Never ends. Late readers miss pictures."""
         async for frame in _of(participant_id, self._frame_sinks, _MOST_FRAMES):
             yield frame
 
-    async def sound(self, participant_id: str) -> AsyncIterator[ReceivedSound]:
+    async def sound(self, participant_id: str) -> AsyncGenerator[ReceivedSound, None]:
         """A participant's voice as it arrives, while it has a slot. Never ends."""
         async for sound in _of(participant_id, self._sound_sinks, _MOST_SOUNDS):
             yield sound
