@@ -442,6 +442,22 @@ CALLS = Dashboard(
                     ),
                 ),
                 Panel(
+                    "Sessions at the SFU, attempts and losses",
+                    "short",
+                    (
+                        Query("sum by (state) (mien_sfu_sessions)", "{{state}}"),
+                        Query(
+                            "sum by (result) (increase(mien_sfu_attempts_total[1h]))", "attempt: {{result}}, last hour"
+                        ),
+                        Query("sum by (reason) (increase(mien_sfu_lost_total[1h]))", "lost: {{reason}}, last hour"),
+                        Query("sum by (reason) (increase(mien_sfu_ended_total[1h]))", "ended: {{reason}}, last hour"),
+                        Query("sum by (result) (increase(mien_sfu_deletes_total[1h]))", "DELETE {{result}}, last hour"),
+                        Query("sum (increase(mien_sfu_pli_total[1h]))", "PLI, last hour"),
+                    ),
+                ),
+                Panel("Round trip to the SFU", "s", quantiles("mien_sfu_rtt_seconds", 0.5, 0.95)),
+                Panel("Loss on the way to the SFU", "percentunit", quantiles("mien_sfu_loss_ratio", 0.5, 0.95)),
+                Panel(
                     "Connected viewers by transport, and TCP connections",
                     "short",
                     (

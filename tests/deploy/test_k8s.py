@@ -108,7 +108,7 @@ def rendered(folder: Path) -> Manifests:
     return Manifests(tuple(yaml.safe_load_all(done.stdout)))
 
 
-@pytest.fixture(params=[*OVERLAYS, "+external-redis", "+s3-avatars", "+gpu+hostnetwork"])
+@pytest.fixture(params=[*OVERLAYS, "+external-redis", "+s3-avatars", "+gpu+hostnetwork", "+sfu"])
 def manifests(request: pytest.FixtureRequest, tmp_path: Path) -> Manifests:
     """Each overlay, and combinations of components that an operator may choose."""
     name: str = request.param

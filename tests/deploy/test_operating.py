@@ -46,6 +46,7 @@ TEXTS = {
     "MIEN_PARENT_PID": "17",
     "MIEN_PUBLIC_IP": "192.0.2.1",
     "MIEN_PUBLIC_URL": "https://mien.example",
+    "MIEN_SFU_WHIP_URL": "https://sfu.example/whip/{session_id}",
     "MIEN_SIGNALING_URL": "https://media.example",
     "MIEN_TOKEN_SECRET": SECRET[::-1],
     "MIEN_TOKEN_SECRETS_OLD": SECRET[::-1],

@@ -23,6 +23,7 @@ from mien_gateway.webhook_queue import Delivery, Webhook, WebhookQueue
 from mien_gateway.webhook_sender import new_secret
 from mien_shared.bus import keys
 from mien_shared.bus.connection import open_redis
+from mien_shared.bus.egress import Egresses, EgressOrder, EgressState, Held
 from mien_shared.bus.live_rooms import LiveChange, LiveRooms
 from mien_shared.bus.messages import unpack_motion
 from mien_shared.bus.viewers import Viewers
@@ -80,6 +81,16 @@ async def a_webhook(redis: Redis) -> None:
     await queue.put([Delivery(delivery_id="d", webhook_id="w", body="{}")])
 
 
+async def an_egress(redis: Redis) -> None:
+    """A publication to an SFU, as a signaling service with one writes it."""
+    egresses, order = Egresses(redis), EgressOrder(wanted=True)
+    await egresses.survey(wants_all=False)
+    await egresses.order("published", order)
+    await egresses.claim("published", "a service")
+    held = Held(order, EgressState(state="connected", since_ms=1), "https://sfu.test/1")
+    await egresses.renew("a service", {"published": held})
+
+
 @asynccontextmanager
 async def voice(system: System) -> AsyncIterator[str]:
     """A session whose speaker sends voice over WHIP; gives its id."""
@@ -107,6 +118,7 @@ async def test_every_key_expires_and_an_ended_session_leaves_no_motion(system: S
             session_id = call.session.session_id
             await Viewers(redis).end(session_id, "a viewer that has left")
             await a_webhook(redis)
+            await an_egress(redis)
             await LiveRooms(redis).write({"a room": LiveChange(speakers=[])})
             invitation = await a_room(system.stack.url)
             async with (

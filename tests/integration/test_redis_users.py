@@ -14,6 +14,8 @@ from mien_gateway.webhook_queue import Delivery, Webhook, WebhookQueue
 from mien_shared.bus import keys, rights
 from mien_shared.bus.channels import GeneratorInbox, MotionForwarder, send_control
 from mien_shared.bus.connection import open_redis
+from mien_shared.bus.egress import Egresses, EgressOrder, EgressState, Held
+from mien_shared.bus.egress import Renewal as EgressRenewal
 from mien_shared.bus.embedded_redis import EmbeddedRedis
 from mien_shared.bus.live_rooms import ActiveSpeaker, LiveChange, LiveRooms, SlotsState
 from mien_shared.bus.messages import GeneratorStatus, InboundMotion, SessionRecord, StopSession, ViewerState
@@ -120,6 +122,29 @@ async def test_a_room_lives_and_ends_by_the_users_of_its_services(clients: dict[
     assert await signaling.has_left([("r1", "p1"), ("r2", "p1")]) == [True, False]
     assert (await rooms.read("r1")).end_reason == "ended"
     assert [one.kept for one in await rooms.keep([connected])] == [Kept.ENDED]
+
+
+async def test_an_egress_is_ordered_published_and_ended_by_the_users_of_its_services(clients: dict[str, Redis]) -> None:
+    gateway, signaling = Egresses(clients["gateway"]), Egresses(clients["signaling"])
+    await Registry(clients["gateway"]).keep_alive(SESSION)
+    await signaling.survey(wants_all=True)
+    assert await gateway.has_sfu()
+    order, state = EgressOrder(wanted=True), EgressState(state="connected", since_ms=1)
+    await gateway.order("s1", order)
+    survey = await signaling.survey(wants_all=True)
+    assert [one.is_free(wants_all=False) for one in await signaling.look(survey.session_ids, survey.ordered)] == [True]
+    assert await signaling.claim("s1", "signaling")
+    await signaling.keep_resource("s1", "https://sfu.test/1")
+    held = Held(order, state, "https://sfu.test/1")
+    await clients["admin"].delete(keys.egress_order("s1"))
+    assert await signaling.renew("signaling", {"s1": held}) == {"s1": (EgressRenewal.HELD, order)}
+    assert await gateway.of_session("s1") == (order, state)
+    await gateway.order("s1", EgressOrder(wanted=False))
+    await Registry(clients["gateway"]).end_session("s1")
+    await signaling.look(["s1"], ordered=["s1"])
+    assert await signaling.resource("s1") == "https://sfu.test/1"
+    await signaling.forget_resource("s1", "https://sfu.test/1")
+    await signaling.release("s1", "signaling")
 
 
 async def test_webhooks_wait_and_are_delivered_by_the_gateways_user(clients: dict[str, Redis]) -> None:

@@ -21,6 +21,21 @@ def test_origins_and_ice_servers_come_from_the_environment(monkeypatch: pytest.M
     assert settings.port == 8081
 
 
+def test_an_sfu_is_a_url_with_known_placeholders() -> None:
+    assert SignalingSettings(token_secret=SECRET).sfu is None
+    settings = SignalingSettings(
+        token_secret=SECRET,
+        sfu_whip_url="https://sfu.test/{session_id}",
+        sfu_bearer="b",
+        sfu_origins="https://edge.test",
+    )
+    assert settings.sfu is not None and settings.sfu.origins == ("https://edge.test",)
+    assert "bearer" not in repr(settings.sfu)
+    for wrong in ("sfu.test", "https://sfu.test/{id}"):
+        with pytest.raises(ValidationError, match="MIEN_SFU_WHIP_URL"):
+            SignalingSettings(token_secret=SECRET, sfu_whip_url=wrong)
+
+
 def test_bitrates_must_be_in_order() -> None:
     with pytest.raises(ValidationError, match="bitrates must be in order: min <= start <= max"):
         SignalingSettings(token_secret=SECRET, min_bitrate_bps=2_000_000)

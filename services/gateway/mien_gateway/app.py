@@ -10,7 +10,18 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from mien_encoder.model_file import EncoderFileError, bundled_path, read_encoder
-from mien_gateway import avatar_routes, bundled, page, room_hub, room_routes, sessions, uplinks, viewers, webhook_routes
+from mien_gateway import (
+    avatar_routes,
+    bundled,
+    egress,
+    page,
+    room_hub,
+    room_routes,
+    sessions,
+    uplinks,
+    viewers,
+    webhook_routes,
+)
 from mien_gateway.access import Access
 from mien_gateway.avatar_upkeep import INTERVAL_S as UPKEEP_INTERVAL_S
 from mien_gateway.avatar_upkeep import AvatarUpkeep
@@ -92,13 +103,9 @@ def create_app(settings: GatewaySettings) -> FastAPI:
 
     app = create_service("gateway", metrics, run)
     app.state.access = access
-    app.include_router(avatar_routes.router)
-    app.include_router(sessions.router)
-    app.include_router(viewers.router)
-    app.include_router(uplinks.router)
-    app.include_router(room_routes.router)
-    app.include_router(room_hub.router)
-    app.include_router(webhook_routes.router)
+    modules = (avatar_routes, sessions, viewers, egress, uplinks, room_routes, room_hub, webhook_routes)
+    for router in (module.router for module in modules):
+        app.include_router(router)
     page.install(app, settings)
     _guard(app, settings)
     return app

@@ -42,6 +42,14 @@ def viewer_ended(by: Principal, session_id: str, viewer_id: str) -> None:
     _write("viewer ended", by, session=digest(session_id), viewer=digest(viewer_id))
 
 
+def egress_ordered(by: Principal, session_id: str) -> None:
+    _write("egress ordered", by, session=digest(session_id))
+
+
+def egress_withdrawn(by: Principal, session_id: str) -> None:
+    _write("egress withdrawn", by, session=digest(session_id))
+
+
 def room_created(by: Principal, room_id: str) -> None:
     _write("room created", by, room=digest(room_id))
 

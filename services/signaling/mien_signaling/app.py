@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from aiortc import RTCIceServer
 from aiortc.rtcicetransport import connection_kwargs
 from fastapi import FastAPI
+from redis.asyncio import Redis
 
 from mien_shared.bus import rights
 from mien_shared.bus.connection import open_redis, redis_url
@@ -28,6 +29,9 @@ from mien_signaling.room_audience import RoomAudience
 from mien_signaling.roster import INTERVAL_S, Registrar, merged
 from mien_signaling.seats import Seats
 from mien_signaling.settings import SignalingSettings
+from mien_signaling.sfu_links import INTERVAL_S as SFU_INTERVAL_S
+from mien_signaling.sfu_links import SfuLinks
+from mien_signaling.sfu_metrics import SfuMetrics
 from mien_signaling.speakers import Speakers
 
 
@@ -43,6 +47,7 @@ def create_app(settings: SignalingSettings, clock: Clock | None = None) -> FastA
     connection_kwargs([RTCIceServer(server.urls) for server in settings.ice_servers])
     clock = clock or SystemClock()
     metrics = SignalingMetrics()
+    sfu_metrics = SfuMetrics(metrics.registry)
     media_port = _media_port(settings, metrics)
 
     @asynccontextmanager
@@ -87,7 +92,8 @@ def create_app(settings: SignalingSettings, clock: Clock | None = None) -> FastA
                 app.include_router(whep.routes(audience, rooms, settings, clock))
                 app.include_router(whip.routes(speakers, Rooms(redis), settings, clock))
                 try:
-                    yield
+                    async with _publishing(settings, supervisor, redis, broadcasts, clock, metrics, sfu_metrics):
+                        yield
                 finally:
                     await speakers.aclose()
                     await asyncio.gather(audience.aclose(), rooms.aclose())
@@ -104,6 +110,28 @@ def create_app(settings: SignalingSettings, clock: Clock | None = None) -> FastA
         app.add_middleware(LoopbackOnly, origins=settings.cors_origins)
     app.add_middleware(SecurityHeaders)
     return app
+
+
+@asynccontextmanager
+async def _publishing(
+    settings: SignalingSettings,
+    supervisor: Supervisor,
+    redis: Redis,
+    broadcasts: Broadcasts,
+    clock: Clock,
+    metrics: SignalingMetrics,
+    sfu_metrics: SfuMetrics,
+) -> AsyncIterator[None]:
+    """Publish sessions to the operator's SFU, if there is one. The metrics are exported in any case."""
+    if (target := settings.sfu) is None:
+        yield
+        return
+    links = SfuLinks(target, redis, settings, clock, metrics, sfu_metrics, broadcasts)
+    supervisor.keep("SFU", links.step, SFU_INTERVAL_S)
+    try:
+        yield
+    finally:
+        await links.aclose()
 
 
 def _media_port(settings: SignalingSettings, metrics: SignalingMetrics) -> MediaPort | None:

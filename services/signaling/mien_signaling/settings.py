@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
-from pydantic import Field, IPvAnyAddress, model_validator
+from pydantic import Field, IPvAnyAddress, SecretStr, model_validator
 
-from mien_shared.settings import ServiceSettings
+from mien_shared.settings import ServiceSettings, TextList
 from mien_signaling.feedback import BitrateLimits
+from mien_signaling.sfu_target import SfuTarget
 
 #: Most slots that a deployment can allow: a grid of 5 x 5 without oneself.
 MAX_SLOTS = 24
@@ -72,6 +73,37 @@ class SignalingSettings(ServiceSettings):
     max_bitrate_bps: int = Field(
         2_500_000, gt=0, description="Highest bitrate target of a session, in bits per second."
     )
+    sfu_whip_url: str | None = Field(
+        None,
+        description="WHIP endpoint of an SFU to which sessions are published; may contain {session_id}. Unset: none.",
+    )
+    sfu_bearer: SecretStr | None = Field(
+        None, description="Bearer for that endpoint; may contain {stream_key}. Unset: requests have none."
+    )
+    sfu_sessions: Literal["ordered", "all"] = Field(
+        "ordered", description="Which sessions are published: those whose egress an operator has ordered, or `all`."
+    )
+    sfu_origins: TextList = Field(
+        default_factory=list,
+        description="Further origins of that SFU, to which it may redirect or at which its sessions may be.",
+    )
+    max_sfu_sessions: int = Field(200, ge=1, description="Most sessions that this process publishes to the SFU.")
+
+    @model_validator(mode="after")
+    def _sfu_is_one(self) -> Self:
+        try:
+            _ = self.sfu
+        except ValueError as error:
+            raise ValueError(f"MIEN_SFU_WHIP_URL, MIEN_SFU_BEARER or MIEN_SFU_ORIGINS: {error}") from None
+        return self
+
+    @property
+    def sfu(self) -> SfuTarget | None:
+        """The operator's SFU, None without one."""
+        if not self.sfu_whip_url:
+            return None
+        bearer = "" if self.sfu_bearer is None else self.sfu_bearer.get_secret_value().strip()
+        return SfuTarget(self.sfu_whip_url, bearer or None, tuple(self.sfu_origins))
 
     @model_validator(mode="after")
     def _bitrates_are_in_order(self) -> Self:

@@ -32,6 +32,10 @@ EVENTS_S = 120
 ROOM_LIVE_S = 15
 WEBHOOKS_S = 24 * 3600
 DELIVERIES_S = 3600
+EGRESS_ORDER_S = 3600
+EGRESS_OWNER_S = 5.0
+EGRESS_STATE_S = 15
+EGRESS_READY_S = 15
 #: Motion that is older than this is deleted from an inbox, even if the stream itself lives on.
 MOTION_S = 2.0
 
@@ -44,6 +48,11 @@ ROOMS = f"{_MIEN}:rooms"
 WEBHOOKS = f"{_MIEN}:webhooks:targets"
 WEBHOOKS_DUE = f"{_MIEN}:webhooks:due"
 WEBHOOKS_WAITING = f"{_MIEN}:webhooks:waiting"
+
+#: The sessions whose egress an operator has ordered; the Locations that an SFU gave; whether there is an SFU at all.
+EGRESSES = f"{_MIEN}:egress:ordered"
+EGRESS_RESOURCES = f"{_MIEN}:egress:resources"
+EGRESS_READY = f"{_MIEN}:egress:ready"
 
 
 def record(session_id: str) -> str:
@@ -114,6 +123,21 @@ def speaker(session_id: str) -> str:
 def suspect(session_id: str) -> str:
     """With how many generators' devices the session was lost."""
     return f"{_MIEN}:session:{session_id}:suspect"
+
+
+def egress_order(session_id: str) -> str:
+    """Whether an operator wants the session to be published to an SFU."""
+    return f"{_MIEN}:session:{session_id}:egress-order"
+
+
+def egress_owner(session_id: str) -> str:
+    """Which signaling service publishes the session."""
+    return f"{_MIEN}:session:{session_id}:egress-owner"
+
+
+def egress_state(session_id: str) -> str:
+    """What that service knows of the publication."""
+    return f"{_MIEN}:session:{session_id}:egress-state"
 
 
 def room(room_id: str) -> str:
@@ -201,6 +225,12 @@ LIVES = (
     Life(slots("*"), SLOTS_S, "each slot has its own, shorter time in it"),
     Life(inbox("*"), INBOX_S, "a speaker's motion: a generator reads it at once or never"),
     Life(control("*"), CONTROL_S, "orders and requests, no motion; every heartbeat of its generator prolongs it"),
+    Life(egress_order("*"), EGRESS_ORDER_S, "an hour after the last signaling service with an SFU has seen it"),
+    Life(egress_owner("*"), EGRESS_OWNER_S, "another signaling service publishes the session of one that was killed"),
+    Life(egress_state("*"), EGRESS_STATE_S, "written every second"),
+    Life(EGRESSES, EGRESS_ORDER_S, "ids only; as long as the orders"),
+    Life(EGRESS_RESOURCES, ENDED_S, "URLs at the SFU, maybe secret; whoever takes over within it deletes them there"),
+    Life(EGRESS_READY, EGRESS_READY_S, "a mark; every signaling service with an SFU writes it each second"),
     Life(ROOMS, LISTS_S, "ids only; every gateway writes it again every two seconds"),
     Life(room("*"), None, "MIEN_ROOM_JOIN_S, MIEN_ROOM_DEPARTURE_S or the room's empty timeout, and a minute"),
     Life(room_participants("*"), None, "as long as the room's record; identities and names"),

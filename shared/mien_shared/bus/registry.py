@@ -262,6 +262,8 @@ class Registry:
             keys.uplink(session_id),
             keys.speaker(session_id),
             keys.suspect(session_id),
+            keys.egress_order(session_id),
+            keys.egress_state(session_id),
             keys.ended(session_id),
         ]
         trip = Trip(self.redis)

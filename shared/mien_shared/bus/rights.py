@@ -20,6 +20,8 @@ _VIEWER_ENDS = keys.viewer_ends("*")
 _UPLINK, _SPEAKER, _SUSPECT = keys.uplink("*"), keys.speaker("*"), keys.suspect("*")
 _STATUS, _SLOTS, _INBOX, _CONTROL = keys.status("*"), keys.slots("*"), keys.inbox("*"), keys.control("*")
 _SESSIONS, _GENERATORS = keys.SESSIONS, keys.GENERATORS
+_ORDER, _EGRESS_OWNER, _EGRESS_STATE = keys.egress_order("*"), keys.egress_owner("*"), keys.egress_state("*")
+_EGRESSES, _RESOURCES, _EGRESS_READY = keys.EGRESSES, keys.EGRESS_RESOURCES, keys.EGRESS_READY
 _ROOM, _ROOM_ENDED, _ROOM_NAME, _ROOMS = keys.room("*"), keys.room_ended("*"), keys.room_name("*"), keys.ROOMS
 _PARTICIPANTS, _PRESENCE, _GONE = keys.room_participants("*"), keys.room_presence("*"), keys.room_gone("*")
 _EVENTS, _SEQUENCE, _VERSION = keys.room_events("*"), keys.room_sequence("*"), keys.room_version("*")
@@ -98,7 +100,7 @@ _PLACEMENT_SLOTS = ("evalsha", "pexpire", "zadd", "zcard", "zrem", "zremrangebys
 #: What an end deletes: gateways end sessions, and generators end those whose face cannot be made.
 _OF_A_SESSION = (
     *(_RECORD, _LEASE, _STATS, _VIDEO, _VOICE, _UPLINK, _SPEAKER, _SUSPECT),
-    *(_VIEWER_COUNTS, _VIEWER_LISTS, _VIEWER_ENDS),
+    *(_VIEWER_COUNTS, _VIEWER_LISTS, _VIEWER_ENDS, _ORDER, _EGRESS_STATE),
 )
 
 
@@ -119,8 +121,8 @@ GATEWAY = Rights(
                 *(*_OF_A_ROOM, _ROOM_ENDED, _ROOM_NAME, _GONE, _EVENTS),
                 *(_TARGETS, _DUE, _WAITING),
             ),
-            "exists": (_RECORD, _ENDED, _ROOM, _ROOM_ENDED, _TARGETS),
-            "expire": (_UPLINK, _SESSIONS, _ROOMS, *_OF_A_ROOM, _EVENTS, _TARGETS, _DUE, _WAITING),
+            "exists": (_RECORD, _ENDED, _ROOM, _ROOM_ENDED, _TARGETS, _EGRESS_READY),
+            "expire": (_UPLINK, _SESSIONS, _ROOMS, *_OF_A_ROOM, _EVENTS, _TARGETS, _DUE, _WAITING, _EGRESSES),
             "get": (
                 *(_RECORD, _ENDED, _LEASE, _STATS, _STATUS, _SPEAKER),
                 *(_ROOM, _ROOM_ENDED, _ROOM_NAME, _SEQUENCE, _VERSION),
@@ -131,12 +133,15 @@ GATEWAY = Rights(
             "hgetall": (_VIEWER_COUNTS, _VIEWER_LISTS, _PARTICIPANTS, _PRESENCE, _LIVE, _TARGETS),
             "hlen": (_TARGETS,),
             "hset": (_PARTICIPANTS, _PRESENCE, _TARGETS, _WAITING),
-            "mget": (_LEASE, _UPLINK, _ENDED, _SEQUENCE, _LIVE_VERSION),
+            "mget": (_LEASE, _UPLINK, _ENDED, _SEQUENCE, _LIVE_VERSION, _ORDER, _EGRESS_STATE),
             "pexpire": (_INBOX, _CONTROL, _VIEWER_ENDS, _GONE),
-            "sadd": (_SESSIONS, _ROOMS),
-            "set": (_RECORD, _ENDED, _LEASE, _UPLINK, _SPEAKER, _ROOM, _ROOM_ENDED, _ROOM_NAME, _SEQUENCE, _VERSION),
+            "sadd": (_SESSIONS, _ROOMS, _EGRESSES),
+            "set": (
+                *(_RECORD, _ENDED, _LEASE, _UPLINK, _SPEAKER, _ORDER),
+                *(_ROOM, _ROOM_ENDED, _ROOM_NAME, _SEQUENCE, _VERSION),
+            ),
             "smembers": (_SESSIONS, _GENERATORS, _ROOMS),
-            "srem": (_SESSIONS, _GENERATORS, _ROOMS),
+            "srem": (_SESSIONS, _GENERATORS, _ROOMS, _EGRESSES),
             "xadd": (_INBOX, _CONTROL, _EVENTS),
             "xrange": (_EVENTS,),
             "xtrim": (_INBOX, _EVENTS),
@@ -175,21 +180,31 @@ GENERATOR = Rights(
 SIGNALING = Rights(
     "signaling",
     {
+        "del": (_EGRESS_OWNER, _EGRESS_STATE),
         "evalsha": (
             *(_RECORD, _ENDED, _VIEWER_COUNTS, _VIEWER_LISTS, _INBOX, _SPEAKER),
             *(_LIVE, _LIVE_VERSION, _ROOM_ENDED),
+            *(_EGRESS_OWNER, _ORDER, _EGRESS_STATE, _EGRESSES, _RESOURCES),
         ),
         "exists": (_RECORD, _ENDED, _ROOM_ENDED),
-        "expire": (_SESSIONS, _UPLINK, _VOICE),
-        "get": (_RECORD, _ENDED, _LEASE, _SPEAKER, _LIVE_VERSION),
-        "hget": (_PARTICIPANTS,),
-        "hdel": (_VIEWER_COUNTS, _VIEWER_LISTS, _LIVE),
-        "hgetall": (_VIEWER_COUNTS, _PARTICIPANTS, _LIVE),
-        "hset": (_VIEWER_COUNTS, _VIEWER_LISTS, _LIVE),
-        "mget": (_LEASE, _UPLINK, _ENDED, _VERSION, _ROOM_ENDED, _LIVE_VERSION),
+        "expire": (_SESSIONS, _UPLINK, _VOICE, _ORDER, _EGRESSES, _RESOURCES),
+        "get": (_RECORD, _ENDED, _LEASE, _SPEAKER, _LIVE_VERSION, _EGRESS_OWNER, _ORDER),
+        "hget": (_PARTICIPANTS, _RESOURCES),
+        "hdel": (_VIEWER_COUNTS, _VIEWER_LISTS, _LIVE, _RESOURCES),
+        "hgetall": (_VIEWER_COUNTS, _PARTICIPANTS, _LIVE, _RESOURCES),
+        "hset": (_VIEWER_COUNTS, _VIEWER_LISTS, _LIVE, _RESOURCES),
+        "mget": (
+            *(_LEASE, _UPLINK, _ENDED, _VERSION, _ROOM_ENDED, _LIVE_VERSION),
+            *(_RECORD, _ORDER, _EGRESS_OWNER),
+        ),
         "pexpire": (_CONTROL, _VIEWER_COUNTS, _VIEWER_LISTS, _INBOX, _LIVE),
-        "sadd": (_SESSIONS,),
-        "set": (_RECORD, _UPLINK, _SPEAKER, _LIVE_VERSION),
+        "sadd": (_SESSIONS, _EGRESSES),
+        "set": (
+            *(_RECORD, _UPLINK, _SPEAKER, _LIVE_VERSION),
+            *(_EGRESS_OWNER, _ORDER, _EGRESS_STATE, _EGRESS_READY),
+        ),
+        "smembers": (_SESSIONS, _EGRESSES),
+        "srem": (_EGRESSES,),
         "xadd": (_CONTROL, _VOICE, _INBOX),
         "xread": (_VIDEO, _VOICE),
         "xrevrange": (_VIDEO, _VOICE),

@@ -125,6 +125,8 @@ class Code(StrEnum):
     SPEAKER_NOT_FOUND = "speaker-not-found", 404, "no uplink over WHIP has this id, or it was closed by its speaker"
     UPLINK_ENDED = "uplink-ended", 410, "this service has ended the uplink; the detail says why"
     NO_PUBLICATION = "no-publication", 409, "the session has no video at the moment; try again after Retry-After"
+    NO_SFU = "no-sfu", 409, "no signaling service of this deployment has an SFU"
+    NO_EGRESS = "no-egress", 404, "no egress of this session is ordered, and none is in progress"
     NO_SUCH_ETAG = "no-such-etag", 412, "sessions have no entity tag, because ICE restarts are not supported"
     WRONG_MEDIA_TYPE = "wrong-media-type", 415, "the body has another media type than this route takes"
     UNACCEPTABLE_OFFER = "unacceptable-offer", 422, "the offer has no section that this service can serve"
