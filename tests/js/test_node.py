@@ -110,14 +110,18 @@ def test_the_published_package(tmp_path: Path) -> None:
     declared = {f"types/{path.removesuffix('.js')}.d.ts" for path in sources if path.endswith(".js")}
     assert packed == sources | declared | {"package.json", "README.md", "LICENSE"}
 
-    # The quick start as a TypeScript program of somebody who has installed the package.
+    # The examples as TypeScript programs of somebody who has installed the package.
     (tmp_path / "node_modules").mkdir()
     (tmp_path / "node_modules/mien-client").symlink_to(copy)
-    example = (CLIENT / "README.md").read_text().split("```js\n")[1].split("```")[0]
     given = "declare const grid: HTMLElement, gatewayUrl: string, token: string;\n"
-    (tmp_path / "app.mts").write_text(given + example)
+    documents = (CLIENT / "README.md", ROOT / "docs/conference.md")
+    examples = [block.split("```")[0] for path in documents for block in path.read_text().split("```js\n")[1:]]
+    assert len(examples) >= 2
+    programs = [tmp_path / f"app{number}.mts" for number in range(len(examples))]
+    for program, example in zip(programs, examples, strict=True):
+        program.write_text(given + example)
     options = ["--noEmit", "--strict", "--target", "es2022", "--module", "nodenext", "--lib", "es2022,dom,dom.iterable"]
     checked = subprocess.run(
-        [compiler, *options, "app.mts"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=280
+        [compiler, *options, *programs], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=280
     )
     assert checked.returncode == 0, checked.stdout

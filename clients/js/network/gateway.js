@@ -5,6 +5,7 @@
  */
 
 import { parseRetryAfterMs } from "./backoff.js";
+import { iceServersOf } from "./sdp.js";
 
 const REQUEST_TIMEOUT_MS = 10_000;
 
@@ -154,6 +155,11 @@ export class Gateway {
   async avatarKeypoints(avatarId) {
     const avatar = await this.#call("GET", `v1/avatars/${encodeURIComponent(avatarId)}`);
     return Float32Array.from(avatar.keypoints.flat());
+  }
+
+  /** STUN and TURN servers for this participant. @returns {Promise<RTCIceServer[]>} */
+  async iceServers() {
+    return iceServersOf((await this.#call("GET", "v1/ice-servers")).ice_servers);
   }
 
   get #room() {

@@ -17,8 +17,8 @@ import { offerH264, offerOpus } from "./sdp.js";
  */
 
 /**
- * onSlots: after each change of who is where. onState: of the connection.
- * @typedef {{onSlots: (slots: Slot[]) => void, onState: (state: LinkState) => void}} ReceiverOptions
+ * onSlots: after each change of who is where. onLost: an established connection was lost; it is being made again.
+ * @typedef {{onSlots: (slots: Slot[]) => void, onLost: () => void}} ReceiverOptions
  */
 
 export class RoomReceiver {
@@ -31,6 +31,8 @@ export class RoomReceiver {
   /** The newest event, which may come before the answer to the offer. @type {RoomState["slots"]} */
   #told = null;
   #count = 0;
+  /** @type {LinkState} */
+  #before = "idle";
   /** @type {string|null} */
   #url = null;
 
@@ -118,7 +120,8 @@ export class RoomReceiver {
   #follow(state) {
     if (state === "answered" || state === "connected") this.#place();
     if (state === "idle" || state === "failed") this.#options.onSlots((this.#slots = []));
-    this.#options.onState(state);
+    if (state === "reconnecting" && this.#before === "connected") this.#options.onLost();
+    this.#before = state;
   }
 
   #place() {

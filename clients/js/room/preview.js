@@ -56,8 +56,14 @@ export class Preview extends Emitter {
   }
 
   async #begin() {
-    const info = await this.#gateway.readParticipant(this.#gateway.participantId);
+    const gateway = this.#gateway;
+    const [info, servers] = await Promise.all([
+      gateway.readParticipant(gateway.participantId),
+      gateway.iceServers().catch(() => []), // host candidates may be enough
+    ]);
     if (this.#isClosed) return;
-    this.#local = new LocalParticipant(info, { events: this, gateway: this.#gateway, send: () => {} });
+    this.#local = new LocalParticipant(info, { events: this, gateway, send: () => {} });
+    // The room's addresses come with its events; until then those of the own session do.
+    this.#local.useConnection({ whip_url: null, whep_url: null, uplink_url: null, ice_servers: servers });
   }
 }

@@ -270,7 +270,11 @@ export class Room extends Emitter {
     this.#people = new People(this, host);
     this.#people.local = preview?.handOver() ?? null;
     this.localParticipant?.moveTo(host);
-    this.#receiver = new RoomReceiver(gateway, { onSlots: () => this.#place(), onState: () => {} });
+    this.#receiver = new RoomReceiver(gateway, {
+      onSlots: () => this.#place(),
+      // A socket on a dead network is silent for minutes, but a media connection notices in seconds.
+      onLost: () => this.#events?.refresh(),
+    });
     this.#meter = new RoomMeter(this.#receiver, {
       local: () => this.localParticipant,
       remote: () => this.remoteParticipants,
@@ -385,7 +389,8 @@ export class Room extends Emitter {
 
   #place() {
     const slots = this.#receiver?.slots ?? [];
-    this.#audio.play(slots.map((slot) => slot.audio));
+    // An empty place has no voice, and an element that plays it would still cost time.
+    this.#audio.play(slots.map((slot) => (slot.participantId === null ? null : slot.audio)));
     this.#people?.place(slots);
   }
 
