@@ -215,7 +215,8 @@ async def _receive(url: str, names: Sequence[str]) -> None:
 
         async def count() -> None:
             nonlocal packets, size
-            size += len(await transport.transport._recv())
+            data = await transport.transport._recv()
+            size += len(data)
             packets += 1
 
         transport._recv_next = count

@@ -230,13 +230,15 @@ class RoomAudience:
             is_foreign = room_id in marks and marks[room_id].live_version != room.live_version
             viewers = room.newest() if is_due or is_foreign else [one for one in room.newest() if one in changed]
             speakers = room.speakers()
-            names = tuple(one.participant_id for one in speakers)
+            tells = is_due or is_foreign or room.has_news(speakers)
+            if tells:
+                room.tells(speakers)
             kept = {one.participant_id: one.slots_state() for one in viewers}
-            tells = speakers if is_due or is_foreign or names != room.told else None
-            room.told = names
             if is_due:
                 room.written_s = now_s
-            changes[room_id] = LiveChange(tells, kept=kept, dropped=self._dropped.pop(room_id, ()))
+            changes[room_id] = LiveChange(
+                speakers if tells else None, kept=kept, dropped=self._dropped.pop(room_id, ())
+            )
         for room_id, dropped in self._dropped.items():  # of rooms that have no viewer here any more
             changes[room_id] = LiveChange(dropped=dropped)
         self._dropped = {}

@@ -7,7 +7,7 @@ voice decides whether one will. A packet of voice is judged once for all viewers
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from mien_shared.bus.live_rooms import ActiveSpeaker
 from mien_shared.bus.registry import KEEP_ALIVE_INTERVAL_S
@@ -26,6 +26,8 @@ UNTOLD_LEVEL, SILENT_LEVEL, SILENT_BYTES = 50, 127, 8
 LOST_S = 3 * KEEP_ALIVE_INTERVAL_S
 #: For so long the choice of the loudest is kept, unless one speaks that was not among them.
 CHOICE_S = 0.1
+#: How often the order of the speakers is told, if nothing else changes.
+ORDER_S = 1.0
 
 
 class RoomSource:
@@ -61,9 +63,10 @@ class WatchedRoom:
         self.viewers: dict[str, RoomViewer] = {}
         #: The version of the room's records when they were last read, and of its live state when it was last written.
         self.version = self.live_version = b""
-        #: The speakers that the live state was last told, and when it was last told everything, monotonic seconds.
-        self.told: tuple[str, ...] = ()
+        #: When the live state was last told everything, monotonic seconds.
         self.written_s = float("-inf")
+        self._told: tuple[str, ...] = ()
+        self._told_s = float("-inf")
         self._broadcasts = broadcasts
         self._clock = clock
         self._people: tuple[ParticipantRecord, ...] = ()
@@ -173,6 +176,18 @@ class WatchedRoom:
         return tuple(
             ActiveSpeaker(participant_id=name, level=round(self._voices.share(name, now_s), 2)) for name in self._chosen
         )
+
+    def has_news(self, speakers: Sequence[ActiveSpeaker]) -> bool:
+        """Whether these differ from those that the live state was last told. Their order alone can wait a second."""
+        names = tuple(one.participant_id for one in speakers)
+        if names == self._told:
+            return False
+        return set(names) != set(self._told) or self._clock.monotonic_s() - self._told_s >= ORDER_S
+
+    def tells(self, speakers: Sequence[ActiveSpeaker]) -> None:
+        """The live state is told these."""
+        self._told = tuple(one.participant_id for one in speakers)
+        self._told_s = self._clock.monotonic_s()
 
     # Who is shown
 
