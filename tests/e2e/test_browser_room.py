@@ -132,6 +132,9 @@ async def test_a_call_goes_on_when_services_are_killed_and_the_network_changes(
 
     peers = await first.do("window.peers.length")
     await system.stack.kill("signaling")
+    await first.until("room.localParticipant.publisher.carrier === 'socket'")  # motion takes the other way meanwhile
+    sent = await first.do("room.localParticipant.publisher.packetsSent")
+    await first.until(f"room.localParticipant.publisher.packetsSent > {sent + 10}")
     await system.stack.start("signaling")
     await first.until(f"window.peers.length >= {peers + 2}")
     await both_see_and_hear(first, second)
