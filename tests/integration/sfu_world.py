@@ -48,14 +48,15 @@ class SfuWorld:
         url = await self.run_app(create_app(self.settings(**changes)))
         return await self.stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=15))
 
-    async def signaling_process(self) -> subprocess.Popen[bytes]:
-        """A service in a process of its own, which can be killed."""
+    async def signaling_process(self, **changes: str) -> subprocess.Popen[bytes]:
+        """A service in a process of its own, which can be killed. changes: of its environment."""
         environment = os.environ | {
             "REDIS_URL": self.redis_server.url,
             "MIEN_PORT": "0",
             "MIEN_TOKEN_SECRET": SECRET,
             "MIEN_SFU_WHIP_URL": f"{self.front_url}/whip/{{session_id}}",
             "MIEN_SFU_BEARER": BEARER,
+            **changes,
         }
         process = await asyncio.to_thread(
             subprocess.Popen, [sys.executable, "-m", "mien_signaling"], env=environment, stdout=subprocess.DEVNULL
