@@ -71,10 +71,11 @@ def test_a_rebuilt_kernel_computes_the_same(node: str, tmp_path: Path) -> None:
     run_node_tests(node, TESTS / "kernel.test.mjs", kernel=rebuilt)
 
 
-def test_the_types() -> None:
+@pytest.mark.parametrize("folder", ["clients/js", "clients/web"])
+def test_the_types(folder: str) -> None:
     compiler = CLIENT / "node_modules/.bin/tsc"
     required("MIEN_REQUIRE_TSC", compiler.exists(), "TypeScript is not installed: run `npm ci` in clients/js")
-    done = subprocess.run([compiler, "--noEmit"], cwd=CLIENT, capture_output=True, text=True, check=False)
+    done = subprocess.run([compiler, "--noEmit"], cwd=ROOT / folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 

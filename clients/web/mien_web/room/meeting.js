@@ -7,21 +7,22 @@
 
 import { REACTIONS } from "../client/index.js";
 import { Chat } from "./chat.js";
-import { chosenDevice, deviceMenus } from "./devices.js";
+import { chosenDevice } from "./devices.js";
 import { byId, dress, icon, make } from "./dom.js";
 import { rememberAvatar } from "./entry.js";
 import { tellFigures, tellState } from "./figures.js";
-import { Gallery } from "./gallery.js";
 import { kept } from "./join.js";
-import { isWritingIn, popover, shortcutOf, SHORTCUTS } from "./menus.js";
+import { isWritingIn, popover, shortcutOf } from "./menus.js";
 import { banner, say, toast } from "./notices.js";
 import { People } from "./people.js";
+import { showSettings } from "./settings.js";
+import { areShortcutsOn, showShortcuts } from "./shortcuts.js";
 import { Stage } from "./stage.js";
+import { dressToolbar } from "./toolbar.js";
 import { deviceTrouble } from "./trouble.js";
 import { t } from "./words.js";
 
 const FIGURES_MS = 1000;
-const NO_SHORTCUTS = "mien-no-shortcuts";
 
 export class Meeting {
   #room;
@@ -51,7 +52,7 @@ export class Meeting {
     people: () => this.#open("people"),
     layout: () => this.#switchLayout(),
     fullscreen: () => void this.#fullscreen(),
-    shortcuts: () => this.#shortcuts(),
+    shortcuts: () => showShortcuts(),
   };
 
   /**
@@ -67,7 +68,7 @@ export class Meeting {
     this.#stage = new Stage(room, token);
     const link = entry.isDemo ? location.href : null;
     this.#people = new People(room, token, { link });
-    this.#chat = new Chat((text) => this.#write(text), (unread) => this.#showUnread(unread));
+    this.#chat = new Chat((text) => this.#write(text), (unread) => ((this.#unread = unread), this.#buttons()));
     this.#toolbar();
     this.#listen();
     this.render();
@@ -88,11 +89,12 @@ export class Meeting {
     document.title = t("title", { room: shown });
     byId("room-locked").hidden = !room.locked;
     this.#stage.update();
-    this.#people.render();
+    if (this.#panel === "people") this.#people.render();
     this.#buttons();
     this.#quality();
     this.#layoutButton();
     this.#panelTitle();
+    this.#knocks();
   }
 
   close() {
@@ -114,10 +116,7 @@ export class Meeting {
     room.on("participantConnected", (one) => (say(t("say.joined", name(one))), this.render()));
     room.on("participantDisconnected", (one) => (say(t("say.left", name(one))), this.render()));
     room.on("participantUpdated", (one) => this.#changed(one));
-    room.on("participantWaiting", (one) => {
-      toast(t("say.waiting", name(one)), { label: t("lobby.admit"), run: () => void room.admit(one).catch(() => {}) });
-      this.render();
-    });
+    room.on("participantWaiting", () => this.render());
     for (const event of /** @type {const} */ (["trackSubscribed", "trackUnsubscribed", "trackMuted", "trackUnmuted"])) {
       room.on(event, () => this.render());
     }
@@ -151,6 +150,20 @@ export class Meeting {
     });
     room.on("messageRefused", (_, detail) => toast(t("say.refused", { detail })));
   }
+
+  /** Tell of those in the lobby, once each: some have waited there before one came. */
+  #knocks() {
+    const room = this.#room;
+    for (const one of room.waitingParticipants.values()) {
+      if (this.#announced.has(one.id)) continue;
+      this.#announced.add(one.id);
+      const admit = { label: t("lobby.admit"), run: () => void room.admit(one).catch(() => {}) };
+      toast(t("say.waiting", { name: one.name }), admit);
+    }
+  }
+
+  /** @type {Set<string>} */
+  #announced = new Set();
 
   /** @param {Participant} one */
   #changed(one) {
@@ -277,58 +290,13 @@ export class Meeting {
       entry("gear", t("settings"), () => this.#settings()),
       pip,
       full,
-      entry("keys", t("shortcuts"), () => this.#shortcuts()),
+      entry("keys", t("shortcuts"), () => showShortcuts()),
     );
   }
 
   #buttons() {
-    const local = this.#room.localParticipant;
-    const [microphone, camera, hand] = [local?.isMicrophoneEnabled, local?.isCameraEnabled, local?.hand].map(Boolean);
-    const off = (/** @type {boolean} */ isOn) => (isOn ? "" : "off");
-    dress(byId("microphone"), microphone ? "mic" : "mic-off", t(`microphone.${microphone ? "off" : "on"}`), {
-      pressed: microphone,
-      className: off(microphone),
-      shortcut: "m",
-    });
-    dress(byId("camera"), camera ? "cam" : "cam-off", t(`camera.${camera ? "off" : "on"}`), {
-      pressed: camera,
-      className: off(camera),
-      shortcut: "v",
-    });
-    dress(byId("hand"), "hand", t(hand ? "hand.lower" : "hand.raise"), {
-      pressed: hand,
-      className: hand ? "on" : "",
-      shortcut: "h",
-    });
-    dress(byId("reactions"), "smile", t("reactions"), { shortcut: "r" });
-    dress(byId("more"), "more", t("more"));
-    dress(byId("leave"), "leave", t("leave"));
-    const isListener = local === null || local.avatarId === null || !local.grants.includes("publish");
-    for (const name of ["microphone", "camera"]) /** @type {HTMLButtonElement} */ (byId(name)).disabled = isListener;
-    for (const button of byId("reaction-menu").querySelectorAll("button")) {
-      const label = t(`reaction.${button.dataset.reaction}`);
-      button.setAttribute("aria-label", label);
-      button.title = label;
-    }
-    this.#showUnread(this.#unread);
-    const count = this.#room.remoteParticipants.size + 1;
-    dress(byId("people-button"), "people", t("people.count", { count }), {
-      className: this.#panel === "people" ? "on" : "",
-      shortcut: "p",
-    });
+    dressToolbar(this.#room, { panel: this.#panel, unread: this.#unread });
     this.#moreMenu();
-  }
-
-  /** @param {number} unread */
-  #showUnread(unread) {
-    this.#unread = unread;
-    const button = byId("chat-button");
-    dress(button, "chat", unread > 0 ? t("chat.unread", { count: unread }) : t("chat"), {
-      className: this.#panel === "chat" ? "on" : "",
-      shortcut: "c",
-    });
-    button.querySelector(".badge")?.remove();
-    if (unread > 0) button.append(make("span", { class: "badge", "aria-hidden": "true" }, unread > 99 ? "99+" : String(unread)));
   }
 
   #quality() {
@@ -354,6 +322,7 @@ export class Meeting {
     }
     this.#panelTitle();
     this.#buttons();
+    if (this.#panel === "people") this.#people.render();
     if (this.#panel === "chat") this.#chat.read();
     else if (this.#panel === "people") byId("panel-close").focus();
     else this.#opener?.focus();
@@ -381,52 +350,12 @@ export class Meeting {
   }
 
   #settings() {
-    const dialog = /** @type {HTMLDialogElement} */ (byId("settings"));
     this.#stopMenus();
-    this.#stopMenus = deviceMenus(byId("settings-devices"), (kind, id) =>
-      this.#room.switchActiveDevice(kind, id).catch(() => {}),
-    );
-    const local = this.#room.localParticipant;
-    const mayPublish = local?.grants.includes("publish") ?? false;
-    byId("settings-gallery").hidden = !mayPublish;
-    if (mayPublish) {
-      const choose = async (/** @type {string} */ id) => {
-        await local?.setAvatar(id);
-        this.#entry.avatarId = id;
-        if (this.#entry.isDemo) rememberAvatar(id);
-        this.render();
-      };
-      const chosen = local?.avatarId ?? null;
-      void new Gallery(byId("settings-gallery"), { token: this.#entry.token, chosen, choose }).load();
-    }
-    byId("settings-close").onclick = () => dialog.close();
-    dialog.showModal();
-  }
-
-  #shortcuts() {
-    const dialog = /** @type {HTMLDialogElement} */ (byId("shortcuts"));
-    const words = {
-      microphone: "microphone",
-      camera: "device.camera",
-      hand: "hand.raise",
-      layout: "layout.speaker",
-      reactions: "reactions",
-      chat: "chat",
-      people: "people",
-      fullscreen: "fullscreen",
-      shortcuts: "shortcuts",
-    };
-    byId("shortcut-list").replaceChildren(
-      ...Object.entries(SHORTCUTS).flatMap(([key, what]) => [
-        make("dt", {}, make("kbd", {}, key.toUpperCase())),
-        make("dd", {}, t(words[what])),
-      ]),
-    );
-    const box = /** @type {HTMLInputElement} */ (byId("shortcuts-on"));
-    box.checked = areShortcutsOn();
-    box.onchange = () => setShortcuts(box.checked);
-    byId("shortcuts-close").onclick = () => dialog.close();
-    dialog.showModal();
+    this.#stopMenus = showSettings(this.#room, this.#entry.token, (avatarId) => {
+      this.#entry.avatarId = avatarId;
+      if (this.#entry.isDemo) rememberAvatar(avatarId);
+      this.render();
+    });
   }
 
   /** @param {KeyboardEvent} event */
@@ -442,23 +371,5 @@ export class Meeting {
     if (what === null) return;
     event.preventDefault();
     this.#actions[what]();
-  }
-}
-
-function areShortcutsOn() {
-  try {
-    return localStorage.getItem(NO_SHORTCUTS) === null;
-  } catch {
-    return true;
-  }
-}
-
-/** @param {boolean} isOn */
-function setShortcuts(isOn) {
-  try {
-    if (isOn) localStorage.removeItem(NO_SHORTCUTS);
-    else localStorage.setItem(NO_SHORTCUTS, "1");
-  } catch {
-    // the browser may forbid storage
   }
 }

@@ -82,6 +82,7 @@ const messages = {
   "chat.send": "Send",
   people: "People",
   "people.count": "People ({count})",
+  "people.waiting": "People ({count}), waiting to be let in: {waiting}",
   more: "More",
   leave: "Leave",
   close: "Close",

@@ -82,6 +82,7 @@ const messages = {
   "chat.send": "发送",
   people: "成员",
   "people.count": "成员（{count}）",
+  "people.waiting": "成员（{count}），等待进入：{waiting}",
   more: "更多",
   leave: "离开",
   close: "关闭",
