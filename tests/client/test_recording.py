@@ -123,9 +123,9 @@ def test_a_recording_holds_every_picture_at_its_time(tmp_path: Path) -> None:
 
 
 def spoken(captured_s: float | None, number: int, loud: bool, received_s: float = 0.0) -> ReceivedSound:
-    """20 ms of voice with this RTP timestamp, loud or silent."""
-    samples = np.full((1, 1920), 8000 if loud else 0, np.int16)
-    samples[:, ::4] *= -1
+    """20 ms of 500 Hz, loud or silent."""
+    tone = (8000 if loud else 0) * np.sin(2 * np.pi * 500 * np.arange(960) / 48_000)
+    samples = np.repeat(tone.astype(np.int16), 2)[None]
     sound = av.AudioFrame.from_ndarray(samples, format="s16", layout="stereo")
     sound.sample_rate = 48_000
     return ReceivedSound(sound, received_s, (2**32 - 5 * 960 + number * 960) % 2**32, captured_s)
@@ -167,6 +167,14 @@ def test_without_reports_the_times_of_receipt_place_the_voice(tmp_path: Path) ->
     loud = loudness(tmp_path / "out.mp4")
     (at,) = np.nonzero(loud > loud.max() / 2)
     assert at[0] / 100 == pytest.approx(2.4, abs=0.1)
+
+
+def test_a_short_recording_has_its_voice_although_no_report_came(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "out.mp4", with_sound=True) as recorder:
+        for number, frame in enumerate(received([trace(number) for number in range(20)])):
+            recorder.write(frame)
+            recorder.write_sound(spoken(None, number, True, frame.received_unix_s))
+    assert loudness(tmp_path / "out.mp4").max() > 0.05
 
 
 def test_a_recording_without_a_word_has_silence(tmp_path: Path) -> None:

@@ -162,5 +162,5 @@ class Recorder:
         if self._stream is not None:
             self._container.mux(self._stream.encode(None))
         if self._sound is not None and self._newest is not None:
-            self._sound.close(self._newest.media_s)
+            self._sound.close(self._newest)
         self._container.close()

@@ -75,21 +75,26 @@ class SoundTrack:
         """Add 20 ms. moment: of the newest picture."""
         self._waiting.append(sound)
         must = len(self._waiting) > _MOST_WAITING
-        if self._clock.place(sound, moment, must=must) is None and not must:
-            return
-        while self._waiting:
-            ready = self._waiting.popleft()
-            self._write(ready, self._clock.place(ready, moment))
+        if self._clock.place(sound, moment, must=must) is not None or must:
+            self._write_waiting(moment)
 
     def follow(self, media_s: float) -> None:
         """The pictures have come this far."""
         if not self._waiting:
             self._fill(round((media_s - _MOST_BEHIND_S) * VOICE_CLOCK_HZ))
 
-    def close(self, media_s: float) -> None:
-        """Write what is left. media_s: the time of the last picture."""
-        self._fill(round(media_s * VOICE_CLOCK_HZ))
+    def close(self, moment: Moment) -> None:
+        """Write what is left. moment: of the last picture."""
+        if self._waiting:
+            self._clock.place(self._waiting[-1], moment, must=True)
+            self._write_waiting(moment)
+        self._fill(round(moment.media_s * VOICE_CLOCK_HZ))
         self._container.mux(self._stream.encode(None))
+
+    def _write_waiting(self, moment: Moment) -> None:
+        while self._waiting:
+            ready = self._waiting.popleft()
+            self._write(ready, self._clock.place(ready, moment))
 
     def _write(self, sound: ReceivedSound, place: int | None) -> None:
         if place is None or place + _FRAME_SAMPLES <= self._written:
