@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -357,6 +358,22 @@ async def test_answers_are_kept_to_themselves(start_gateway: Any) -> None:
     picture = (await gateway.http.get("/v1/avatars/someone/picture")).headers
     assert (picture["cache-control"], picture["vary"]) == ("no-store", "Authorization"), "a face stays in no cache"
     assert picture["x-content-type-options"] == "nosniff"
+
+
+async def test_a_page_names_its_files_by_their_version_and_the_sdk_is_there_too(start_gateway: Any) -> None:
+    gateway = await start_gateway(web_root=mien_web.ROOT)
+    for page in ("/", "/room/demo"):
+        html = (await gateway.anyone.get(page)).text
+        named = re.findall(r'"(/static/[^"]+)"', html)
+        assert len(named) >= 3
+        for path in named:
+            answer = await gateway.anyone.get(path)
+            assert (answer.status_code, answer.headers["cache-control"]) == (200, "public, max-age=31536000, immutable")
+            assert path.startswith("/static/v-")
+    for path, kind in (("index.js", "text/javascript"), ("encoder/kernel.wasm", "application/wasm")):
+        answer = await gateway.anyone.get(f"/static/client/{path}")
+        assert answer.headers["content-type"].startswith(kind)
+        assert answer.headers["cache-control"] == "no-cache"
 
 
 async def test_cors_is_a_list_without_wildcards_or_cookies(start_gateway: Any) -> None:
