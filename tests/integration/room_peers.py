@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import av
 import httpx
@@ -30,6 +31,7 @@ NAMES = ("ada", "bob", "cy", "dee", "eve")
 PATIENCE_S = 30
 # Types of NAL units: parameters of a sequence, and several units in one packet (RFC 6184, section 5.7.1).
 _SPS, _STAP_A = 7, 24
+_LOST_PACKETS, _LATE_PACKETS = 10, 128
 
 
 def width_of(name: str) -> int:
@@ -76,6 +78,21 @@ def begins_with_idr(packet: Heard) -> bool:
     """Whether a packet holds the parameter sets, which our encoders put before an IDR and nowhere else."""
     kind = packet.payload[0] & 0x1F
     return kind == _SPS or (kind == _STAP_A and packet.payload[3] & 0x1F == _SPS)
+
+
+def is_one_stream(packets: Sequence[Heard]) -> bool:
+    """Whether a receiver takes these packets for one stream: no jump of numbers, and timestamps that go on.
+
+    A few may be missing or late, because a slow machine loses packets on loopback too.
+    """
+    numbers = [0]
+    for before, after in pairwise(packets):
+        step = (after.sequence - before.sequence + 0x8000) % 0x10000 - 0x8000
+        if not -_LATE_PACKETS <= step <= _LOST_PACKETS:
+            return False
+        numbers.append(numbers[-1] + step)
+    in_order = [packet for _, packet in sorted(zip(numbers, packets, strict=True), key=lambda pair: pair[0])]
+    return all((b.timestamp - a.timestamp) % 2**32 < 2**31 for a, b in pairwise(in_order))
 
 
 class Watcher:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from itertools import count, pairwise
+from itertools import count
 
 import httpx
 import pytest
@@ -19,6 +19,7 @@ from integration.room_peers import (
     Watcher,
     begins_with_idr,
     headers_of,
+    is_one_stream,
     picture_width,
     record_of,
     width_of,
@@ -100,8 +101,7 @@ async def test_who_speaks_gets_a_slot_and_the_receiver_sees_one_stream(world: Ro
     assert [one.participant_id for one in (await world.live()).speakers] in (["bob", "eve"], ["eve", "bob"])
 
     for packets in (watcher.pictures[1].packets, watcher.voices[0].packets, watcher.voices[1].packets):
-        assert all((b.sequence - a.sequence) & 0xFFFF == 1 for a, b in pairwise(packets)), "no gap and no repetition"
-        assert all(0 <= (b.timestamp - a.timestamp) & 0xFFFFFFFF < 2**31 for a, b in pairwise(packets))
+        assert is_one_stream(packets)
     packets = watcher.pictures[1].packets
     starts = [number for number, packet in enumerate(packets) if begins_with_idr(packet)]
     before = [start for start in starts if picture_width(packets[start : start + 60]) == width_of("cy")]
@@ -141,17 +141,18 @@ async def test_only_the_three_loudest_are_sent(world: RoomWorld) -> None:
     talking = asyncio.create_task(talk())
     await world.shows("ada", NAMES[1:])
     await until(lambda: all(watcher.hears(slot, name) for slot, name in ((0, "bob"), (1, "cy"), (2, "dee"))), 30)
-    while [one.participant_id for one in (await world.live()).speakers] != ["bob", "cy", "dee"]:
-        await asyncio.sleep(0.05)
-    heard = len(watcher.voices[3].packets)  # before all four had begun, it may have been one of three
-    await until(lambda: len(watcher.voices[0].packets) > 100, PATIENCE_S)
-    assert len(watcher.voices[3].packets) == heard
+    heard = -1
+    async with asyncio.timeout(PATIENCE_S):  # before all four had begun, it may have been one of three
+        while len(watcher.voices[3].packets) != heard:
+            heard, loud = len(watcher.voices[3].packets), len(watcher.voices[0].packets)
+            await until(lambda: len(watcher.voices[0].packets) > loud + 50, PATIENCE_S)  # noqa: B023
+        while {one.participant_id for one in (await world.live()).speakers} != {"bob", "cy", "dee"}:
+            await asyncio.sleep(0.05)
     assert await world.metric('mien_voice_packets_dropped_total{reason="quiet"}') > 0
     loudness["eve"] = 5
     since = len(watcher.voices[3].packets)
     await until(lambda: watcher.hears(3, "eve", since), PATIENCE_S)
-    packets = watcher.voices[3].packets
-    assert all((b.sequence - a.sequence) & 0xFFFF == 1 for a, b in pairwise(packets))
+    assert is_one_stream(watcher.voices[3].packets)
     stopping.set()
     await talking
 
@@ -276,8 +277,9 @@ async def test_a_redis_that_came_back_empty_changes_nothing_for_who_watches(worl
             await asyncio.sleep(0.05)
     await world.write(people[0])  # a gateway restores one participant, then the other one
     await world.enter("cy")
-    packets = len(watcher.pictures[0].packets)
-    await until(lambda: len(watcher.pictures[0].packets) > packets + 30, PATIENCE_S)
+    async with asyncio.timeout(PATIENCE_S):  # signaling has read the room without him
+        while await world.metric("mien_watched_sessions") < 3:
+            await asyncio.sleep(0.05)
     assert await world.shown_to("ada") == ["bob"], "who has not left stays"
     await world.write(people[1])
     await until(lambda: watcher.sees(0, "bob"), PATIENCE_S)
@@ -299,8 +301,7 @@ async def test_a_new_offer_on_the_connection_adds_slots(world: RoomWorld) -> Non
     assert "a=msid:slot-1 " in answer.text
     await world.shows("ada", ["cy", "bob"])
     await until(lambda: watcher.sees(1, "bob") and watcher.sees(0, "cy") and watcher.hears(0, "cy"), PATIENCE_S)
-    packets = watcher.pictures[0].packets
-    assert all((b.sequence - a.sequence) & 0xFFFF == 1 for a, b in pairwise(packets)), "the others are undisturbed"
+    assert is_one_stream(watcher.pictures[0].packets), "the others are undisturbed"
     # Another connection's offer, and one that is none.
     other = Watcher(world.client, "ada", 3)
     await other.peer.setLocalDescription(await other.peer.createOffer())
