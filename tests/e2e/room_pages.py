@@ -9,28 +9,21 @@ from __future__ import annotations
 import asyncio
 import json
 import mimetypes
-import wave
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import av
-import cv2
 import pytest
 from e2e.browser import ARGUMENTS
-from js.drawn_face import HEIGHT, WIDTH, draw, speaking
+from e2e.fake_devices import write_voice, y4m
 from playwright.async_api import Browser, BrowserContext, Error, Page, Route, async_playwright
 
-import mien_client
 from mien_client.api import Invitation
 
 CLIENT = Path(__file__).resolve().parents[2] / "clients/js"
-VOICE = Path(mien_client.__file__).parent / "assets/speaker.ogg"
 PATIENCE_S = 60.0
-FRAMES = 90
-RATE_HZ = 48_000
 
 #: Keeps what the page sends by data channels, its peer connections, and how often it asked for a device.
 WATCH_SENDING = """
@@ -196,21 +189,3 @@ async def _serve_client(context: BrowserContext, gateway_url: str, signaling_url
         await route.fulfill(body=body, content_type=kind or "application/octet-stream", headers=headers)
 
     await context.route(f"{gateway_url}/client/**", answer)
-
-
-def y4m() -> bytes:
-    """A face that speaks, as a clip that Chromium plays in a loop as its camera."""
-    frames = [f"YUV4MPEG2 W{WIDTH} H{HEIGHT} F30:1 Ip A1:1 C420jpeg\n".encode()]
-    for frame in range(FRAMES):
-        frames += [b"FRAME\n", cv2.cvtColor(draw(speaking(frame)), cv2.COLOR_RGB2YUV_I420).tobytes()]
-    return b"".join(frames)
-
-
-def write_voice(path: Path) -> None:
-    """The demo's voice as a WAV file, which Chromium plays in a loop as its microphone."""
-    with av.open(str(VOICE)) as container, wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, RATE_HZ, 0, "NONE", ""))
-        resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE_HZ)
-        for frame in container.decode(audio=0):
-            for resampled in resampler.resample(frame):
-                file.writeframes(resampled.to_ndarray().tobytes())

@@ -11,11 +11,10 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import cv2
 import pytest
 import pytest_asyncio
 from e2e.browser import ARGUMENTS
-from js.drawn_face import HEIGHT, WIDTH, draw, speaking
+from e2e.fake_devices import y4m
 from playwright.async_api import Page, async_playwright
 
 from mien_shared.wire.motion import MotionFlags, MotionPacket
@@ -23,7 +22,6 @@ from mien_shared.wire.motion import MotionFlags, MotionPacket
 pytestmark = [pytest.mark.e2e, pytest.mark.chromium]
 
 CLIENT = Path(__file__).resolve().parents[2] / "clients/js"
-FRAMES = 90
 #: What a page may load: the modules of clients/js.
 SDK_FILES = ("/index.js", "/encoder/", "/media/", "/motion/", "/network/", "/room/", "/favicon.ico")
 
@@ -267,14 +265,6 @@ async def test_a_damaged_file_is_named(camera: Camera, file: str, damage: Callab
     with pytest.raises(Exception, match=flaw):
         await camera.start()
     assert await camera.page.evaluate("window.packets") == []
-
-
-def y4m() -> bytes:
-    """The performance as a clip that Chromium plays in a loop as its camera."""
-    frames = [f"YUV4MPEG2 W{WIDTH} H{HEIGHT} F30:1 Ip A1:1 C420jpeg\n".encode()]
-    for frame in range(FRAMES):
-        frames += [b"FRAME\n", cv2.cvtColor(draw(speaking(frame)), cv2.COLOR_RGB2YUV_I420).tobytes()]
-    return b"".join(frames)
 
 
 class _Files(SimpleHTTPRequestHandler):
