@@ -217,6 +217,7 @@ class WhipFront:
     bearers: list[str | None] = field(default_factory=list)
     offers: list[str] = field(default_factory=list)
     handles: dict[str, tuple[str, int]] = field(default_factory=dict)  # resource -> endpoint, handle
+    delay_s: float = 0.0  # before a POST is answered
 
     def app(self) -> FastAPI:
         app = FastAPI()
@@ -226,6 +227,7 @@ class WhipFront:
 
     async def _post(self, endpoint: str, request: Request) -> Response:
         response = await self._answer(endpoint, request)
+        await asyncio.sleep(self.delay_s)
         self.posts.append((endpoint, response.status_code))
         return response
 

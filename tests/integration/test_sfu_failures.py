@@ -15,7 +15,7 @@ from integration.voice_peers import until
 from pydantic import SecretStr
 
 from mien_shared.bus import keys
-from mien_shared.bus.egress import EgressError
+from mien_shared.bus.egress import EgressError, EgressOrder
 from mien_shared.bus.embedded_redis import EmbeddedRedis
 from mien_shared.bus.registry import Registry
 
@@ -130,6 +130,28 @@ async def test_a_publication_ends_with_its_session(world: SfuWorld) -> None:
     await until(lambda: not world.front.handles, PATIENCE_S)
     assert await world.janus.publishers() == []
     await world.becomes(None)
+
+
+async def test_an_order_that_is_withdrawn_before_the_sfu_has_answered_leaves_nothing_there(world: SfuWorld) -> None:
+    world.front.delay_s = 3.0
+    await world.signaling()
+    await world.order()
+    await until(lambda: bool(world.front.handles), PATIENCE_S)
+    assert world.front.posts == [], "the SFU has the publication, and signaling does not know where"
+    await world.order(wanted=False)
+    await until(lambda: not world.front.handles, PATIENCE_S)
+    await world.becomes(None)
+    assert len(world.front.posts) == 1
+
+
+async def test_another_stream_key_publishes_anew_and_the_same_order_does_not(world: SfuWorld) -> None:
+    await world.signaling(sfu_whip_url=f"{world.front_url}/whip/{{stream_key}}")
+    for key in ("one", "one", "two"):
+        await world.egresses.order(SESSION.session_id, EgressOrder(wanted=True, stream_key=key))
+        await until(lambda key=key: [name for name, _ in world.front.handles.values()] == [key], PATIENCE_S)  # type: ignore[misc]
+        await world.becomes("connected")
+        await asyncio.sleep(2.5)  # two renewals, which see the order
+    assert world.front.posts == [("one", 201), ("two", 201)]
 
 
 async def test_an_sfu_that_refuses_is_asked_less_and_less_often(world: SfuWorld) -> None:

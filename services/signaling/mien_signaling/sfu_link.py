@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from contextlib import suppress
 
 from redis.asyncio import Redis
 
@@ -18,7 +19,7 @@ from mien_signaling.settings import SignalingSettings
 from mien_signaling.sfu_client import BadAnswer, SfuRefused, SfuUnreachable, publish, unpublish
 from mien_signaling.sfu_metrics import Deleted, SfuMetrics
 from mien_signaling.sfu_publication import Publication, UnusableAnswer, VoiceRefused
-from mien_signaling.sfu_target import NoKey, SfuTarget
+from mien_signaling.sfu_target import Endpoint, NoKey, SfuTarget
 from mien_signaling.sfu_watch import Attempts
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class SfuLink:
         self._publication: Publication | None = None
         self._state = self._new_state("connecting")
         self._task: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="SFU link")
@@ -133,15 +135,13 @@ class SfuLink:
         """A connected publication. Raises _Failed or VoiceRefused."""
         await self._leave()  # what an earlier attempt, or a service that was killed, has left at the SFU
         try:
-            endpoint = self._target.endpoint(self.session, _key_of(self.order))
+            endpoint = self._target.endpoint(self.session, key_of(self.order))
         except NoKey as error:
             raise _Failed(EgressError.NO_KEY) from error
         self._publication = Publication(self.broadcast, self._clock, self._metrics, self._sfu_metrics, self._with_voice)
         try:
-            created = await publish(self._target, endpoint, await self._publication.offer())
-            self._resource = created.location
-            await self._remember(created.location)
-            await self._publication.accept(created.answer)
+            answer = await self._posted(endpoint, await self._publication.offer())
+            await self._publication.accept(answer)
         except SfuUnreachable as error:
             raise _Failed(EgressError.UNREACHABLE) from error
         except SfuRefused as error:
@@ -155,20 +155,39 @@ class SfuLink:
             raise _Failed(EgressError.NOT_CONNECTED)
         return self._publication
 
+    async def _posted(self, endpoint: Endpoint, offer: str) -> str:
+        """The SFU's answer. It is awaited if the caller is cancelled: without its Location nobody can delete it."""
+        posting = asyncio.create_task(self._post(endpoint, offer), name="publish")
+        try:
+            return await asyncio.shield(posting)
+        except asyncio.CancelledError:
+            await asyncio.wait([posting])
+            posting.exception()  # the attempt is given up, so it does not matter
+            raise
+
+    async def _post(self, endpoint: Endpoint, offer: str) -> str:
+        created = await publish(self._target, endpoint, offer)
+        self._resource = created.location
+        with suppress(*BUS_ERRORS):  # then the next renewal writes it
+            await self._egresses.keep_resource(self.session.session_id, created.location)
+        return created.answer
+
     async def _leave(self) -> None:
-        """Close the connection, and delete the publication at the SFU. An SFU that does not answer is left as it is."""
+        """Close the connection, and delete the publication at the SFU. An SFU that does not answer is left as it is.
+
+        It goes on if its caller is cancelled: a connection that is half closed would stay.
+        """
+        if self._leaving is None or self._leaving.done():
+            self._leaving = asyncio.create_task(self._left(), name="leave the SFU")
+        await asyncio.shield(self._leaving)
+
+    async def _left(self) -> None:
         publication, self._publication = self._publication, None
         if publication is not None:
             await publication.close()
         resource, self._resource = self._resource, None
         if resource is not None:
             await delete_resource(self._target, self.session, self.order, resource, self._egresses, self._sfu_metrics)
-
-    async def _remember(self, location: str) -> None:
-        try:
-            await self._egresses.keep_resource(self.session.session_id, location)
-        except BUS_ERRORS:
-            pass  # the next renewal writes it
 
     def _new_state(self, state: str, error: EgressError | None = None, status: int | None = None) -> EgressState:
         return EgressState.model_validate(
@@ -192,7 +211,7 @@ async def delete_resource(
 ) -> bool:
     """Delete a publication at the SFU and forget its Location; whether the SFU said that it is gone."""
     try:
-        bearer = target.endpoint(session, _key_of(order)).bearer
+        bearer = target.endpoint(session, key_of(order)).bearer
     except NoKey:
         bearer = None  # the order is gone with the session; some SFUs ask for no bearer here
     try:
@@ -208,7 +227,8 @@ async def delete_resource(
     return True
 
 
-def _key_of(order: EgressOrder | None) -> str | None:
+def key_of(order: EgressOrder | None) -> str | None:
+    """The stream key of an order."""
     return None if order is None else order.stream_key
 
 

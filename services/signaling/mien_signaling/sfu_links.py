@@ -23,7 +23,7 @@ from mien_signaling.broadcast import Broadcast
 from mien_signaling.broadcasts import Broadcasts, UnknownSession
 from mien_signaling.metrics import SignalingMetrics
 from mien_signaling.settings import SignalingSettings
-from mien_signaling.sfu_link import SfuLink, delete_resource
+from mien_signaling.sfu_link import SfuLink, delete_resource, key_of
 from mien_signaling.sfu_metrics import Ended, SfuMetrics
 from mien_signaling.sfu_target import SfuTarget
 
@@ -104,9 +104,11 @@ class SfuLinks:
                 self._spawn(self._drop(link, Ended.TAKEN_OVER))
             elif not self._is_wanted(order):
                 self._spawn(self._drop(link, Ended.WITHDRAWN))
-            elif order is not None and link.order != order:
-                # Another stream key: this publication ends, and the next step begins one by the new order.
+            elif key_of(order) != key_of(link.order):
+                # This publication ends, and the next step begins one by the new order.
                 self._spawn(self._drop(link, Ended.WITHDRAWN))
+            else:
+                link.order = order
 
     def _is_wanted(self, order: EgressOrder | None) -> bool:
         return self._wants_all if order is None else order.wanted
