@@ -49,7 +49,7 @@ class SfuWorld:
         return await self.stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=15))
 
     async def signaling_process(self, **changes: str) -> subprocess.Popen[bytes]:
-        """A service in a process of its own, which can be killed. changes: of its environment."""
+        """A service as a separate process, which can be killed. changes: of its environment."""
         environment = os.environ | {
             "REDIS_URL": self.redis_server.url,
             "MIEN_PORT": "0",

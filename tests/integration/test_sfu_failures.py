@@ -99,7 +99,7 @@ async def test_one_of_several_services_publishes_and_the_others_take_over_from_o
     await world.signaling()
     await world.signaling()
     owner = await world.redis.get(keys.egress_owner(SESSION.session_id))
-    await asyncio.sleep(2.5)  # several rounds, in which nobody else may claim it
+    await asyncio.sleep(2.5)  # several rounds, in which no other service may claim it
     assert await world.redis.get(keys.egress_owner(SESSION.session_id)) == owner
     assert len(world.front.posts) == 1
     first.terminate()

@@ -148,7 +148,7 @@ async def test_what_is_not_http_counts_as_unreachable(answer: str) -> None:
             await post(SfuTarget(f"{origin}/whip"))
 
 
-async def test_a_port_where_nobody_listens_counts_as_unreachable() -> None:
+async def test_a_port_where_nothing_listens_counts_as_unreachable() -> None:
     async with server(lambda _: _CREATED) as (origin, _):
         pass
     with pytest.raises(SfuUnreachable, match="could not be reached"):

@@ -125,7 +125,7 @@ def _named_errors() -> Iterator[None]:
 
 
 async def _exchange(method: str, url: SplitResult, headers: dict[str, str], body: bytes) -> _Response:
-    """One request on a connection of its own."""
+    """One request on a new connection."""
     is_tls = url.scheme == "https"
     reader, writer = await asyncio.open_connection(
         url.hostname, url.port or (443 if is_tls else 80), ssl=ssl.create_default_context() if is_tls else None

@@ -156,7 +156,7 @@ class SfuLink:
         return self._publication
 
     async def _posted(self, endpoint: Endpoint, offer: str) -> str:
-        """The SFU's answer. It is awaited if the caller is cancelled: without its Location nobody can delete it."""
+        """The SFU's answer. It is awaited if the caller is cancelled: without its Location no service can delete it."""
         posting = asyncio.create_task(self._post(endpoint, offer), name="publish")
         try:
             return await asyncio.shield(posting)

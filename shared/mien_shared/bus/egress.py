@@ -2,7 +2,7 @@
 
 An operator orders the egress of a session through a gateway. Every signaling service with an SFU asks once a second
 which sessions are ordered; one of them claims each. A claim expires after five seconds, so that another service takes
-over from one that was killed. The Location that the SFU gave to a publication is here too: whoever takes over deletes
+over from one that was killed. The Location that the SFU gave to a publication is here too: the next owner deletes
 it at the SFU first, because some SFUs refuse a second publication beside a first one that is dead.
 
 A Redis that comes back empty is filled again by the services that hold claims.

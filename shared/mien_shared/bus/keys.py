@@ -229,7 +229,7 @@ LIVES = (
     Life(egress_owner("*"), EGRESS_OWNER_S, "another signaling service publishes the session of one that was killed"),
     Life(egress_state("*"), EGRESS_STATE_S, "written every second"),
     Life(EGRESSES, EGRESS_ORDER_S, "ids only; as long as the orders"),
-    Life(EGRESS_RESOURCES, ENDED_S, "URLs at the SFU, maybe secret; whoever takes over within it deletes them there"),
+    Life(EGRESS_RESOURCES, ENDED_S, "URLs at the SFU, maybe secret; a service that takes over deletes them there"),
     Life(EGRESS_READY, EGRESS_READY_S, "a mark; every signaling service with an SFU writes it each second"),
     Life(ROOMS, LISTS_S, "ids only; every gateway writes it again every two seconds"),
     Life(room("*"), None, "MIEN_ROOM_JOIN_S, MIEN_ROOM_DEPARTURE_S or the room's empty timeout, and a minute"),
