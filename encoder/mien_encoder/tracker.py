@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from mien_encoder.crop import TEN_KEYPOINTS, CropSquare, Points, RgbArray, crop_wish, cut, similarity
+from mien_encoder.crop import CropSquare, RgbArray, cut
 from mien_encoder.finder import FaceFinder
+from mien_encoder.framing import change_of, fit_layout, framing_of, is_usable
 from mien_encoder.keypoints import CROP_SIZE, KeypointEncoder
-from mien_shared.keypoints import FaceKeypoint, Keypoints
+from mien_shared.keypoints import Keypoints
 
 #: From FOUND_PRESENCE on a searched face counts as found; below LOST_PRESENCE a followed face counts as not seen.
 FOUND_PRESENCE = 0.6
@@ -17,9 +16,6 @@ LOST_PRESENCE = 0.3
 #: A face that is not seen for longer than this is lost. Until then (a hand over the face, blur) its last keypoints are
 #: used.
 LOST_AFTER_S = 0.15
-#: Time between two MTCNN searches while there is no face; a search takes tens of milliseconds.
-SEARCH_INTERVAL_S = 0.4
-
 #: The box starts to move when the face's shift or the log of its growth exceeds these limits, as shares of the box
 #: size. A talking head never does.
 SHIFT_DEAD_ZONE = 0.1
@@ -28,21 +24,6 @@ SCALE_DEAD_ZONE = 0.12
 _REMAINING_AFTER_1_S = 0.02
 #: The box stops when the remaining shift and growth are below this, as shares of its size.
 _ARRIVED = 0.01
-#: In a smaller crop a face cannot be recognised.
-_SMALLEST_BOX_PX = 32.0
-
-_LAYOUT: Points = np.array([TEN_KEYPOINTS[keypoint] for keypoint in FaceKeypoint])
-#: The box follows these keypoints, which neither speech nor a blink moves much.
-_STEADY = [
-    FaceKeypoint.LEFT_BROW,
-    FaceKeypoint.RIGHT_BROW,
-    FaceKeypoint.LEFT_EYE,
-    FaceKeypoint.RIGHT_EYE,
-    FaceKeypoint.NOSE,
-    FaceKeypoint.UPPER_LIP,
-    FaceKeypoint.LEFT_CHEEK,
-    FaceKeypoint.RIGHT_CHEEK,
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +33,6 @@ class TrackedFace:
     keypoints: Keypoints
     box: CropSquare
     presence: float
-
-
-def framing_of(keypoints: Keypoints, box: CropSquare) -> CropSquare:
-    """The crop for a face according to the framing convention, computed from its keypoints in `box`.
-
-    A similarity maps the measured layout to the steady keypoints. The same similarity maps the layout's crop to the new
-    crop. Rotation is ignored, because crops are upright.
-    """
-    found = keypoints.points[_STEADY].astype(np.float64)
-    matrix, offset = similarity(_LAYOUT[_STEADY], found)
-    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
-    centre = box.to_picture(offset)
-    size = box.size * scale
-    return CropSquare(float(centre[0] - size / 2), float(centre[1] - size / 2), size)
 
 
 class FaceTracker:
@@ -78,7 +45,6 @@ class FaceTracker:
         self._moving = False
         self._last: TrackedFace | None = None
         self._seen_at_s = 0.0
-        self._searched_at_s = float("-inf")
 
     def find(self, rgb: RgbArray, time_s: float) -> TrackedFace | None:
         """The face in the next picture, (H, W, 3) RGB, captured at time_s on a clock that never runs backwards.
@@ -100,50 +66,33 @@ class FaceTracker:
         return face
 
     def _search(self, rgb: RgbArray, time_s: float) -> TrackedFace | None:
-        if time_s - self._searched_at_s < SEARCH_INTERVAL_S:
-            return None
-        self._searched_at_s = time_s
-        for face in self._finder.find(rgb):  # largest first
-            tracked = self._refined(rgb, CropSquare.around(crop_wish(face)))
+        for box in self._finder.find(rgb, time_s):  # largest first
+            tracked = self._refined(rgb, box)
             if tracked is not None:
                 self._box, self._last, self._seen_at_s, self._moving = tracked.box, tracked, time_s, False
                 return tracked
         return None
 
     def _refined(self, rgb: RgbArray, box: CropSquare) -> TrackedFace | None:
-        """A detected face in a crop corrected by its keypoints: MTCNN's box is uncertain by a tenth of its size."""
+        """A face that the finder claims, in a crop corrected by its keypoints."""
         first = self._encoder.encode(cut(rgb, box, CROP_SIZE))
         if first.presence < FOUND_PRESENCE:
             return None
-        box = framing_of(first.keypoints, box)
-        if not _is_usable(box, rgb.shape[1], rgb.shape[0]):
+        box = framing_of(fit_layout(first.keypoints), box)
+        if not is_usable(box, rgb.shape[1], rgb.shape[0]):
             return None
         seen = self._encoder.encode(cut(rgb, box, CROP_SIZE))
         return TrackedFace(seen.keypoints, box, seen.presence) if seen.presence >= FOUND_PRESENCE else None
 
     def _follow(self, face: TrackedFace, elapsed_s: float, width: int, height: int) -> None:
         """Set the crop for the next picture."""
-        target = framing_of(face.keypoints, face.box)
         box = face.box
-        shift = (
-            max(
-                abs(target.x + target.size / 2 - box.x - box.size / 2),
-                abs(target.y + target.size / 2 - box.y - box.size / 2),
-            )
-            / box.size
-        )
-        growth = abs(float(np.log(target.size / box.size)))
-        if shift > SHIFT_DEAD_ZONE or growth > SCALE_DEAD_ZONE:
+        target = framing_of(fit_layout(face.keypoints), box)
+        change = change_of(box, target)
+        if change.shift > SHIFT_DEAD_ZONE or change.growth > SCALE_DEAD_ZONE:
             self._moving = True
-        elif shift < _ARRIVED and growth < _ARRIVED:
+        elif change.shift < _ARRIVED and change.growth < _ARRIVED:
             self._moving = False
         if self._moving:
             box = box.towards(target, 1 - _REMAINING_AFTER_1_S ** max(elapsed_s, 0.0))
-        self._box = box if _is_usable(box, width, height) else None
-
-
-def _is_usable(box: CropSquare, width: int, height: int) -> bool:
-    """Whether a crop is large enough, not larger than twice the picture, and has its centre in the picture."""
-    centre_x, centre_y = box.x + box.size / 2, box.y + box.size / 2
-    fits = _SMALLEST_BOX_PX <= box.size <= 2 * max(width, height)
-    return fits and 0 <= centre_x <= width and 0 <= centre_y <= height
+        self._box = box if is_usable(box, width, height) else None

@@ -13,7 +13,7 @@ import click
 import numpy as np
 
 from mien_encoder.crop import CropSquare, cut
-from mien_encoder.finder import FaceFinder
+from mien_encoder.finder import PatientFinder
 from mien_encoder.keypoints import EncoderFileError, KeypointEncoder
 from mien_encoder.smoothing import DeadZones, OneEuro
 from mien_encoder.tracker import FaceTracker
@@ -38,7 +38,6 @@ from mien_evaluation.keypoints import (
     LabelledClip,
     followed,
     found_in,
-    framed,
     held,
     tracked,
     whole,
@@ -313,7 +312,7 @@ def _finder(source: KeypointSource, weights: Path | None, device: str) -> Keypoi
 def _framing(finder: KeypointFinder, cropped: bool = False) -> Framing:
     if cropped:
         return whole
-    return tracked(finder.encoder, FaceFinder()) if isinstance(finder, EncoderFinder) else framed(FaceFinder())
+    return tracked(finder.encoder if isinstance(finder, EncoderFinder) else KeypointEncoder())
 
 
 # --- evaluate ---------------------------------------------------------------------------------------------------------
@@ -437,7 +436,8 @@ def _steps(
 
 def _found(driving: Path, finder: KeypointFinder, square: CropSquare | None) -> Sequence[FoundFace | None]:
     if square is None and isinstance(finder, EncoderFinder):
-        return followed(driving, FaceTracker(finder.encoder, FaceFinder()), DeadZones(OneEuro()))  # as `mien send`
+        tracker = FaceTracker(finder.encoder, PatientFinder(finder.encoder))
+        return followed(driving, tracker, DeadZones(OneEuro()))  # as `mien send`
     first = next(clip_pictures(driving), None)
     if first is None:
         raise ClipError(f"{driving.name} has no frames")

@@ -10,8 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
-from mien_encoder.crop import CropSquare, crop_wish, cut
-from mien_encoder.finder import FaceFinder
+from mien_encoder.crop import CropSquare, cut
+from mien_encoder.finder import PatientFinder
 from mien_encoder.keypoints import CROP_SIZE, KeypointEncoder
 from mien_encoder.smoothing import Smoother
 from mien_encoder.tracker import LOST_PRESENCE, FaceTracker
@@ -53,22 +53,12 @@ class FoundFace:
     keypoints: Keypoints
 
 
-def tracked(encoder: KeypointEncoder, finder: FaceFinder) -> Framing:
-    """The crop with which a sender's tracker starts: MTCNN's, corrected by the keypoints found in it."""
+def tracked(encoder: KeypointEncoder) -> Framing:
+    """The crop with which a sender's tracker starts, by the framing convention."""
 
     def framing(rgb: RgbArray) -> CropSquare | None:
-        face = FaceTracker(encoder, finder).find(rgb, 0.0)
+        face = FaceTracker(encoder, PatientFinder(encoder)).find(rgb, 0.0)
         return face.box if face is not None else None
-
-    return framing
-
-
-def framed(finder: FaceFinder) -> Framing:
-    """The crop of the largest face, computed by the framing convention from MTCNN's result alone."""
-
-    def framing(rgb: RgbArray) -> CropSquare | None:
-        faces = finder.find(rgb)
-        return CropSquare.around(crop_wish(faces[0])) if faces else None
 
     return framing
 

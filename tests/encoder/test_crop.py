@@ -1,89 +1,79 @@
-"""Crop boxes and source keypoints."""
+"""Cutting crops: with OpenCV and with NumPy alone the same pixels."""
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from js.drawn_face import Pose, draw
 
-from mien_encoder.crop import (
-    FIVE_LANDMARKS,
-    MIN_CROP_SIZE,
-    TEN_KEYPOINTS,
-    CropWish,
-    Face,
-    crop_box,
-    crop_wish,
-    source_keypoints,
+from mien_encoder.crop import CropSquare, RgbArray, cut
+from mien_encoder.resampling import NumpyResampler, OpenCvResampler, Resampler
+
+BOTH = pytest.mark.parametrize("by", [NumpyResampler(), OpenCvResampler()], ids=["numpy", "opencv"])
+
+
+@pytest.fixture(scope="module")
+def picture() -> RgbArray:
+    grain = np.random.default_rng(2).integers(-9, 10, (480, 640, 3))
+    return (draw(Pose()) + grain).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "square",
+    [
+        CropSquare(177.25, 123.5, 285.125),
+        CropSquare(222.4, 170.3, 190.7),
+        CropSquare(192, 112, 256),
+        CropSquare(-120.2, -300.6, 900.3),
+        CropSquare(400.6, 250.1, 300.9),
+        CropSquare(300.5, 200.5, 40.25),
+        CropSquare(0.25, 0.75, 480),
+        CropSquare(-600, -700, 1800),
+    ],
+    ids=lambda square: f"{square.size:g}",
 )
-from mien_shared.avatars import PICTURE_HEIGHT, PICTURE_WIDTH, FaceBox
-from mien_shared.keypoints import FaceKeypoint, Keypoints
-from mien_shared.wire.motion import MotionPacket
-
-BOX = FaceBox(x=448, y=120, size=384)
-LAYOUT = np.array([TEN_KEYPOINTS[keypoint] for keypoint in FaceKeypoint])
+def test_numpy_cuts_what_opencv_cuts(picture: RgbArray, square: CropSquare) -> None:
+    ours, theirs = (cut(picture, square, 256, by).astype(int) for by in (NumpyResampler(), OpenCvResampler()))
+    assert np.abs(ours - theirs).max() <= 1
+    assert (ours != theirs).mean() < 0.02
 
 
-def face(landmarks_in_crop: np.ndarray, box: FaceBox = BOX) -> Face:
-    pixels = (landmarks_in_crop + 1) * box.size / 2 + (box.x, box.y)
-    return Face(600, 250, 160, 220, 1.0, pixels)
+@BOTH
+def test_a_square_of_the_crop_s_size_is_copied(picture: RgbArray, by: Resampler) -> None:
+    assert (cut(picture, CropSquare(100, 50, 256), 256, by) == picture[50:306, 100:356]).all()
 
 
-def test_a_crop_is_framed_by_the_convention() -> None:
-    wish = crop_wish(Face(500, 200, 180, 250, 1.0, np.zeros((5, 2))))
-    face_height = 0.88 * 250
-    assert wish.side == pytest.approx(1.75 * face_height)
-    assert wish.centre_x == 590
-    face_centre_y = 200 + 125 + 0.055 * 250
-    assert face_centre_y == pytest.approx(wish.centre_y - wish.side / 2 + 0.47 * wish.side)
+@BOTH
+@pytest.mark.parametrize("step", [2, 3, 17])
+def test_a_large_square_is_averaged(by: Resampler, step: int) -> None:
+    grain = np.random.default_rng(step).integers(0, 256, (20 * step, 20 * step, 3), np.uint8)
+    means = grain.reshape(20, step, 20, step, 3).mean(axis=(1, 3))
+    found = cut(grain, CropSquare(0, 0, 20 * step), 20, by)
+    assert np.abs(found - means).max() <= 0.501
 
 
-@given(st.floats(-2000, 2000), st.floats(-2000, 2000), st.floats(1, 5000))
-def test_any_crop_box_is_an_even_square_inside_the_picture(x: float, y: float, side: float) -> None:
-    box = crop_box(CropWish(x, y, side))
-    assert box.x % 2 == box.y % 2 == box.size % 2 == 0
-    assert MIN_CROP_SIZE <= box.size <= PICTURE_HEIGHT
-    assert box.x + box.size <= PICTURE_WIDTH
-    assert box.y + box.size <= PICTURE_HEIGHT
+@BOTH
+@pytest.mark.parametrize("size", [30, 300])
+def test_beyond_its_edges_a_picture_repeats(by: Resampler, size: int) -> None:
+    picture = np.zeros((10, 10, 3), np.uint8)
+    picture[:, -1] = 200
+    found = cut(picture, CropSquare(9, 0, size), 60, by)
+    assert (found[:, 40:] == 200).all()
 
 
-def test_a_crop_box_that_fits_is_where_it_was_wished() -> None:
-    assert crop_box(CropWish(640, 312, 384)) == BOX
+@BOTH
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 700, 3), (700, 2, 3)])
+def test_the_smallest_pictures_have_crops(by: Resampler, shape: tuple[int, int, int]) -> None:
+    for square in (CropSquare(-3.5, 0, 8), CropSquare(0, -90, 600)):
+        assert (cut(np.full(shape, 90, np.uint8), square, 256, by) == 90).all()
 
 
-def test_a_face_of_the_measured_layout_has_its_keypoints_and_unit_jacobians() -> None:
-    found = source_keypoints(face(FIVE_LANDMARKS), BOX)
-    assert np.allclose(found.points, LAYOUT, atol=1e-6)
-    assert np.allclose(found.jacobians, np.eye(2), atol=1e-6)
+def test_crop_and_picture_coordinates_are_inverse() -> None:
+    square = CropSquare(100, 40, 200)
+    assert square.to_crop(np.array([200.0, 140.0])) == pytest.approx([0, 0])
+    assert square.to_picture(square.to_crop(np.array([111.0, 222.0]))) == pytest.approx([111, 222])
+    assert CropSquare.around(*square.centre, square.size) == square
 
 
-def test_keypoints_follow_a_face_that_is_turned_scaled_and_moved() -> None:
-    angle, scale = math.radians(20), 1.3
-    turn = scale * np.array([(math.cos(angle), -math.sin(angle)), (math.sin(angle), math.cos(angle))])
-    found = source_keypoints(face(FIVE_LANDMARKS @ turn.T + (0.1, -0.2)), BOX)
-    assert np.allclose(found.points, LAYOUT @ turn.T + (0.1, -0.2), atol=1e-5)
-    assert np.allclose(found.jacobians, turn, atol=1e-5)
-
-
-def test_eyes_and_nose_follow_their_own_landmarks() -> None:
-    off = FIVE_LANDMARKS.copy()
-    off[2] += (0.1, 0.0)  # a head turned a little: the nose moves, the rest hardly
-    moved = source_keypoints(face(off), BOX).points - LAYOUT
-    assert moved[FaceKeypoint.NOSE][0] == pytest.approx(0.1, abs=0.02)
-    assert abs(moved[FaceKeypoint.CHIN][0]) < 0.05
-
-
-def test_the_keypoints_are_fit_for_the_wire() -> None:
-    keypoints = source_keypoints(face(FIVE_LANDMARKS), BOX)
-    packet = MotionPacket.unpack(MotionPacket(0, 0, keypoints).pack())
-    assert np.allclose(packet.keypoints.points, keypoints.points, atol=1e-3)
-    assert isinstance(keypoints, Keypoints)
-
-
-def test_a_moved_face_takes_everything_along() -> None:
-    moved = Face(10, 20, 30, 40, 0.9, np.ones((5, 2))).moved(2.0, 1.0, -1.0)
-    assert (moved.x, moved.y, moved.width, moved.height, moved.confidence) == (21, 39, 60, 80, 0.9)
-    assert (moved.landmarks == (3.0, 1.0)).all()
+def test_a_square_moves_with_its_picture() -> None:
+    assert CropSquare(10, 20, 30).moved(2.0, 1.0, -1.0) == CropSquare(21, 39, 60)

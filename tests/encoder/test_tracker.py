@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import astuple
 from pathlib import Path
 
 import av
@@ -12,31 +11,29 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mien_encoder.crop import TEN_KEYPOINTS, CropSquare, Face, RgbArray
-from mien_encoder.finder import FaceFinder
+from mien_encoder.crop import CropSquare, RgbArray
+from mien_encoder.finder import SEARCH_INTERVAL_S, GridFinder, PatientFinder
 from mien_encoder.keypoints import KeypointEncoder
-from mien_encoder.tracker import SEARCH_INTERVAL_S, SHIFT_DEAD_ZONE, FaceTracker, TrackedFace, framing_of
-from mien_shared.keypoints import FaceKeypoint, Keypoints
+from mien_encoder.tracker import SHIFT_DEAD_ZONE, FaceTracker, TrackedFace
 
 ROOT = Path(__file__).resolve().parents[2]
 EDGE = ROOT.parent / "shared/data/edge"
 DRAWN = ROOT / "services/gateway/mien_gateway/bundled"
 FRAME_S = 1 / 30
-LAYOUT = np.array([TEN_KEYPOINTS[keypoint] for keypoint in FaceKeypoint], np.float32)
 
 needs_data = pytest.mark.skipif(not EDGE.is_dir(), reason=f"the clips of {EDGE.name}/ are not beside the repository")
 
 
-class CountingFinder(FaceFinder):
-    """MTCNN, and how often it was asked."""
+class CountingFinder(PatientFinder):
+    """Searches at once, and counts how often it was asked and how often it searched."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, encoder: KeypointEncoder) -> None:
+        super().__init__(encoder)
         self.asked = 0
 
-    def find(self, rgb: RgbArray) -> list[Face]:
+    def find(self, rgb: RgbArray, time_s: float) -> list[CropSquare]:
         self.asked += 1
-        return super().find(rgb)
+        return super().find(rgb, time_s)
 
 
 @pytest.fixture(scope="module")
@@ -45,36 +42,13 @@ def encoder() -> KeypointEncoder:
 
 
 @pytest.fixture
-def finder() -> CountingFinder:
-    return CountingFinder()
+def finder(encoder: KeypointEncoder) -> CountingFinder:
+    return CountingFinder(encoder)
 
 
 @pytest.fixture
 def tracker(encoder: KeypointEncoder, finder: CountingFinder) -> FaceTracker:
     return FaceTracker(encoder, finder)
-
-
-def test_a_face_of_the_measured_layout_is_framed_where_it_is() -> None:
-    box = CropSquare(100, 50, 300)
-    framed = framing_of(Keypoints(LAYOUT, Keypoints.at_rest().jacobians), box)
-    assert astuple(framed) == pytest.approx(astuple(box), abs=1e-3)
-
-
-def test_the_framing_moves_and_grows_with_the_face() -> None:
-    box = CropSquare(100, 50, 300)
-    moved = Keypoints(1.2 * LAYOUT + np.array([0.1, -0.2], np.float32), Keypoints.at_rest().jacobians)
-    framed = framing_of(moved, box)
-    assert framed.size == pytest.approx(360)
-    assert framed.x + framed.size / 2 == pytest.approx(250 + 0.1 * 150)
-    assert framed.y + framed.size / 2 == pytest.approx(200 - 0.2 * 150)
-
-
-def test_an_opening_mouth_hardly_moves_the_framing() -> None:
-    box = CropSquare(100, 50, 300)
-    spoken = LAYOUT.copy()
-    spoken[[FaceKeypoint.LOWER_LIP, FaceKeypoint.CHIN], 1] += 0.15
-    framed = framing_of(Keypoints(spoken, Keypoints.at_rest().jacobians), box)
-    assert astuple(framed) == pytest.approx(astuple(box), abs=1e-3)
 
 
 def test_a_still_face_with_noise_keeps_a_still_box_and_steady_keypoints(tracker: FaceTracker) -> None:
@@ -124,7 +98,7 @@ def test_keypoints_say_the_same_place_whatever_the_crop_does(tracker: FaceTracke
     assert off.max() < 0.03 * first.box.size
 
 
-def test_a_lost_face_is_looked_for_now_and_then_and_found_again(tracker: FaceTracker, finder: CountingFinder) -> None:
+def test_a_lost_face_is_looked_for_now_and_then_and_found_again(tracker: FaceTracker) -> None:
     still, wall = picture(), np.full((720, 1280, 3), 127, np.uint8)
     assert tracker.find(still, 0.0) is not None
     seconds = np.arange(1, 61) * FRAME_S
@@ -132,16 +106,22 @@ def test_a_lost_face_is_looked_for_now_and_then_and_found_again(tracker: FaceTra
     assert gone[0] is not None, "a blink of the camera is no loss"
     assert gone[0].presence < 0.3
     assert all(face is None for face in gone[8:])
-    assert finder.asked <= 2 + seconds[-1] / SEARCH_INTERVAL_S
     back = [tracker.find(still, float(seconds[-1] + i * FRAME_S)) for i in range(1, 16)]
     assert back[-1] is not None
     assert back[-1].presence > 0.6
 
 
-def test_no_face_is_no_face(tracker: FaceTracker, finder: CountingFinder) -> None:
+def test_a_face_is_searched_over_several_pictures(encoder: KeypointEncoder) -> None:
+    tracker = FaceTracker(encoder, GridFinder(encoder))
+    found = [tracker.find(picture(), i * FRAME_S) is not None for i in range(20)]
+    assert not found[0]
+    assert found.index(True) * FRAME_S < SEARCH_INTERVAL_S
+    assert all(found[found.index(True) :])
+
+
+def test_no_face_is_no_face(tracker: FaceTracker) -> None:
     noise = np.random.default_rng(3).integers(0, 255, (360, 480, 3), np.uint8)
     assert [tracker.find(noise, i * FRAME_S) for i in range(10)] == [None] * 10
-    assert finder.asked == 1
 
 
 @needs_data
@@ -168,13 +148,12 @@ def test_a_small_face_is_followed(tracker: FaceTracker) -> None:
 
 
 @needs_data
-def test_the_framing_is_mtcnn_s_also_after_following(tracker: FaceTracker) -> None:
-    finder = FaceFinder()
+def test_the_framing_after_following_is_that_of_a_new_search(tracker: FaceTracker, encoder: KeypointEncoder) -> None:
     *_, (last, time_s) = clip("small_face.mkv")
     for rgb, at_s in clip("small_face.mkv"):
         tracker.find(rgb, at_s)
     followed = tracked(tracker, last, time_s + FRAME_S)
-    anew = tracked(FaceTracker(KeypointEncoder(), finder), last, 0.0)
+    anew = tracked(FaceTracker(encoder, PatientFinder(encoder)), last, 0.0)
     assert abs(np.log(followed.box.size / anew.box.size)) < 0.15
     assert np.hypot(followed.box.x - anew.box.x, followed.box.y - anew.box.y) < 0.2 * anew.box.size
 

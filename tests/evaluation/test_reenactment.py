@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from evaluation.conftest import ROOT, MovingFace
 
-from mien_encoder.crop import source_keypoints
-from mien_encoder.finder import FaceFinder
+from mien_encoder.keypoints import KeypointEncoder
 from mien_evaluation.clips import ClipError
 from mien_evaluation.detectors import FaceReader
-from mien_evaluation.keypoints import FilmedClip, framed
+from mien_evaluation.keypoints import EncoderFinder, FilmedClip, tracked
 from mien_evaluation.metrics import Scores
 from mien_evaluation.reenactment import (
     STILL,
@@ -26,7 +25,6 @@ from mien_evaluation.reenactment import (
 )
 from mien_generator.face.contract import AvatarFace, FaceRequest, RgbArray
 from mien_generator.face.warp import WarpGenerator
-from mien_shared.avatars import FaceBox
 from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
 
 READER = ROOT.parent / "shared/data/clips/reader.mp4"
@@ -56,15 +54,9 @@ class RecordingGenerator:
         pass
 
 
-class LayoutFinder:
-    """A KeypointFinder on MTCNN's five landmarks: no weights of ours."""
-
-    def __init__(self) -> None:
-        self._faces = FaceFinder()
-
-    def find(self, pictures: Sequence[RgbArray]) -> list[Keypoints | None]:
-        found = [self._faces.find(picture) for picture in pictures]
-        return [source_keypoints(faces[0], FaceBox(x=0, y=0, size=256)) if faces else None for faces in found]
+def filmed(path: Path, size: int) -> FilmedClip:
+    encoder = KeypointEncoder()
+    return FilmedClip(path, size, EncoderFinder(encoder), tracked(encoder))
 
 
 def _at(x: float, scale: float = 1.0) -> Keypoints:
@@ -141,7 +133,7 @@ def test_warp_beats_the_still_frame_on_a_face_that_moves(reader: FaceReader, mov
 
 @pytest.mark.skipif(not READER.exists(), reason=f"no {READER.name}: the data set is not beside the project")
 def test_warp_beats_the_still_frame_on_a_real_clip(reader: FaceReader) -> None:
-    clip = FilmedClip(READER, 256, LayoutFinder(), framed(FaceFinder()))
+    clip = filmed(READER, 256)
     scores = measured(clip, {"warp": WarpGenerator()}, reader, every=80)
     still, warp = scores.methods[STILL], scores.methods["warp"]
     assert scores.frames == 3
@@ -182,7 +174,7 @@ def test_the_mean_is_over_people_not_over_frames_or_clips() -> None:
 
 
 def test_a_filmed_clip_begins_where_its_face_does_and_keeps_its_crop(late_face_clip: Path) -> None:
-    clip = FilmedClip(late_face_clip, 128, LayoutFinder(), framed(FaceFinder()))
+    clip = filmed(late_face_clip, 128)
     frames = list(clip.frames())
     assert clip.count() == 4
     assert len(frames) == 3, "the first shows nothing"
@@ -195,4 +187,4 @@ def test_a_filmed_clip_begins_where_its_face_does_and_keeps_its_crop(late_face_c
 
 def test_a_filmed_clip_without_a_face_is_named(noise_clip: Path) -> None:
     with pytest.raises(ClipError, match=r"^no face in noise.mp4$"):
-        list(FilmedClip(noise_clip, 128, LayoutFinder(), framed(FaceFinder())).frames())
+        list(filmed(noise_clip, 128).frames())

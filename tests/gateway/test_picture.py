@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mien_encoder.crop import CropWish
+from mien_encoder.crop import CropSquare
 from mien_gateway.picture import Placement, choose_window, compose
 from mien_shared.avatars import PICTURE_HEIGHT, PICTURE_WIDTH
 
 
 def placed(width: int, height: int, side: float, x: float = 0.5, y: float = 0.4) -> Placement:
-    return choose_window(width, height, CropWish(x * width, y * height, side))
+    return choose_window(width, height, CropSquare.around(x * width, y * height, side))
 
 
 def test_a_picture_of_the_right_shape_stays_as_it_is() -> None:

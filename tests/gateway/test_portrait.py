@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from mien_encoder.crop import FIVE_LANDMARKS, CropSquare, RgbArray
-from mien_encoder.finder import FaceFinder
-from mien_encoder.keypoints import EncodedFace, KeypointEncoder
+from mien_encoder.crop import CropSquare
+from mien_encoder.finder import faces_in
+from mien_encoder.framing import change_of, crop_box, fit_layout
+from mien_encoder.keypoints import KeypointEncoder
+from mien_gateway.image import decode
+from mien_gateway.picture import choose_window
 from mien_gateway.portrait import make_portrait
 from mien_gateway.portrait_contract import PictureRefused, Refusal
 from mien_shared.keypoints import FaceKeypoint
@@ -25,13 +28,18 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the pictures of {DAT
 
 
 @pytest.fixture(scope="module")
-def finder() -> FaceFinder:
-    return FaceFinder()
-
-
-@pytest.fixture(scope="module")
 def encoder() -> KeypointEncoder:
     return KeypointEncoder()
+
+
+def bundled_face() -> Image.Image:
+    """The bundled avatar's crop."""
+    folder = ROOT / "services/gateway/mien_gateway/bundled"
+    crop = json.loads((folder / "mien.json").read_text())["crop"]
+    with Image.open(folder / "mien.png") as still:
+        return still.convert("RGB").crop(
+            (crop["x"], crop["y"], crop["x"] + crop["size"], crop["y"] + crop["size"])
+        )
 
 
 def png(image: Image.Image) -> bytes:
@@ -44,81 +52,70 @@ def png(image: Image.Image) -> bytes:
 @pytest.mark.parametrize(
     "name", ["cc0_006.jpg", "cc0_028.jpg", "cc0_050_1280x720.jpg", "cc0_068.jpg", "studio_1820x1024.png"]
 )
-def test_a_portrait_becomes_an_avatar_with_its_face_in_the_crop(
-    name: str, finder: FaceFinder, encoder: KeypointEncoder
-) -> None:
-    portrait = make_portrait((DATA / "portraits" / name).read_bytes(), MAX_PIXELS, finder, encoder)
+def test_a_portrait_becomes_an_avatar_with_its_face_in_the_crop(name: str, encoder: KeypointEncoder) -> None:
+    portrait = make_portrait((DATA / "portraits" / name).read_bytes(), MAX_PIXELS, encoder)
     picture = np.asarray(Image.open(io.BytesIO(portrait.png)))
     assert picture.shape == (720, 1280, 3)
+    fit = fit_layout(portrait.keypoints)
+    assert fit.misfit < 0.07
+    assert max(abs(fit.dx), abs(fit.dy), abs(np.log(fit.scale))) < 0.15, "framed as every crop is, but for the picture's edge"
+    box = CropSquare(portrait.face_box.x, portrait.face_box.y, portrait.face_box.size)
+    (again,) = faces_in(picture, encoder)
+    change = change_of(box, again)
+    assert max(change.shift, change.growth) < 0.1, "also by a search of the still picture"
+
+
+@needs_data
+@pytest.mark.parametrize("name", ["london_008", "london_066", "london_143"])
+def test_the_eyes_of_an_avatar_are_where_people_placed_the_pupils(name: str, encoder: KeypointEncoder) -> None:
+    data = (DATA / f"portraits_london/{name}_neutral.jpg").read_bytes()
+    portrait = make_portrait(data, MAX_PIXELS, encoder)
+    upload = decode(data, MAX_PIXELS)
+    placement = choose_window(upload.shape[1], upload.shape[0], faces_in(upload, encoder)[0])
+    placed = np.load(DATA / "portraits_london/landmarks189.npz")[f"{name}_neutral"][:2]
+    pupils = [placement.place(CropSquare(x, y, 0)) for x, y in placed]
     box = portrait.face_box
-    again = finder.find(picture)[0]
-    in_crop = (again.landmarks - (box.x, box.y)) * (2 / box.size) - 1
-    assert np.abs(in_crop - FIVE_LANDMARKS).max() < 0.35, "framed as every crop is"
+    expected = CropSquare(box.x, box.y, box.size).to_crop(np.array([(pupil.x, pupil.y) for pupil in pupils]))
     eyes = portrait.keypoints.points[[FaceKeypoint.LEFT_EYE, FaceKeypoint.RIGHT_EYE]]
-    assert np.abs(eyes - in_crop[:2]).max() < 0.05
-    lips = portrait.keypoints.points[[FaceKeypoint.UPPER_LIP, FaceKeypoint.LOWER_LIP]].mean(axis=0)
-    assert np.linalg.norm(lips - in_crop[3:].mean(axis=0)) < 0.1
-
-
-class Blind(KeypointEncoder):
-    """The encoder's verdict on what it takes for no face: a mask, a doll, a painting in broad strokes."""
-
-    def encode(self, crop: RgbArray) -> EncodedFace:
-        return replace(super().encode(crop), presence=0.1)
+    assert np.linalg.norm(eyes - expected, axis=1).max() < 0.06
 
 
 @needs_data
-def test_where_the_encoder_sees_no_face_the_measured_layout_stands_in(
-    finder: FaceFinder, encoder: KeypointEncoder
-) -> None:
-    data = (DATA / "portraits/cc0_061.jpg").read_bytes()
-    by_layout = make_portrait(data, MAX_PIXELS, finder, Blind())
-    assert np.ptp(by_layout.keypoints.jacobians, axis=0).max() < 1e-6, "one similarity for all ten"
-    encoded = make_portrait(data, MAX_PIXELS, finder, encoder)
-    assert np.ptp(encoded.keypoints.jacobians, axis=0).max() > 0.02
-    to_picture = [
-        CropSquare(made.face_box.x, made.face_box.y, made.face_box.size).to_picture(made.keypoints.points)
-        for made in (by_layout, encoded)
-    ]
-    off = np.linalg.norm(to_picture[0] - to_picture[1], axis=1).mean() / encoded.face_box.size
-    assert off < 0.05, "both mean the same face"
-
-
-@needs_data
-def test_of_two_faces_the_larger_is_taken(finder: FaceFinder, encoder: KeypointEncoder) -> None:
+def test_of_two_faces_the_larger_is_taken(encoder: KeypointEncoder) -> None:
     with Image.open(DATA / "edge/two_faces.gif") as gif:
-        frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(gif)]
-    for frame in frames:
-        faces = finder.find(np.asarray(frame))
-        if len(faces) >= 2:
-            break
-    else:
-        pytest.fail("no frame shows two faces")
-    assert faces[0].height >= faces[1].height
+        frame = next(ImageSequence.Iterator(gif)).convert("RGB")
     twice = frame.resize((2 * frame.width, 2 * frame.height))
-    portrait = make_portrait(png(twice), MAX_PIXELS, finder, encoder)
-    found = finder.find(np.asarray(Image.open(io.BytesIO(portrait.png))))
+    faces = faces_in(np.asarray(twice), encoder)
+    assert len(faces) == 2
+    portrait = make_portrait(png(twice), MAX_PIXELS, encoder)
+    assert portrait.face_box.size == pytest.approx(max(face.size for face in faces) * 720 / twice.height, rel=0.3)
+    picture = np.asarray(Image.open(io.BytesIO(portrait.png)))
     box = portrait.face_box
-    shown = min(found, key=lambda face: abs(face.x + face.width / 2 - box.x - box.size / 2))
-    assert shown.height == max(face.height for face in found)
+    assert crop_box(faces_in(picture, encoder)[0]).x == pytest.approx(box.x, abs=12)
 
 
-@needs_data
-def test_a_face_that_is_too_small_is_refused(finder: FaceFinder, encoder: KeypointEncoder) -> None:
-    with Image.open(DATA / "portraits/cc0_006.jpg") as large:
-        tiny = large.convert("RGB").resize((90, 90), Image.Resampling.LANCZOS)
-    scene = Image.new("RGB", (400, 400), (90, 110, 120))
-    scene.paste(tiny, (150, 150))
-    with pytest.raises(PictureRefused, match=r"the largest face is \d\d pixels high; at least 64 are needed") as caught:
-        make_portrait(png(scene), MAX_PIXELS, finder, encoder)
+def on_a_wall(drawn: Image.Image, width: int, height: int) -> bytes:
+    scene = Image.new("RGB", (width, height), (90, 110, 120))
+    scene.paste(drawn, ((width - drawn.width) // 2, (height - drawn.height) // 2))
+    return png(scene)
+
+
+def test_a_face_that_is_too_small_is_refused(encoder: KeypointEncoder) -> None:
+    small = bundled_face().resize((76, 76), Image.Resampling.LANCZOS)
+    with pytest.raises(PictureRefused, match=r"^the largest face is \d\d pixels high; at least 56 are needed$") as caught:
+        make_portrait(on_a_wall(small, 400, 400), MAX_PIXELS, encoder)
     assert caught.value.refusal is Refusal.FACE_TOO_SMALL
 
 
+def test_a_person_who_stands_far_away_is_found_by_the_finer_grid(encoder: KeypointEncoder) -> None:
+    distant = bundled_face().resize((200, 200), Image.Resampling.LANCZOS)
+    portrait = make_portrait(on_a_wall(distant, 1000, 1500), MAX_PIXELS, encoder)
+    assert portrait.face_box.size > 190
+
+
 @pytest.mark.parametrize("size", [(640, 480), (8, 8), (1, 2000)])
-def test_a_picture_without_a_face_is_refused(
-    size: tuple[int, int], finder: FaceFinder, encoder: KeypointEncoder
-) -> None:
+def test_a_picture_without_a_face_is_refused(size: tuple[int, int], encoder: KeypointEncoder) -> None:
     noise = np.random.default_rng(3).integers(0, 255, (size[1], size[0], 3), np.uint8)
     with pytest.raises(PictureRefused, match="no face was found in the picture") as caught:
-        make_portrait(png(Image.fromarray(noise)), MAX_PIXELS, finder, encoder)
+        make_portrait(png(Image.fromarray(noise)), MAX_PIXELS, encoder)
     assert caught.value.refusal is Refusal.NO_FACE

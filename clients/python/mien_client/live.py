@@ -22,7 +22,7 @@ from mien_client.sound import FileSound
 from mien_client.speaking import capture_clock_ms, play
 from mien_client.uplink import Uplink
 from mien_client.whip import WhipUplink
-from mien_encoder.finder import FaceFinder
+from mien_encoder.finder import GridFinder
 from mien_encoder.keypoints import KeypointEncoder
 from mien_encoder.tracker import FaceTracker
 from mien_shared.keypoints import Keypoints
@@ -71,7 +71,8 @@ class EncoderFinder:
     """Tracks one face with the keypoint encoder K, in a thread."""
 
     def __init__(self) -> None:
-        self._tracker = FaceTracker(KeypointEncoder(), FaceFinder())
+        encoder = KeypointEncoder()
+        self._tracker = FaceTracker(encoder, GridFinder(encoder))
 
     async def find(self, rgb: RgbArray, time_s: float) -> Keypoints | None:
         face = await asyncio.to_thread(self._tracker.find, rgb, time_s)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
-from mien_encoder.crop import CropWish, Face
+from mien_encoder.crop import CropSquare
 from mien_gateway.image import RgbPicture
 from mien_shared.avatars import PICTURE_HEIGHT, PICTURE_WIDTH
 
@@ -49,24 +50,24 @@ class Placement:
     pane_width: int
     pane_height: int
 
-    def place(self, face: Face) -> Face:
-        """Convert a face from the upload's pixels to the still picture's pixels."""
-        return face.moved(self.scale, self.left - self.x * self.scale, self.top - self.y * self.scale)
+    def place(self, square: CropSquare) -> CropSquare:
+        """Convert a crop from the upload's pixels to the still picture's pixels."""
+        return square.moved(self.scale, self.left - self.x * self.scale, self.top - self.y * self.scale)
 
 
-def choose_window(width: int, height: int, head: CropWish) -> Placement:
+def choose_window(width: int, height: int, head: CropSquare) -> Placement:
     """Choose the part of a (height, width) upload that the still picture shows. head: the crop around the face."""
     window_h = float(height)
-    if head.side * PICTURE_HEIGHT / height < _WANTED_CROP:
+    if head.size * PICTURE_HEIGHT / height < _WANTED_CROP:
         nearest = PICTURE_HEIGHT / _NEARER_UPSCALE
-        window_h = min(window_h, max(head.side * PICTURE_HEIGHT / _WANTED_CROP, nearest))
+        window_h = min(window_h, max(head.size * PICTURE_HEIGHT / _WANTED_CROP, nearest))
     window_w = min(float(width), window_h * _ASPECT)
     if window_w < window_h * _ASPECT:  # too narrow to fill the frame at this height
         full_bleed = window_w / _ASPECT
-        if full_bleed >= _HEADROOM * head.side:
+        if full_bleed >= _HEADROOM * head.size:
             window_h = full_bleed
         else:  # a square pane, or taller if the head is
-            window_h = min(window_h, max(window_w, _HEADROOM * head.side))
+            window_h = min(window_h, max(window_w, _HEADROOM * head.size))
     w, h = max(1, round(window_w)), max(1, round(window_h))
     scale = min(PICTURE_HEIGHT / h, PICTURE_WIDTH / w, _MAX_UPSCALE)
     pane_w, pane_h = min(PICTURE_WIDTH, max(1, round(w * scale))), min(PICTURE_HEIGHT, max(1, round(h * scale)))
@@ -75,8 +76,8 @@ def choose_window(width: int, height: int, head: CropWish) -> Placement:
     if PICTURE_HEIGHT - pane_h < 4:
         pane_h = PICTURE_HEIGHT
     return Placement(
-        x=_within(head.centre_x - w / 2, width - w),
-        y=_within(head.centre_y - _CROP_CENTRE_FROM_TOP * h, height - h),
+        x=_within(head.centre[0] - w / 2, width - w),
+        y=_within(head.centre[1] - _CROP_CENTRE_FROM_TOP * h, height - h),
         width=w,
         height=h,
         scale=scale,
@@ -94,9 +95,7 @@ def _within(value: float, largest: int) -> int:
 def compose(rgb: RgbPicture, placement: Placement) -> RgbPicture:
     """Make the still picture, (720, 1280, 3) RGB, from the upload, (H, W, 3) RGB."""
     window = rgb[placement.y : placement.y + placement.height, placement.x : placement.x + placement.width]
-    shrinks = placement.pane_height < placement.height
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    pane = cv2.resize(window, (placement.pane_width, placement.pane_height), interpolation=interpolation)
+    pane = _resized(window, placement.pane_width, placement.pane_height)
     if pane.shape == (PICTURE_HEIGHT, PICTURE_WIDTH, 3):
         return np.asarray(pane, np.uint8)
     picture = _backdrop(window).astype(np.float32)
@@ -123,9 +122,26 @@ def _backdrop(window: RgbPicture) -> RgbPicture:
     height, width = window.shape[:2]
     slice_h = min(height, max(1, round(width / _ASPECT)))
     top = (height - slice_h) // 2
-    tiny = cv2.resize(
-        window[top : top + slice_h], (_BACKDROP_WIDTH, _BACKDROP_HEIGHT), interpolation=cv2.INTER_AREA
-    ).astype(np.float32)
-    soft = cv2.GaussianBlur(tiny * _BACKDROP_BRIGHTNESS, (0, 0), _BACKDROP_BLUR_PX)
-    large = cv2.resize(soft, (PICTURE_WIDTH, PICTURE_HEIGHT), interpolation=cv2.INTER_CUBIC)
-    return np.asarray(large.round().clip(0, 255), np.uint8)
+    tiny = _resized(window[top : top + slice_h], _BACKDROP_WIDTH, _BACKDROP_HEIGHT).astype(np.float32)
+    soft = _blurred(tiny * _BACKDROP_BRIGHTNESS)
+    size = (PICTURE_WIDTH, PICTURE_HEIGHT)
+    planes = [Image.fromarray(soft[..., c]).resize(size, Image.Resampling.BICUBIC) for c in range(3)]
+    return np.asarray(np.stack(planes, axis=-1).round().clip(0, 255), np.uint8)
+
+
+def _resized(rgb: RgbPicture, width: int, height: int) -> RgbPicture:
+    """A picture of another size, averaged where it shrinks. Pillow looks at as many pixels as the scale needs."""
+    shrinks = height < rgb.shape[0]
+    filtering = Image.Resampling.HAMMING if shrinks else Image.Resampling.LANCZOS
+    return np.asarray(Image.fromarray(rgb).resize((width, height), filtering), np.uint8)
+
+
+def _blurred(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Blur the backdrop, (H, W, 3), by a Gaussian of _BACKDROP_BLUR_PX. At its edges the picture is mirrored."""
+    reach = round(4 * _BACKDROP_BLUR_PX)
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / _BACKDROP_BLUR_PX) ** 2)
+    weights /= weights.sum()
+    height, width = picture.shape[:2]
+    padded = np.pad(picture, ((reach, reach), (reach, reach), (0, 0)), mode="reflect")
+    down = sum(weight * padded[i : i + height] for i, weight in enumerate(weights))
+    return np.asarray(sum(weight * down[:, i : i + width] for i, weight in enumerate(weights)), np.float32)

@@ -6,52 +6,55 @@ import io
 
 from PIL import Image
 
-from mien_encoder.crop import CropSquare, Face, crop_box, crop_wish, cut, source_keypoints
-from mien_encoder.finder import FaceFinder
+from mien_encoder.crop import CropSquare, cut
+from mien_encoder.finder import SIZES, faces_in
+from mien_encoder.framing import CROP_SIDE_IN_FACE_HEIGHTS, crop_box, fit_layout, framing_of
 from mien_encoder.keypoints import CROP_SIZE, EncodedFace, KeypointEncoder
-from mien_encoder.tracker import FOUND_PRESENCE, framing_of
+from mien_encoder.tracker import FOUND_PRESENCE
 from mien_gateway.image import RgbPicture, decode
 from mien_gateway.picture import choose_window, compose
 from mien_gateway.portrait_contract import PictureRefused, Portrait, Refusal
 from mien_shared.avatars import FaceBox
 from mien_shared.keypoints import Keypoints
 
-#: A face that is lower than this in the upload has too little detail for a 720p picture.
-MIN_FACE_HEIGHT_PX = 64
-#: If a face differs by more than this share of its height between two searches, it is another face.
-_SAME_FACE = 0.25
+#: A face that is lower than this in the upload, from hairline to chin, has too little detail for a 720p picture.
+MIN_FACE_HEIGHT_PX = 56
+#: Grids for the search (see finder.SIZES). The second one finds a person who stands farther away; it has five times as
+#: many crops, so it is used only where the first one finds no face.
+_GRIDS = (SIZES, (0.2,))
 
 
-def make_portrait(data: bytes, max_pixels: int, finder: FaceFinder, encoder: KeypointEncoder) -> Portrait:
+def make_portrait(data: bytes, max_pixels: int, encoder: KeypointEncoder) -> Portrait:
     """All steps between upload and store; raises PictureRefused."""
     upload = decode(data, max_pixels)
-    faces = finder.find(upload)
-    if not faces:
-        raise PictureRefused(Refusal.NO_FACE, "no face was found in the picture")
-    face = faces[0]
-    if face.height < MIN_FACE_HEIGHT_PX:
+    head = _largest_face(upload, encoder)
+    face_height = head.size / CROP_SIDE_IN_FACE_HEIGHTS
+    if face_height < MIN_FACE_HEIGHT_PX:
         raise PictureRefused(
             Refusal.FACE_TOO_SMALL,
-            f"the largest face is {round(face.height)} pixels high; at least {MIN_FACE_HEIGHT_PX} are needed",
+            f"the largest face is {round(face_height)} pixels high; at least {MIN_FACE_HEIGHT_PX} are needed",
         )
-    placement = choose_window(upload.shape[1], upload.shape[0], crop_wish(face))
+    placement = choose_window(upload.shape[1], upload.shape[0], head)
     picture = compose(upload, placement)
-    face = _seen_again(placement.place(face), finder.find(picture))
-    return Portrait(_png(picture), *_framed(picture, face, encoder))
+    return Portrait(_png(picture), *_framed(picture, placement.place(head), encoder))
 
 
-def _framed(picture: RgbPicture, face: Face, encoder: KeypointEncoder) -> tuple[FaceBox, Keypoints]:
-    """Crop box and keypoints by the encoder that senders use, so that keypoints mean the same on both sides.
+def _largest_face(upload: RgbPicture, encoder: KeypointEncoder) -> CropSquare:
+    for sizes in _GRIDS:
+        faces = faces_in(upload, encoder, sizes)
+        if faces:
+            return faces[0]
+    raise _no_face()
 
-    MTCNN also accepts drawings and masks. If the encoder sees no face there, keypoints are computed from MTCNN's
-    landmarks.
-    """
-    box = crop_box(crop_wish(face))
+
+def _framed(picture: RgbPicture, head: CropSquare, encoder: KeypointEncoder) -> tuple[FaceBox, Keypoints]:
+    """Crop box and keypoints by the encoder that senders use, so that keypoints mean the same on both sides."""
+    box = crop_box(head)
     first = _encoded(picture, box, encoder)
     if first.presence < FOUND_PRESENCE:
-        return box, source_keypoints(face, box)
-    # MTCNN's box is uncertain by a tenth of its size. The encoder's own keypoints frame the face as in training.
-    closer = crop_box(framing_of(first.keypoints, _square(box)).wish())
+        raise _no_face()
+    # The face has other pixels in the still picture, and its crop must lie inside.
+    closer = crop_box(framing_of(fit_layout(first.keypoints), _square(box)))
     second = _encoded(picture, closer, encoder)
     return (closer, second.keypoints) if second.presence >= FOUND_PRESENCE else (box, first.keypoints)
 
@@ -64,13 +67,8 @@ def _square(box: FaceBox) -> CropSquare:
     return CropSquare(box.x, box.y, box.size)
 
 
-def _seen_again(expected: Face, faces: list[Face]) -> Face:
-    """The same face as detected in the still picture, where it is larger, or `expected` if it is not detected there."""
-    for face in faces:
-        near = abs(face.landmarks - expected.landmarks).max() < _SAME_FACE * expected.height
-        if near and abs(face.height - expected.height) < _SAME_FACE * expected.height:
-            return face
-    return expected
+def _no_face() -> PictureRefused:
+    return PictureRefused(Refusal.NO_FACE, "no face was found in the picture")
 
 
 def _png(picture: RgbPicture) -> bytes:

@@ -13,9 +13,6 @@ import signal
 import sys
 from typing import BinaryIO
 
-import cv2
-
-from mien_encoder.finder import FaceFinder
 from mien_encoder.keypoints import KeypointEncoder
 from mien_gateway.portrait import make_portrait
 from mien_gateway.portrait_contract import LENGTH, Answer, PictureRefused, Refusal
@@ -27,12 +24,11 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would contain the picture
-    cv2.setNumThreads(1)
-    finder, encoder = FaceFinder(), KeypointEncoder()
+    encoder = KeypointEncoder()
     _limit_memory(memory_bytes)
     while (data := _read(sys.stdin.buffer)) is not None:
         signal.setitimer(signal.ITIMER_REAL, deadline_s)  # SIGALRM's default action also ends native code
-        answer, png = _work(data, max_pixels, finder, encoder)
+        answer, png = _work(data, max_pixels, encoder)
         signal.setitimer(signal.ITIMER_REAL, 0)
         for part in (answer.model_dump_json().encode(), png):
             answers.write(LENGTH.pack(len(part)) + part)
@@ -46,9 +42,9 @@ def _limit_memory(memory_bytes: int, system: str = sys.platform) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
 
 
-def _work(data: bytes, max_pixels: int, finder: FaceFinder, encoder: KeypointEncoder) -> tuple[Answer, bytes]:
+def _work(data: bytes, max_pixels: int, encoder: KeypointEncoder) -> tuple[Answer, bytes]:
     try:
-        portrait = make_portrait(data, max_pixels, finder, encoder)
+        portrait = make_portrait(data, max_pixels, encoder)
     except PictureRefused as error:
         return Answer(refusal=error.refusal, detail=error.detail), b""
     except MemoryError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,12 @@ import numpy as np
 from js.drawn_face import Pose, draw, speaking
 
 from mien_client.outgoing import OutgoingMotion
-from mien_encoder.crop import CropSquare, Face, RgbArray, crop_wish, cut
-from mien_encoder.finder import FaceFinder
-from mien_encoder.keypoints import CROP_SIZE, KeypointEncoder
+from mien_encoder.crop import CropSquare, cut
+from mien_encoder.finder import LOOKS_A_PICTURE, GridFinder, Search, grid_of
+from mien_encoder.framing import TEN_KEYPOINTS, change_of, fit_layout, framing_of
+from mien_encoder.keypoints import CROP_SIZE, EncodedFace, KeypointEncoder
 from mien_encoder.tracker import FaceTracker
-from mien_shared.keypoints import Keypoints
+from mien_shared.keypoints import NUM_KEYPOINTS, FaceKeypoint, Keypoints
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[2]
@@ -34,17 +37,16 @@ SQUARES = (
 )
 SEED = 7
 START_MS = 1_800_000_000_000
-#: What the finder of both sides says, as MTCNN would.
-CLAIMED = Face(256.0, 168.0, 130.0, 174.0, 0.98, np.zeros((5, 2)))
-
-
-class ClaimingFinder(FaceFinder):
-    """Finds the same face in every picture: the one part of the tracker that is not the same in the browser."""
-
-    def __init__(self) -> None: ...
-
-    def find(self, rgb: RgbArray) -> list[Face]:
-        return [CLAIMED]
+#: Pictures to search: faces of usual sizes and places, a small one, one with shut eyes, and a wall without a face.
+SEARCHED = (
+    Pose(),
+    Pose(height=330, y=250),
+    Pose(height=110, x=140, y=120, lids=4, lips=2),
+    Pose(height=90, x=520, y=330, lids=3, lips=1),
+    Pose(height=200, x=120, y=300, lids=1, turn=20),
+    None,
+)
+GRIDS = ((640, 480), (480, 640), (1280, 720), (300, 300), (1000, 41), (30, 30))
 
 
 def performance() -> list[Pose | None]:
@@ -61,7 +63,8 @@ def capture_ms(frame: int) -> int:
 
 def packets() -> bytes:
     """The packets of the performance, one behind the other: a motion track."""
-    tracker = FaceTracker(KeypointEncoder(), ClaimingFinder())
+    encoder = KeypointEncoder()
+    tracker = FaceTracker(encoder, GridFinder(encoder))
     outgoing = OutgoingMotion(avatar(), seed=SEED)
     track = b""
     for frame, pose in enumerate(performance()):
@@ -89,14 +92,91 @@ def crops() -> dict[str, Any]:
     return {"picture_sha256": hashlib.sha256(picture.tobytes()).hexdigest(), "block": BLOCK, "crops": entries}
 
 
-def call() -> dict[str, Any]:
-    claimed = CropSquare.around(crop_wish(CLAIMED))
+def finder() -> dict[str, Any]:
+    """Grids; where keypoints lead; and what a search looks at and finds, in drawn pictures and for given answers."""
     return {
-        "seed": SEED,
-        "start_ms": START_MS,
-        "avatar": avatar().rows().ravel().tolist(),
-        "claimed": {"x": claimed.x, "y": claimed.y, "size": claimed.size},
+        "grids": [
+            {"width": width, "height": height, "squares": [rounded(square) for square in grid_of(width, height)]}
+            for width, height in GRIDS
+        ],
+        "framings": [framing(keypoints) for keypoints in scattered()],
+        "searches": [searched(pose) for pose in SEARCHED],
+        "answers": [answered(name) for name in ANSWERS],
     }
+
+
+def rounded(square: CropSquare) -> list[float]:
+    return [round(value, 4) for value in (square.x, square.y, square.size)]
+
+
+def scattered() -> list[Keypoints]:
+    """Keypoints of faces that are shifted, scaled, turned and, more and more, no faces."""
+    random, layout = np.random.default_rng(SEED), avatar().points
+    found = []
+    for number in range(12):
+        angle, scale = random.uniform(-0.4, 0.4), random.uniform(0.5, 1.6)
+        turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        points = layout @ turn.T + random.uniform(-0.4, 0.4, 2) + random.normal(0, 0.015 * number, layout.shape)
+        found.append(Keypoints(points.round(4).astype(np.float32), Keypoints.at_rest().jacobians))
+    return found
+
+
+def framing(keypoints: Keypoints) -> dict[str, Any]:
+    box = CropSquare(100.5, -20.25, 300.0)
+    fit = fit_layout(keypoints)
+    target = framing_of(fit, box)
+    change = change_of(box, target)
+    return {
+        "points": [round(float(value), 4) for value in keypoints.points.ravel()],
+        "box": rounded(box),
+        "framed": rounded(target),
+        "misfit": round(fit.misfit, 6),
+        "shift": round(change.shift, 6),
+        "growth": round(change.growth, 6),
+    }
+
+
+def searched(pose: Pose | None) -> dict[str, Any]:
+    """A search of one picture: the crops that it looks at, step by step, and what it finds."""
+    encoder, picture = KeypointEncoder(), draw(pose)
+    search = Search(picture.shape[1], picture.shape[0])
+    steps = []
+    while not search.ended:
+        looks = search.looks(LOOKS_A_PICTURE)
+        search.saw(encoder.encode_all([cut(picture, look, CROP_SIZE) for look in looks]))
+        steps.append([rounded(look) for look in looks])
+    return {"pose": None if pose is None else asdict(pose), "steps": steps, "found": list(map(rounded, search.found))}
+
+
+#: An encoder's answers: the presence of its look number n, and how it moves the layout's keypoints k to the right and
+#: down, as shares of a half side.
+ANSWERS: dict[str, Callable[[int, int], tuple[float, float, float]]] = {
+    "a face": lambda n, k: (0.995, 0.01, 0.0),
+    "too uncertain": lambda n, k: (0.9, 0.01, 0.0),
+    "no face's layout": lambda n, k: (1.0, 0.2 * (k % 2), 0.1 * (k % 3)),
+    "every look leads further to the right": lambda n, k: (1.0, 0.06, 0.0),
+    "no face in every third look": lambda n, k: (0.2 if n % 3 == 0 else 1.0, 0.0, 0.0),
+}
+
+
+def answered(name: str) -> dict[str, Any]:
+    """A search whose encoder gives ANSWERS[name]: the answers, and what it finds."""
+    layout = np.array([TEN_KEYPOINTS[keypoint] for keypoint in FaceKeypoint])
+    search, answers, number = Search(480, 480), [], 0
+    while not search.ended:
+        faces = []
+        for _ in search.looks(LOOKS_A_PICTURE):
+            moves = [ANSWERS[name](number, k) for k in range(NUM_KEYPOINTS)]
+            points = (layout + [move[1:] for move in moves]).round(4).astype(np.float32)
+            faces.append(EncodedFace(Keypoints(points, Keypoints.at_rest().jacobians), moves[0][0]))
+            answers.append([moves[0][0], *(round(float(value), 4) for value in points.ravel())])
+            number += 1
+        search.saw(faces)
+    return {"name": name, "answers": answers, "found": list(map(rounded, search.found))}
+
+
+def call() -> dict[str, Any]:
+    return {"seed": SEED, "start_ms": START_MS, "avatar": avatar().rows().ravel().tolist()}
 
 
 def avatar() -> Keypoints:
@@ -105,5 +185,6 @@ def avatar() -> Keypoints:
 
 if __name__ == "__main__":
     (FOLDER / "crops.json").write_text(json.dumps(crops(), separators=(",", ":")) + "\n")
+    (FOLDER / "finder.json").write_text(json.dumps(finder(), separators=(",", ":")) + "\n")
     (FOLDER / "call.json").write_text(json.dumps(call(), separators=(",", ":")) + "\n")
     (FOLDER / "call.motion").write_bytes(packets())

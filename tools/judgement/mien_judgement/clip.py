@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien_encoder.crop import RgbArray
-from mien_encoder.finder import FaceFinder
+from mien_encoder.finder import PatientFinder
 from mien_encoder.keypoints import KeypointEncoder
 from mien_encoder.tracker import FaceTracker
 from mien_shared.keypoints import NUM_KEYPOINTS, Keypoints
@@ -76,7 +76,8 @@ def noisy(rgb: RgbArray, frames: int, noise: float) -> Iterable[tuple[float, Rgb
 
 def found_in(pictures: Iterable[tuple[float, RgbArray]]) -> FoundMotion:
     """The tracker's result for every picture."""
-    tracker = FaceTracker(KeypointEncoder(), FaceFinder())
+    encoder = KeypointEncoder()
+    tracker = FaceTracker(encoder, PatientFinder(encoder))
     times_s: list[float] = []
     rows: list[NDArray[np.float32]] = []
     boxes: list[tuple[float, float, float]] = []
