@@ -4,8 +4,8 @@ The JavaScript is clients/js/encoder/finder.js, with the same grid, order and th
 come from. K tolerates a crop that is 1.25 times too large or too small, and one that is off by 0.3 of its size; its
 keypoints then lead to the right crop in one step. So two sizes, and steps of half a crop, cover the picture.
 
-K also claims what is no face, for it was not trained on such crops. Framed again and again, such a claim wanders, and
-its keypoints do not lie as those of a face. A face stays where it is.
+K also claims what is no face, for it was not trained on such crops. A face stays where it is, also in a crop that is a
+little too large, too small or off, and its keypoints lie as those of a face. Other claims wander.
 
     scanning --all of the grid seen--> confirming --every claim is confirmed or dropped--> ended
 """
@@ -35,16 +35,17 @@ LOOKS_A_PICTURE = 4
 _CLAIM_PRESENCE = 0.05
 #: How many claims of a scan are followed up.
 _MOST_CLAIMS = 3
-#: A face is confirmed by so many looks in a row with this presence...
-_IN_A_ROW = 3
-_CONFIRMED_PRESENCE = 0.99
-#: ... in which its keypoints lie as those of a face (see LayoutFit) and its crop hardly moves (see Change).
+#: A face is confirmed by these looks in a row, each of a crop that is moved by a share of the claim's side to the right
+#: and down, and then grown...
+_CONFIRMING_LOOKS = ((0.0, 0.0, 1.0), (0.0, 0.0, 1.18), (0.0, 0.0, 0.85), (-0.12, 0.0, 1.0), (0.0, 0.12, 1.0))
+#: ... in which its keypoints lie as those of a face (see LayoutFit) and lead back to the claim (see Change).
+_CONFIRMED_PRESENCE = 0.9
 _MOST_MISFIT = 0.07
 _MOST_SHIFT = 0.02
-_MOST_GROWTH = 0.04
+_MOST_GROWTH = 0.1
 #: A claim is dropped when so many looks in a row deny it, or when so many in all have not confirmed it.
 _MOST_DENIALS = 4
-_MOST_LOOKS = 12
+_MOST_LOOKS = 16
 #: How many crops of a still picture are encoded in one run: each takes a few megabytes.
 _BATCH = 8
 
@@ -66,9 +67,18 @@ class _Claim:
     denied: int = 0
     looks: int = 0
 
+    @property
+    def is_confirmed(self) -> bool:
+        return self.confirmed >= len(_CONFIRMING_LOOKS)
+
+    def next_look(self) -> CropSquare:
+        right, down, growth = _CONFIRMING_LOOKS[self.confirmed % len(_CONFIRMING_LOOKS)]
+        x, y = self.box.centre
+        return CropSquare.around(x + right * self.box.size, y + down * self.box.size, growth * self.box.size)
+
 
 def grid_of(width: int, height: int, sizes: Sequence[float] = SIZES) -> list[CropSquare]:
-    """The crops of the grid for a picture, one size after the other. Crops without enough pixels for a face are left out.
+    """The crops of the grid for a picture, one size after the other, but for those with too few pixels for a face.
 
     sizes: sides of the crops as shares of the picture's shorter side.
     """
@@ -100,20 +110,24 @@ class Search:
 
     @property
     def ended(self) -> bool:
-        return not self._scanning and all(claim.confirmed >= _IN_A_ROW for claim in self._claims)
+        return not self._scanning and all(claim.is_confirmed for claim in self._claims)
 
     @property
     def found(self) -> list[CropSquare]:
         """Confirmed faces, largest first; none until the search has ended."""
         boxes = [claim.box for claim in self._claims] if self.ended else []
-        return sorted(boxes, key=lambda box: box.size, reverse=True)
+        faces: list[CropSquare] = []
+        for box in sorted(boxes, key=lambda box: box.size, reverse=True):
+            if not any(_is_same_face(face, box) for face in faces):  # two claims may lead to one face
+                faces.append(box)
+        return faces
 
     def looks(self, most: int) -> list[CropSquare]:
         """The crops to look at now: at most `most` of the grid, or every claim. Empty when the search has ended."""
         if self._scanning:
             self._asked, self._grid = self._grid[:most], self._grid[most:]
         else:
-            self._asked = [] if self.ended else [claim.box for claim in self._claims]
+            self._asked = [] if self.ended else [claim.next_look() for claim in self._claims]
         return self._asked
 
     def saw(self, faces: Sequence[EncodedFace]) -> None:
@@ -125,8 +139,8 @@ class Search:
                     self._add(_Claim(box, face.presence))
             self._scanning = bool(self._grid)
             return
-        for claim, face in zip(self._claims, faces, strict=True):
-            _judge(claim, face)
+        for claim, square, face in zip(self._claims, self._asked, faces, strict=True):
+            _judge(claim, square, face)
         self._claims = [claim for claim in self._claims if self._is_kept(claim)]
 
     def _add(self, claim: _Claim) -> None:
@@ -138,16 +152,16 @@ class Search:
 
     def _is_kept(self, claim: _Claim) -> bool:
         is_open = claim.denied < _MOST_DENIALS and claim.looks < _MOST_LOOKS
-        return (is_open or claim.confirmed >= _IN_A_ROW) and self._is_usable(claim.box)
+        return (is_open or claim.is_confirmed) and self._is_usable(claim.box)
 
     def _is_usable(self, box: CropSquare) -> bool:
         return is_usable(box, self._width, self._height)
 
 
-def _judge(claim: _Claim, face: EncodedFace) -> None:
-    """Take a look at a claim into account, and frame it again."""
+def _judge(claim: _Claim, square: CropSquare, face: EncodedFace) -> None:
+    """Take a look at a claim, in `square`, into account, and frame it again."""
     fit = fit_layout(face.keypoints)
-    box = framing_of(fit, claim.box)
+    box = framing_of(fit, square)
     change = change_of(claim.box, box)
     is_steady = change.shift <= _MOST_SHIFT and change.growth <= _MOST_GROWTH
     is_face = face.presence >= _CONFIRMED_PRESENCE and fit.misfit <= _MOST_MISFIT and is_steady

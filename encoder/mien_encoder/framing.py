@@ -1,4 +1,4 @@
-"""Where a face's crop belongs, computed from its keypoints. Pure geometry; the JavaScript is clients/js/encoder/crop.js.
+"""Where a face's crop belongs, computed from its keypoints. Pure geometry; in JavaScript clients/js/encoder/crop.js.
 
 The layout below was measured once on 43 portraits with MediaPipe's Face Mesh. The mesh was grouped into ten keypoints
 and the faces were framed as tools/landmarks does it. Its places are medians over the portraits, made symmetric. They

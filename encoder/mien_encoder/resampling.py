@@ -28,7 +28,7 @@ class Resampler(Protocol):
         """The square of side * step pixels at (left, top) as (side, side, 3), each pixel the mean of step x step."""
 
     def resampled(self, rgb: RgbArray, left: float, top: float, scale: float, size: int) -> RgbArray:
-        """(size, size, 3): pixel i shows position left + (i + 0.5) * scale - 0.5, pixels in between by two neighbours."""
+        """(size, size, 3): pixel i shows position left + (i + 0.5) * scale - 0.5, interpolated linearly."""
 
 
 class NumpyResampler:
@@ -56,7 +56,7 @@ class NumpyResampler:
 
 def _within(start: int, count: int, length: int) -> slice | _Places:
     """Which `count` rows or columns of a picture there are from `start` on."""
-    if 0 <= start and start + count <= length:
+    if start >= 0 and start + count <= length:
         return slice(start, start + count)
     return np.arange(start, start + count).clip(0, length - 1)
 

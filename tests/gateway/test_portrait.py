@@ -37,9 +37,7 @@ def bundled_face() -> Image.Image:
     folder = ROOT / "services/gateway/mien_gateway/bundled"
     crop = json.loads((folder / "mien.json").read_text())["crop"]
     with Image.open(folder / "mien.png") as still:
-        return still.convert("RGB").crop(
-            (crop["x"], crop["y"], crop["x"] + crop["size"], crop["y"] + crop["size"])
-        )
+        return still.convert("RGB").crop((crop["x"], crop["y"], crop["x"] + crop["size"], crop["y"] + crop["size"]))
 
 
 def png(image: Image.Image) -> bytes:
@@ -58,7 +56,8 @@ def test_a_portrait_becomes_an_avatar_with_its_face_in_the_crop(name: str, encod
     assert picture.shape == (720, 1280, 3)
     fit = fit_layout(portrait.keypoints)
     assert fit.misfit < 0.07
-    assert max(abs(fit.dx), abs(fit.dy), abs(np.log(fit.scale))) < 0.15, "framed as every crop is, but for the picture's edge"
+    off = max(abs(fit.dx), abs(fit.dy), abs(np.log(fit.scale)))
+    assert off < 0.15, "framed as every crop is, as far as the picture's edge lets it"
     box = CropSquare(portrait.face_box.x, portrait.face_box.y, portrait.face_box.size)
     (again,) = faces_in(picture, encoder)
     change = change_of(box, again)
@@ -102,7 +101,8 @@ def on_a_wall(drawn: Image.Image, width: int, height: int) -> bytes:
 
 def test_a_face_that_is_too_small_is_refused(encoder: KeypointEncoder) -> None:
     small = bundled_face().resize((76, 76), Image.Resampling.LANCZOS)
-    with pytest.raises(PictureRefused, match=r"^the largest face is \d\d pixels high; at least 56 are needed$") as caught:
+    said = r"^the largest face is \d\d pixels high; at least 56 are needed$"
+    with pytest.raises(PictureRefused, match=said) as caught:
         make_portrait(on_a_wall(small, 400, 400), MAX_PIXELS, encoder)
     assert caught.value.refusal is Refusal.FACE_TOO_SMALL
 

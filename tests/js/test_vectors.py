@@ -32,6 +32,21 @@ def test_crops_and_keypoints(make: ModuleType) -> None:
         assert now["presence"] == pytest.approx(before["presence"], abs=2e-5)
 
 
+def test_the_finder(make: ModuleType) -> None:
+    kept, made = json.loads((FOLDER / "finder.json").read_text()), make.finder()
+    for part in ("grids", "framings", "answers"):
+        assert kept[part] == made[part], part
+    for before, now in zip(kept["searches"], made["searches"], strict=True):
+        assert before["pose"] == now["pose"]
+        assert len(before["found"]) == len(now["found"]) == (now["pose"] is not None)
+        assert [len(looks) for looks in before["steps"]] == [len(looks) for looks in now["steps"]]
+        # Of two crops of the grid that see one face equally well, rounding decides which leads to it.
+        looks, now_looks = (
+            np.array([*(look for step in one["steps"] for look in step), *one["found"]]) for one in (before, now)
+        )
+        assert (np.abs(looks - now_looks).max(axis=1) < 0.02 * looks[:, 2]).all()
+
+
 def test_a_call(make: ModuleType) -> None:
     assert json.loads((FOLDER / "call.json").read_text()) == make.call()
     kept, made = (FOLDER / "call.motion").read_bytes(), make.packets()

@@ -5,10 +5,9 @@
  * K tolerates a crop that is 1.25 times too large or too small, and one that is off by 0.3 of its size; its keypoints
  * then lead to the right crop in one step. So two sizes, and steps of half a crop, cover the picture.
  *
- * K also claims what is no face, for it was not trained on such crops. Framed again and again, such a claim wanders,
- * and its keypoints do not lie as those of a face. A face stays where it is: in 482 pictures of faces none moved by
- * more than 0.01 of its crop or had a misfit above 0.067. With presence alone 23 of 150 icons, charts and screenshots
- * were faces; with these two tests as well, only the copies of one icon, which shows two theatre masks.
+ * K also claims what is no face, for it was not trained on such crops. A face stays where it is, also in a crop that is
+ * a little too large, too small or off, and its keypoints lie as those of a face. Other claims wander. The Python side
+ * is `mien_encoder/finder.py`, with the same grid, order and thresholds; decision 25 says where they come from.
  *
  * A search is spread over pictures, because one look takes about 1.3 ms:
  *
@@ -26,6 +25,8 @@ import { changeOf, fitLayout, framingOf, isUsable } from "./crop.js";
 export const SEARCH_INTERVAL_S = 0.4;
 /** Sides of the grid's crops as shares of the picture's shorter side. */
 const SIZES = [1, 0.45];
+/** A smaller crop cannot lead to one of the least usable size. */
+const SMALLEST_LOOK_PX = 20;
 /** Steps of the grid, at most, as a share of a crop's side. */
 const STEP = 0.5;
 /** How many crops of the grid are looked at in one picture. */
@@ -34,26 +35,31 @@ const LOOKS_A_PICTURE = 4;
 const CLAIM_PRESENCE = 0.05;
 /** How many claims of a scan are followed up. */
 const MOST_CLAIMS = 3;
-/** A face is confirmed by so many pictures in a row with this presence... */
-const IN_A_ROW = 3;
-const CONFIRMED_PRESENCE = 0.99;
-/** ... in which its keypoints lie as those of a face (see LayoutFit) and its crop hardly moves (see changeOf). */
+/**
+ * A face is confirmed by these looks in a row, one a picture, each of a crop that is moved by a share of the claim's side
+ * to the right and down, and then grown...
+ * @type {ReadonlyArray<readonly [right: number, down: number, growth: number]>}
+ */
+const CONFIRMING_LOOKS = [[0, 0, 1], [0, 0, 1.18], [0, 0, 0.85], [-0.12, 0, 1], [0, 0.12, 1]];
+/** ... in which its keypoints lie as those of a face (see LayoutFit) and lead back to the claim (see changeOf). */
+const CONFIRMED_PRESENCE = 0.9;
 const MOST_MISFIT = 0.07;
 const MOST_SHIFT = 0.02;
-const MOST_GROWTH = 0.04;
-/** A claim is dropped when so many pictures in a row deny it. */
+const MOST_GROWTH = 0.1;
+/** A claim is dropped when so many pictures in a row deny it, or when so many in all have not confirmed it. */
 const MOST_DENIALS = 4;
+const MOST_LOOKS = 16;
 
 /**
  * What the finder and the tracker need of an encoder: a picture of this size, and a look at one of its crops.
  * @typedef {{readonly width: number, readonly height: number, encode(square: CropSquare): EncodedFace}} Look
  *
- * A crop that may show a face, and how many pictures in a row have said so or denied it.
- * @typedef {{box: CropSquare, presence: number, confirmed: number, denied: number}} Claim
+ * A crop that may show a face, how many pictures in a row have said so or denied it, and how many there were.
+ * @typedef {{box: CropSquare, presence: number, confirmed: number, denied: number, looks: number}} Claim
  */
 
 /**
- * The crops of the grid for a picture, larger ones first.
+ * The crops of the grid for a picture, larger ones first, but for those with too few pixels for a face.
  * @param {number} width
  * @param {number} height
  * @returns {CropSquare[]}
@@ -61,6 +67,7 @@ const MOST_DENIALS = 4;
 export function gridOf(width, height) {
   return SIZES.flatMap((share) => {
     const size = share * Math.min(width, height);
+    if (size < SMALLEST_LOOK_PX) return [];
     const xs = placesOf(width - size, STEP * size);
     return placesOf(height - size, STEP * size).flatMap((y) => xs.map((x) => ({ x, y, size })));
   });
@@ -132,17 +139,19 @@ export class GridFinder {
   #claim(box, presence) {
     const others = this.#claims.filter((claim) => !isSameFace(claim.box, box));
     const same = this.#claims.filter((claim) => isSameFace(claim.box, box));
-    const best = [...same, { box, presence, confirmed: 0, denied: 0 }].sort((a, b) => b.presence - a.presence)[0];
+    const best = [...same, { box, presence, confirmed: 0, denied: 0, looks: 0 }].sort((a, b) => b.presence - a.presence)[0];
     this.#claims = [...others, best].sort((a, b) => b.presence - a.presence).slice(0, MOST_CLAIMS);
   }
 
   /** @returns {CropSquare[]} */
   #confirm() {
     for (const claim of this.#claims) this.#frame(claim);
-    this.#claims = this.#claims.filter((claim) => claim.denied < MOST_DENIALS && this.#isUsable(claim.box));
-    if (this.#claims.some((claim) => claim.confirmed < IN_A_ROW)) return [];
+    this.#claims = this.#claims.filter((claim) => this.#isKept(claim));
+    if (!this.#claims.every(isConfirmed)) return [];
     this.#state = "idle";
-    return this.#claims.map((claim) => claim.box).sort((a, b) => b.size - a.size);
+    const boxes = this.#claims.map((claim) => claim.box).sort((a, b) => b.size - a.size);
+    // Two claims may lead to one face.
+    return boxes.filter((box, i) => !boxes.slice(0, i).some((larger) => isSameFace(larger, box)));
   }
 
   /**
@@ -150,21 +159,46 @@ export class GridFinder {
    * @param {Claim} claim
    */
   #frame(claim) {
-    const { keypoints, presence } = this.#look.encode(claim.box);
+    const square = nextLook(claim);
+    const { keypoints, presence } = this.#look.encode(square);
     const fit = fitLayout(keypoints);
-    const box = framingOf(fit, claim.box);
+    const box = framingOf(fit, square);
     const { shift, growth } = changeOf(claim.box, box);
     const isSteady = shift <= MOST_SHIFT && growth <= MOST_GROWTH;
     const isFace = presence >= CONFIRMED_PRESENCE && fit.misfit <= MOST_MISFIT && isSteady;
     claim.box = box;
     claim.confirmed = isFace ? claim.confirmed + 1 : 0;
     claim.denied = isFace ? 0 : claim.denied + 1;
+    claim.looks++;
+  }
+
+  /** @param {Claim} claim */
+  #isKept(claim) {
+    const isOpen = claim.denied < MOST_DENIALS && claim.looks < MOST_LOOKS;
+    return (isOpen || isConfirmed(claim)) && this.#isUsable(claim.box);
   }
 
   /** @param {CropSquare} box */
   #isUsable(box) {
     return isUsable(box, this.#look.width, this.#look.height);
   }
+}
+
+/** @param {Claim} claim */
+function isConfirmed({ confirmed }) {
+  return confirmed >= CONFIRMING_LOOKS.length;
+}
+
+/**
+ * The crop to look at next to confirm a claim.
+ * @param {Claim} claim
+ * @returns {CropSquare}
+ */
+function nextLook({ box, confirmed }) {
+  const [right, down, growth] = CONFIRMING_LOOKS[confirmed % CONFIRMING_LOOKS.length];
+  const [centreX, centreY] = [box.x + (0.5 + right) * box.size, box.y + (0.5 + down) * box.size];
+  const size = growth * box.size;
+  return { x: centreX - size / 2, y: centreY - size / 2, size };
 }
 
 /**

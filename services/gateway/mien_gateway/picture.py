@@ -125,7 +125,7 @@ def _backdrop(window: RgbPicture) -> RgbPicture:
     tiny = _resized(window[top : top + slice_h], _BACKDROP_WIDTH, _BACKDROP_HEIGHT).astype(np.float32)
     soft = _blurred(tiny * _BACKDROP_BRIGHTNESS)
     size = (PICTURE_WIDTH, PICTURE_HEIGHT)
-    planes = [Image.fromarray(soft[..., c]).resize(size, Image.Resampling.BICUBIC) for c in range(3)]
+    planes = [np.asarray(Image.fromarray(soft[..., c]).resize(size, Image.Resampling.BICUBIC)) for c in range(3)]
     return np.asarray(np.stack(planes, axis=-1).round().clip(0, 255), np.uint8)
 
 

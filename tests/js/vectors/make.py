@@ -13,12 +13,12 @@ import numpy as np
 from js.drawn_face import Pose, draw, speaking
 
 from mien_client.outgoing import OutgoingMotion
-from mien_encoder.crop import CropSquare, cut
-from mien_encoder.finder import LOOKS_A_PICTURE, GridFinder, Search, grid_of
+from mien_encoder.crop import CropSquare, Points, RgbArray, cut
+from mien_encoder.finder import LOOKS_A_PICTURE, SEARCH_INTERVAL_S, Search, grid_of
 from mien_encoder.framing import TEN_KEYPOINTS, change_of, fit_layout, framing_of
 from mien_encoder.keypoints import CROP_SIZE, EncodedFace, KeypointEncoder
 from mien_encoder.tracker import FaceTracker
-from mien_shared.keypoints import NUM_KEYPOINTS, FaceKeypoint, Keypoints
+from mien_shared.keypoints import FaceKeypoint, Keypoints
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[2]
@@ -37,6 +37,8 @@ SQUARES = (
 )
 SEED = 7
 START_MS = 1_800_000_000_000
+#: What the finder of a call claims.
+CLAIMED = CropSquare.around(321.0, 272.6088, 267.96)
 #: Pictures to search: faces of usual sizes and places, a small one, one with shut eyes, and a wall without a face.
 SEARCHED = (
     Pose(),
@@ -46,7 +48,21 @@ SEARCHED = (
     Pose(height=200, x=120, y=300, lids=1, turn=20),
     None,
 )
+LAYOUT: Points = np.array([TEN_KEYPOINTS[keypoint] for keypoint in FaceKeypoint])
 GRIDS = ((640, 480), (480, 640), (1280, 720), (300, 300), (1000, 41), (30, 30))
+
+
+class ClaimingFinder:
+    """A FaceFinder that claims the same face in every search, so that a call begins with the same crop everywhere."""
+
+    def __init__(self) -> None:
+        self._searched_at_s = float("-inf")
+
+    def find(self, rgb: RgbArray, time_s: float) -> list[CropSquare]:
+        if time_s - self._searched_at_s < SEARCH_INTERVAL_S:
+            return []
+        self._searched_at_s = time_s
+        return [CLAIMED]
 
 
 def performance() -> list[Pose | None]:
@@ -63,8 +79,7 @@ def capture_ms(frame: int) -> int:
 
 def packets() -> bytes:
     """The packets of the performance, one behind the other: a motion track."""
-    encoder = KeypointEncoder()
-    tracker = FaceTracker(encoder, GridFinder(encoder))
+    tracker = FaceTracker(KeypointEncoder(), ClaimingFinder())
     outgoing = OutgoingMotion(avatar(), seed=SEED)
     track = b""
     for frame, pose in enumerate(performance()):
@@ -148,35 +163,42 @@ def searched(pose: Pose | None) -> dict[str, Any]:
     return {"pose": None if pose is None else asdict(pose), "steps": steps, "found": list(map(rounded, search.found))}
 
 
-#: An encoder's answers: the presence of its look number n, and how it moves the layout's keypoints k to the right and
-#: down, as shares of a half side.
-ANSWERS: dict[str, Callable[[int, int], tuple[float, float, float]]] = {
-    "a face": lambda n, k: (0.995, 0.01, 0.0),
-    "too uncertain": lambda n, k: (0.9, 0.01, 0.0),
-    "no face's layout": lambda n, k: (1.0, 0.2 * (k % 2), 0.1 * (k % 3)),
-    "every look leads further to the right": lambda n, k: (1.0, 0.06, 0.0),
-    "no face in every third look": lambda n, k: (0.2 if n % 3 == 0 else 1.0, 0.0, 0.0),
+#: Where the face of `answered` is.
+FACE = CropSquare(150.0, 120.0, 260.0)
+#: An encoder's answers to its look number n at a crop in which the face's keypoints lie at `points`: presence, points.
+ANSWERS: dict[str, Callable[[int, Points], tuple[float, Points]]] = {
+    "a face": lambda n, points: (0.995, points),
+    "a face that a hand hides now and then": lambda n, points: (0.2 if n in {18, 20} else 1.0, points),
+    "too uncertain": lambda n, points: (0.85, points),
+    "not as a face's": lambda n, points: (1.0, points + 0.15 * np.array([(-1.0) ** k for k in range(10)])[:, None]),
+    "in every crop at its place": lambda n, points: (1.0, LAYOUT),
+    "on and on to the right": lambda n, points: (1.0, points + (0.05 * n - 0.85, 0)),
+    "denied now and again, to no end": lambda n, points: (0.2 if n % 4 == 0 else 1.0, points),
 }
 
 
 def answered(name: str) -> dict[str, Any]:
     """A search whose encoder gives ANSWERS[name]: the answers, and what it finds."""
-    layout = np.array([TEN_KEYPOINTS[keypoint] for keypoint in FaceKeypoint])
-    search, answers, number = Search(480, 480), [], 0
+    search, answers = Search(480, 480), []
     while not search.ended:
         faces = []
-        for _ in search.looks(LOOKS_A_PICTURE):
-            moves = [ANSWERS[name](number, k) for k in range(NUM_KEYPOINTS)]
-            points = (layout + [move[1:] for move in moves]).round(4).astype(np.float32)
-            faces.append(EncodedFace(Keypoints(points, Keypoints.at_rest().jacobians), moves[0][0]))
-            answers.append([moves[0][0], *(round(float(value), 4) for value in points.ravel())])
-            number += 1
+        for look in search.looks(LOOKS_A_PICTURE):
+            presence, points = ANSWERS[name](len(answers), look.to_crop(FACE.to_picture(LAYOUT)))
+            near = np.abs(look.to_crop(np.array(FACE.centre))).max() < 0.6
+            points = points.round(4).astype(np.float32)
+            faces.append(EncodedFace(Keypoints(points, Keypoints.at_rest().jacobians), presence if near else 0.0))
+            answers.append([faces[-1].presence, *(round(float(value), 4) for value in points.ravel())])
         search.saw(faces)
     return {"name": name, "answers": answers, "found": list(map(rounded, search.found))}
 
 
 def call() -> dict[str, Any]:
-    return {"seed": SEED, "start_ms": START_MS, "avatar": avatar().rows().ravel().tolist()}
+    return {
+        "seed": SEED,
+        "start_ms": START_MS,
+        "avatar": avatar().rows().ravel().tolist(),
+        "claimed": {"x": CLAIMED.x, "y": CLAIMED.y, "size": CLAIMED.size},
+    }
 
 
 def avatar() -> Keypoints:
