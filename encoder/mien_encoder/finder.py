@@ -39,7 +39,7 @@ _MOST_CLAIMS = 3
 #: and down, and then grown...
 _CONFIRMING_LOOKS = ((0.0, 0.0, 1.0), (0.0, 0.0, 1.18), (0.0, 0.0, 0.85), (-0.12, 0.0, 1.0), (0.0, 0.12, 1.0))
 #: ... in which its keypoints lie as those of a face (see LayoutFit) and lead back to the claim (see Change).
-_CONFIRMED_PRESENCE = 0.9
+_CONFIRMED_PRESENCE = 0.7
 _MOST_MISFIT = 0.07
 _MOST_SHIFT = 0.02
 _MOST_GROWTH = 0.1

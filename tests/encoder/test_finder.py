@@ -126,7 +126,7 @@ def test_what_is_no_face_is_not_found(name: str, picture: RgbArray, encoder: Cou
 def test_a_face_that_is_barely_seen_is_not_found(encoder: CountingEncoder) -> None:
     class Doubtful(CountingEncoder):
         def encode_all(self, crops: Sequence[RgbArray]) -> list[EncodedFace]:
-            return [replace(face, presence=0.85 * face.presence) for face in super().encode_all(crops)]
+            return [replace(face, presence=0.65 * face.presence) for face in super().encode_all(crops)]
 
     assert faces_in(draw(Pose()), Doubtful()) == []
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageSequence
+from PIL import Image
 
 from mien_encoder.crop import CropSquare
 from mien_encoder.finder import faces_in
-from mien_encoder.framing import change_of, crop_box, fit_layout
+from mien_encoder.framing import change_of, fit_layout
 from mien_encoder.keypoints import KeypointEncoder
 from mien_gateway.image import decode
 from mien_gateway.picture import choose_window
@@ -79,18 +79,13 @@ def test_the_eyes_of_an_avatar_are_where_people_placed_the_pupils(name: str, enc
     assert np.linalg.norm(eyes - expected, axis=1).max() < 0.06
 
 
-@needs_data
 def test_of_two_faces_the_larger_is_taken(encoder: KeypointEncoder) -> None:
-    with Image.open(DATA / "edge/two_faces.gif") as gif:
-        frame = next(ImageSequence.Iterator(gif)).convert("RGB")
-    twice = frame.resize((2 * frame.width, 2 * frame.height))
-    faces = faces_in(np.asarray(twice), encoder)
-    assert len(faces) == 2
-    portrait = make_portrait(png(twice), MAX_PIXELS, encoder)
-    assert portrait.face_box.size == pytest.approx(max(face.size for face in faces) * 720 / twice.height, rel=0.3)
-    picture = np.asarray(Image.open(io.BytesIO(portrait.png)))
-    box = portrait.face_box
-    assert crop_box(faces_in(picture, encoder)[0]).x == pytest.approx(box.x, abs=12)
+    scene = Image.new("RGB", (1280, 720), (90, 110, 120))
+    for left, side in ((60, 300), (700, 480)):
+        scene.paste(bundled_face().resize((side, side), Image.Resampling.LANCZOS), (left, 120))
+    assert len(faces_in(np.asarray(scene), encoder)) == 2
+    box = make_portrait(png(scene), MAX_PIXELS, encoder).face_box
+    assert box.x + box.size / 2 == pytest.approx(700 + 240, abs=30)
 
 
 def on_a_wall(drawn: Image.Image, width: int, height: int) -> bytes:

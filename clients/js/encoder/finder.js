@@ -42,7 +42,7 @@ const MOST_CLAIMS = 3;
  */
 const CONFIRMING_LOOKS = [[0, 0, 1], [0, 0, 1.18], [0, 0, 0.85], [-0.12, 0, 1], [0, 0.12, 1]];
 /** ... in which its keypoints lie as those of a face (see LayoutFit) and lead back to the claim (see changeOf). */
-const CONFIRMED_PRESENCE = 0.9;
+const CONFIRMED_PRESENCE = 0.7;
 const MOST_MISFIT = 0.07;
 const MOST_SHIFT = 0.02;
 const MOST_GROWTH = 0.1;

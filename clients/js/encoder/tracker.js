@@ -3,7 +3,7 @@
  * Finds a face once and then follows it by its keypoints, in a crop that stays still while the face hardly moves.
  *
  * Pure but for the encoder, which holds the picture; the caller passes the time. The Python side is
- * `mien_encoder/tracker.py`; it differs in the finder only.
+ * `mien_encoder/tracker.py`.
  * @import { Keypoints } from "../motion/keypoints.js"
  * @import { CropSquare } from "./crop.js"
  * @import { Look } from "./finder.js"

@@ -31,7 +31,7 @@ from mien_client.room_state import RoomClosed, RoomEvent, Said
 from mien_client.sound import FileSound, LoopedVoice, has_sound
 from mien_client.speaking import packets, voice_of
 from mien_client.watching import kbit_s
-from mien_encoder.crop import TEN_KEYPOINTS
+from mien_encoder.framing import TEN_KEYPOINTS
 from mien_shared.keypoints import FaceKeypoint, Keypoints
 from mien_shared.reactions import REACTIONS
 from mien_shared.wire.track import MotionTrack

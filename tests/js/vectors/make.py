@@ -169,25 +169,28 @@ FACE = CropSquare(150.0, 120.0, 260.0)
 ANSWERS: dict[str, Callable[[int, Points], tuple[float, Points]]] = {
     "a face": lambda n, points: (0.995, points),
     "a face that a hand hides now and then": lambda n, points: (0.2 if n in {18, 20} else 1.0, points),
-    "too uncertain": lambda n, points: (0.85, points),
+    "too uncertain": lambda n, points: (0.65, points),
     "not as a face's": lambda n, points: (1.0, points + 0.15 * np.array([(-1.0) ** k for k in range(10)])[:, None]),
     "in every crop at its place": lambda n, points: (1.0, LAYOUT),
-    "on and on to the right": lambda n, points: (1.0, points + (0.05 * n - 0.85, 0)),
+    "on and on to the right": lambda n, points: (1.0, points + np.array([0.05 * n - 0.85, 0.0])),
     "denied now and again, to no end": lambda n, points: (0.2 if n % 4 == 0 else 1.0, points),
 }
 
 
 def answered(name: str) -> dict[str, Any]:
     """A search whose encoder gives ANSWERS[name]: the answers, and what it finds."""
-    search, answers = Search(480, 480), []
+    search = Search(480, 480)
+    answers: list[list[float]] = []
     while not search.ended:
         faces = []
         for look in search.looks(LOOKS_A_PICTURE):
             presence, points = ANSWERS[name](len(answers), look.to_crop(FACE.to_picture(LAYOUT)))
             near = np.abs(look.to_crop(np.array(FACE.centre))).max() < 0.6
-            points = points.round(4).astype(np.float32)
-            faces.append(EncodedFace(Keypoints(points, Keypoints.at_rest().jacobians), presence if near else 0.0))
-            answers.append([faces[-1].presence, *(round(float(value), 4) for value in points.ravel())])
+            rounded_points = points.round(4).astype(np.float32)
+            faces.append(
+                EncodedFace(Keypoints(rounded_points, Keypoints.at_rest().jacobians), presence if near else 0.0)
+            )
+            answers.append([faces[-1].presence, *(round(float(value), 4) for value in rounded_points.ravel())])
         search.saw(faces)
     return {"name": name, "answers": answers, "found": list(map(rounded, search.found))}
 
