@@ -287,7 +287,7 @@ async def test_a_body_that_does_not_come_is_given_up(start_gateway: Any) -> None
 
 
 async def test_more_uploads_than_are_taken_at_once_are_sent_away(start_gateway: Any) -> None:
-    gateway = await start_gateway(max_uploads=1, upload_timeout_s=20)
+    gateway = await start_gateway(max_uploads=1, upload_timeout_s=120)
     begun, over = asyncio.Event(), asyncio.Event()
 
     async def stalled() -> AsyncIterator[bytes]:
@@ -297,9 +297,12 @@ async def test_more_uploads_than_are_taken_at_once_are_sent_away(start_gateway: 
         yield b"--x--\r\n"
 
     form = {"Content-Type": "multipart/form-data; boundary=x"}
+    # The first upload starts the worker. A stalled upload that came after another would be refused, and not know it.
+    assert (await upload(gateway, b"hello")).status_code == 415
     sending = asyncio.create_task(gateway.http.post("/v1/avatars", content=stalled(), headers=form))
     await begun.wait()
-    async with asyncio.timeout(20):
+    await asyncio.sleep(1.0)
+    async with asyncio.timeout(60):
         while (answer := await upload(gateway, b"hello")).status_code != 503:
             await asyncio.sleep(0.01)
     assert_problem(answer, 503, "uploads-busy", "too many uploads are in progress; try again later")
