@@ -108,7 +108,7 @@ async def metric(client: httpx.AsyncClient, line: str) -> float:
 
 
 async def until_metric(client: httpx.AsyncClient, line: str, value: float) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await metric(client, line) != value:
             await asyncio.sleep(0.05)
 
@@ -486,7 +486,7 @@ async def test_demo_open_needs_no_token(start: Start, offer: str) -> None:
 @pytest.mark.parametrize("has_media_port", [False, True])
 async def test_a_hundred_connects_and_aborts_leave_nothing_behind(start: Start, has_media_port: bool) -> None:
     media_port = free_port() if has_media_port else None
-    client = await start(joins_per_minute=6000, updates_per_minute=6000, connect_timeout_s=0.5, media_port=media_port)
+    client = await start(joins_per_minute=6000, updates_per_minute=6000, connect_timeout_s=5, media_port=media_port)
     await client.get("/livez")
 
     async def cycle(abort: str) -> None:
@@ -500,7 +500,7 @@ async def test_a_hundred_connects_and_aborts_leave_nothing_behind(start: Start, 
         if abort == "delete":
             assert (await client.delete(answer.headers["location"])).status_code == 200
         elif abort == "hang up":
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while peer.connectionState != "connected":
                     await asyncio.sleep(0.005)
         await peer.close()
