@@ -1,14 +1,13 @@
 """Pages of real browsers in a room: each has a camera and a microphone, and clients/js.
 
-The page itself is empty. It comes from the gateway's own origin, as the files of clients/js do, under a policy that
-allows what clients/js/README.md asks for and no more.
+The page itself is empty. It has the gateway's origin, under a policy that allows what clients/js/README.md asks for and
+no more. The gateway serves the files of clients/js.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import mimetypes
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from playwright.async_api import Browser, BrowserContext, Error, Page, Route, as
 from mien_client.api import Invitation
 
 CLIENT = Path(__file__).resolve().parents[2] / "clients/js"
+PAGE = "/a-page-of-the-tests"
 PATIENCE_S = 60.0
 
 #: Keeps what the page sends by data channels, its peer connections, and how often it asked for a device.
@@ -53,7 +53,7 @@ WATCH_SENDING = """
 #: Defines `enter(url, token, options)`, and what the tests ask of a page.
 PREPARE = """
 async () => {
-  const mien = window.mienClient = await import("/client/index.js");
+  const mien = window.mienClient = await import("/static/client/index.js");
   window.told = [];
   window.listen = (room) => {
     window.room = room;
@@ -107,7 +107,7 @@ class RoomPage:
 
     async def open(self) -> None:
         """Load the page, or load it again."""
-        await self.page.goto(f"{self.gateway_url}/client/page.html")
+        await self.page.goto(f"{self.gateway_url}{PAGE}")
         await self.page.evaluate(PREPARE)
 
     async def enter(self, invitation: Invitation, **options: Any) -> None:
@@ -165,7 +165,7 @@ async def room_browser(chromium: str, folder: Path) -> AsyncIterator[Browser]:
 async def room_page(browser: Browser, gateway_url: str, signaling_url: str) -> RoomPage:
     """A page of a person of its own: it shares no storage with the others."""
     context = await browser.new_context(permissions=["camera", "microphone", "local-network-access"])
-    await _serve_client(context, gateway_url, signaling_url)
+    await _serve_page(context, gateway_url, signaling_url)
     await context.add_init_script(WATCH_SENDING)
     opened = RoomPage(await context.new_page(), gateway_url)
     opened.page.on("websocket", lambda socket: socket.on("framesent", opened.keep))
@@ -175,17 +175,16 @@ async def room_page(browser: Browser, gateway_url: str, signaling_url: str) -> R
     return opened
 
 
-async def _serve_client(context: BrowserContext, gateway_url: str, signaling_url: str) -> None:
+async def _serve_page(context: BrowserContext, gateway_url: str, signaling_url: str) -> None:
     policy = (
         "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; "
         f"connect-src 'self' {gateway_url.replace('http', 'ws')} {signaling_url}"
     )
 
     async def answer(route: Route) -> None:
-        path = route.request.url.removeprefix(f"{gateway_url}/client/").partition("?")[0]
-        body = b"<!doctype html><title>a room</title><body>" if path == "page.html" else (CLIENT / path).read_bytes()
-        kind = "application/wasm" if path.endswith(".wasm") else mimetypes.guess_type(path)[0]
         headers = {"Content-Security-Policy": policy}
-        await route.fulfill(body=body, content_type=kind or "application/octet-stream", headers=headers)
+        await route.fulfill(
+            body="<!doctype html><title>a room</title><body>", content_type="text/html", headers=headers
+        )
 
-    await context.route(f"{gateway_url}/client/**", answer)
+    await context.route(f"{gateway_url}{PAGE}", answer)

@@ -238,6 +238,7 @@ async def test_a_room_goes_on_with_the_camera_of_its_preview(system: System, new
     await page.until("room.localParticipant.publisher.carrier === 'channel'")
     await page.until("room.localParticipant.seesFace && moved(document.querySelector('video')) > 0.3")
 
+    assert [error for error in page.errors if "avatar" in error or "mouth" in error] == []
     await page.run("room.disconnect()")
     assert await page.told("disconnected") == [["left", "this participant has left the room"]]
     async with MienClient(system.stack.url) as mien:

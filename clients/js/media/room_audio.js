@@ -18,7 +18,7 @@ export class RoomAudio {
     this.#onStatus = onStatus;
   }
 
-  /** @param {(MediaStreamTrack|null)[]} tracks the voice of each slot */
+  /** @param {MediaStreamTrack[]} tracks the voice of each slot */
   play(tracks) {
     while (this.#elements.length < tracks.length) this.#elements.push(this.#element());
     this.#elements.forEach((element, i) => {

@@ -272,6 +272,7 @@ export class Room extends Emitter {
     this.localParticipant?.moveTo(host);
     this.#receiver = new RoomReceiver(gateway, {
       onSlots: () => this.#place(),
+      onVoices: (tracks) => this.#audio.play(tracks),
       // A socket on a dead network is silent for minutes, but a media connection notices in seconds.
       onLost: () => this.#events?.refresh(),
     });
@@ -388,10 +389,7 @@ export class Room extends Emitter {
   }
 
   #place() {
-    const slots = this.#receiver?.slots ?? [];
-    // An empty place has no voice, and an element that plays it would still cost time.
-    this.#audio.play(slots.map((slot) => (slot.participantId === null ? null : slot.audio)));
-    this.#people?.place(slots);
+    this.#people?.place(this.#receiver?.slots ?? []);
   }
 
   /**
