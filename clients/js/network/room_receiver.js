@@ -18,7 +18,7 @@ import { offerH264, offerOpus } from "./sdp.js";
 
 /**
  * onSlots: after each change of who is where. onVoices: the voices of a new connection, before anything arrives: what
- * comes while nothing plays it would wait in the browser, and be late for many seconds. onLost: an established connection was lost; it is being made again.
+ * comes while nothing plays it would wait in the browser. onLost: an established connection was lost; it is being made again.
  * @typedef {{onSlots: (slots: Slot[]) => void, onVoices: (tracks: MediaStreamTrack[]) => void,
  *   onLost: () => void}} ReceiverOptions
  */
