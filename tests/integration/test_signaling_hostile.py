@@ -123,7 +123,7 @@ async def test_forged_offers_are_answered_by_name_and_forgotten(idle: httpx.Asyn
     assert result.answers == {
         "seven sections that send": ", ".join(["201 video sendonly", *refused]),
         "seven sections that send and receive": ", ".join(["201 video sendonly", *refused]),
-        "a hundred sections": "413",
+        "a hundred sections": "422",
         "a data channel": "201 video sendonly, application refused",
         "a data channel that carries the connection": "201 application refused, video sendonly",
         "a kind that does not exist": "201 x-hologram refused, video sendonly",

@@ -124,6 +124,9 @@ CALLS = [
     operators("GET", "/v1/sessions", 200),
     operators("GET", "/v1/sessions/{session_id}/viewers", 200),
     operators("DELETE", "/v1/sessions/{session_id}/viewers/{viewer_id}", 404),  # nobody watches
+    operators("POST", "/v1/sessions/{session_id}/egress", 409),  # no signaling service has an SFU
+    operators("GET", "/v1/sessions/{session_id}/egress", 404),  # none was ordered
+    operators("DELETE", "/v1/sessions/{session_id}/egress", 404),
     of_session("GET", "/v1/avatars/{avatar_id}", SEEN),
     of_session("GET", "/v1/avatars/{avatar_id}/picture", SEEN),
     of_session("GET", "/v1/sessions/{session_id}", SEEN),
