@@ -71,6 +71,7 @@ def test_a_rebuilt_kernel_computes_the_same(node: str, tmp_path: Path) -> None:
     run_node_tests(node, TESTS / "kernel.test.mjs", kernel=rebuilt)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["clients/js", "clients/web"])
 def test_the_types(folder: str) -> None:
     compiler = CLIENT / "node_modules/.bin/tsc"

@@ -47,6 +47,7 @@ def test_the_finder(make: ModuleType) -> None:
         assert (np.abs(looks - now_looks).max(axis=1) < 0.02 * looks[:, 2]).all()
 
 
+@pytest.mark.slow
 def test_a_call(make: ModuleType) -> None:
     assert json.loads((FOLDER / "call.json").read_text()) == make.call()
     kept, made = (FOLDER / "call.motion").read_bytes(), make.packets()

@@ -76,13 +76,13 @@ class StatedConsent:
 
 
 async def avatar_of(mien: MienClient, avatar: str, consent: StatedConsent | None = None) -> str:
-    """The id of an avatar. A picture file is uploaded first."""
+    """The id of an avatar. A picture file is uploaded first. Whether an id is known is said where it is used."""
     if Path(avatar).is_file():
         said = consent or StatedConsent()
         return (await mien.upload_avatar(Path(avatar), said.kind, said.name)).avatar_id
     if not _AVATAR_ID.fullmatch(avatar):
         raise FileNotFoundError(f"there is no picture file {avatar}, and it is not an avatar id")
-    return (await mien.avatar(avatar)).avatar_id
+    return avatar
 
 
 @contextlib.asynccontextmanager

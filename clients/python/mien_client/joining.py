@@ -185,7 +185,7 @@ async def _source(options: JoinOptions, exits: contextlib.AsyncExitStack, say: C
         is_camera = options.clip == CAMERA
         source.pictures = CameraPictures() if is_camera else ClipPictures(options.clip, options.loop, tell=say)
         await exits.enter_async_context(source.pictures)
-        source.finder = await asyncio.to_thread(EncoderFinder)
+        source.finder = await asyncio.to_thread(EncoderFinder, options.clip)
         own = None if is_camera or not await asyncio.to_thread(has_sound, options.clip) else options.clip
         if audio := options.audio or own:
             source.voice = await asyncio.to_thread(FileSound, audio, options.loop)

@@ -22,7 +22,7 @@ from mien_client.sound import FileSound
 from mien_client.speaking import capture_clock_ms, play
 from mien_client.uplink import Uplink
 from mien_client.whip import WhipUplink
-from mien_encoder.finder import GridFinder
+from mien_encoder.finder import GridFinder, PatientFinder
 from mien_encoder.keypoints import KeypointEncoder
 from mien_encoder.tracker import FaceTracker
 from mien_shared.keypoints import Keypoints
@@ -68,11 +68,15 @@ class KeypointFinder(Protocol):
 
 
 class EncoderFinder:
-    """Tracks one face with the keypoint encoder K, in a thread."""
+    """Tracks one face with the keypoint encoder K, in a thread.
 
-    def __init__(self) -> None:
+    source: CAMERA or a clip. A clip is searched picture by picture, so that its first words are not lost.
+    """
+
+    def __init__(self, source: str) -> None:
         encoder = KeypointEncoder()
-        self._tracker = FaceTracker(encoder, GridFinder(encoder))
+        finder = GridFinder(encoder) if source == CAMERA else PatientFinder(encoder)
+        self._tracker = FaceTracker(encoder, finder)
 
     async def find(self, rgb: RgbArray, time_s: float) -> Keypoints | None:
         face = await asyncio.to_thread(self._tracker.find, rgb, time_s)
@@ -93,7 +97,7 @@ async def send(options: SendOptions, say: Callable[[str], None]) -> None:
         # Before the session: a source that cannot be used needs none.
         pictures = _pictures(options, say)
         await stack.enter_async_context(pictures)
-        finder = await _finder(options.tracker, stack)
+        finder = await _finder(options, stack)
         avatar, uplink = await stack.enter_async_context(_speaking(options, overheard, say))
         motion = OutgoingMotion(
             avatar.source_keypoints(), options.smoothing, judged=options.judged, seed=random.getrandbits(16)
@@ -131,8 +135,10 @@ async def _speaking(
 ) -> AsyncIterator[tuple[Avatar, Uplink | WhipUplink]]:
     """The avatar, and the uplink of a new session that shows it: over WHIP if there is a voice."""
     async with MienClient(options.url, options.api_key) as mien:
-        avatar = await mien.avatar(await avatar_of(mien, options.avatar, options.consent))
-        async with new_session(mien, avatar.avatar_id) as session:
+        avatar_id = await avatar_of(mien, options.avatar, options.consent)
+        # The session first: without an operator's key it is refused with words about keys.
+        async with new_session(mien, avatar_id) as session:
+            avatar = await mien.avatar(avatar_id)
             over_whip = None if sound is None else WhipUplink(session.whip_url, session.token, sound)
             async with over_whip or Uplink(session.uplink_url, session.token) as uplink:
                 say(f"Speaking at {_page(options, session)}; Ctrl-C ends it.")
@@ -145,10 +151,10 @@ def _pictures(options: SendOptions, say: Callable[[str], None]) -> ClipPictures 
     return ClipPictures(options.source, options.loop, tell=say)
 
 
-async def _finder(tracker: str, stack: contextlib.AsyncExitStack) -> KeypointFinder:
-    if tracker == "landmarks":
+async def _finder(options: SendOptions, stack: contextlib.AsyncExitStack) -> KeypointFinder:
+    if options.tracker == "landmarks":
         return await stack.enter_async_context(LandmarkTool())
-    return await asyncio.to_thread(EncoderFinder)
+    return await asyncio.to_thread(EncoderFinder, options.source)
 
 
 def _page(options: SendOptions, session: Session) -> str:

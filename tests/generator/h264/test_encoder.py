@@ -169,6 +169,7 @@ def test_one_buffer_serves_all_frames(still: Yuv) -> None:
     assert [picture.data for picture in together] == [picture.data for picture in apart]
 
 
+@pytest.mark.slow
 def test_a_new_target_bitrate_takes_effect_in_both_directions(still: Yuv) -> None:
     encoder = H264Encoder(bitrate_bps=1_500_000)
     sizes: list[int] = []
