@@ -1,10 +1,10 @@
 # Each target installs what it needs. The machine needs only Python 3.11 and a C library.
 #   make demo          run a talking avatar on http://127.0.0.1:8080
-#   make test          run the tests: under eight minutes on two cores
+#   make test          run the tests: about ten minutes on two cores
 #   make test-browser  run the tests with a real Chromium, as CI does
 #   make test-long     run the tests that take minutes by their nature, as CI does
 #   make failure       measure what viewers see while services, Redis, disk, clock and network fail
-#   make check         run the checks that must pass before a commit, in under a minute
+#   make check         run the checks that must pass before a commit, in about a minute and a half
 #   make up            run the services without the demo's speaker
 #   make wheels        build every package as a wheel, in dist/
 #   make bench         measure Mien beside the alternatives that a user has
