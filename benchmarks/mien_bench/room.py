@@ -132,7 +132,7 @@ async def _talk(redis: Redis, names: Sequence[str]) -> None:
 
 @asynccontextmanager
 async def _signaling(redis_url: str) -> AsyncIterator[tuple[int, str]]:
-    """Signaling in a process of its own; gives its id and its URL."""
+    """Start signaling in its own process; yields the process id and the URL."""
     port = free_port()
     settings = {
         "REDIS_URL": redis_url,

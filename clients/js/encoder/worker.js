@@ -76,7 +76,7 @@ class Capture {
   }
 
   /**
-   * Let the voice open the mouth while no face is shown. A port that nobody writes to any more shuts it.
+   * Let the voice open the mouth while no face is shown. When the port brings nothing more, the mouth closes.
    * @param {MessagePort} port
    */
   listen(port) {

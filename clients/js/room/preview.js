@@ -29,7 +29,7 @@ export class Preview extends Emitter {
     this.#gateway = new Gateway(gatewayUrl, token);
     /** Resolves when `localParticipant` is there; rejects with a MienError if the participant may not enter. */
     this.ready = this.#begin();
-    this.ready.catch(() => {}); // whoever awaits it hears of it
+    this.ready.catch(() => {}); // callers that await it still get the error
   }
 
   /** Null until `ready` has resolved, and after the Room has taken it over. */

@@ -190,7 +190,7 @@ export class Room extends Emitter {
   }
 
   /**
-   * For moderators: let nobody new in, or let people in again.
+   * For moderators: lock or unlock the room. A locked room admits no new identity.
    * @param {boolean} locked
    */
   async lock(locked) {
