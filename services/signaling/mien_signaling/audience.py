@@ -7,7 +7,6 @@ import logging
 import secrets
 import socket
 from collections import deque
-from collections.abc import Coroutine
 from ipaddress import ip_address
 
 from redis.asyncio import Redis
@@ -17,6 +16,7 @@ from mien_shared.bus.rooms import Rooms
 from mien_shared.clock import Clock
 from mien_shared.http.principal import Grant, Principal
 from mien_signaling.answer import Announcement, announced, answer_to
+from mien_signaling.background import BackgroundTasks
 from mien_signaling.broadcast import Broadcast
 from mien_signaling.broadcasts import Broadcasts
 from mien_signaling.media_port import MediaPort
@@ -64,7 +64,7 @@ class Audience:
         self._media_port = media_port
         self._viewers: dict[str, ViewerConnection] = {}
         self._ended_viewers: deque[tuple[str, str]] = deque(maxlen=_ENDED_REMEMBERED)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks("removing a viewer failed")
         self._announcement = announcement_of(settings)
         broadcasts.on_ended(self._end)
         seats.also_count(lambda: len(self._viewers))
@@ -158,9 +158,7 @@ class Audience:
     async def aclose(self) -> None:
         """Close every connection, so that viewers notice it at once, and end every task."""
         await asyncio.gather(*(self.remove(viewer, Gone.SHUTDOWN) for viewer in list(self._viewers.values())))
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel()
 
     def _limit_reached(self, session_id: str, bearer: Principal | None) -> str | None:
         """Which limit leaves no room for another viewer, None if there is room."""
@@ -194,18 +192,7 @@ class Audience:
         await asyncio.gather(*(self.remove(viewer, Gone.SESSION_ENDED) for viewer in viewers))
 
     def _gone(self, viewer: ViewerConnection, reason: Gone) -> None:
-        self._spawn(self.remove(viewer, reason))
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("removing a viewer failed", exc_info=task.exception())
+        self._tasks.spawn(self.remove(viewer, reason))
 
 
 def announcement_of(settings: SignalingSettings) -> Announcement | None:

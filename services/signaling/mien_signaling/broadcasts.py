@@ -7,19 +7,17 @@ connects again finds it running.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 
 from redis.asyncio import Redis
 
 from mien_shared.bus.registry import Registry
 from mien_shared.clock import Clock
+from mien_signaling.background import BackgroundTasks
 from mien_signaling.broadcast import Broadcast
 from mien_signaling.metrics import SignalingMetrics
 from mien_signaling.settings import SignalingSettings
-
-logger = logging.getLogger(__name__)
 
 #: Called when a session has ended, or its broadcast has failed: its users must stop using it.
 OnEnded = Callable[[Broadcast], Awaitable[None]]
@@ -45,7 +43,7 @@ class Broadcasts:
         self._live: dict[str, Broadcast] = {}
         self._uses: Counter[str] = Counter()
         self._lingering: dict[str, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks("ending a broadcast failed")
         self._listeners: list[OnEnded] = []
 
     def __len__(self) -> int:
@@ -74,12 +72,10 @@ class Broadcasts:
             return
         self._uses[session_id] -= 1
         if not self._uses[session_id]:
-            self._lingering[session_id] = self._spawn(self._linger(session_id))
+            self._lingering[session_id] = self._tasks.spawn(self._linger(session_id))
 
     async def aclose(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel()
         await asyncio.gather(*(broadcast.aclose() for broadcast in self._live.values()))
         self._live.clear()
 
@@ -106,7 +102,7 @@ class Broadcasts:
         return self._live.pop(session_id)
 
     def _ended(self, broadcast: Broadcast) -> None:
-        self._spawn(self._end(broadcast))
+        self._tasks.spawn(self._end(broadcast))
 
     async def _end(self, broadcast: Broadcast) -> None:
         """End a broadcast whose session has ended; nobody can use it any more."""
@@ -118,14 +114,3 @@ class Broadcasts:
             lingering.cancel()
         await asyncio.gather(*(listener(broadcast) for listener in self._listeners))
         await broadcast.aclose()
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("ending a broadcast failed", exc_info=task.exception())

@@ -9,10 +9,9 @@ Ten times a second one command asks for the versions of all rooms, and only the 
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 
 from redis.asyncio import Redis
 
@@ -25,6 +24,7 @@ from mien_shared.clock import Clock
 from mien_shared.http.principal import Principal
 from mien_signaling.answer import announced, room_answer_to
 from mien_signaling.audience import Full, announcement_of
+from mien_signaling.background import BackgroundTasks
 from mien_signaling.broadcast import Broadcast
 from mien_signaling.broadcasts import Broadcasts
 from mien_signaling.media_port import MediaPort
@@ -36,8 +36,6 @@ from mien_signaling.room_viewer import RoomViewer
 from mien_signaling.seats import Seats
 from mien_signaling.settings import SignalingSettings
 from mien_signaling.watched_room import WatchedRoom
-
-logger = logging.getLogger(__name__)
 
 #: How soon a viewer notices who has joined or left its room, and who speaks.
 INTERVAL_S = 0.1
@@ -74,7 +72,7 @@ class RoomAudience:
         self._dropped: dict[str, list[tuple[str, str]]] = {}
         self._ended: OrderedDict[str, tuple[str, Gone]] = OrderedDict()
         self._departed_s = self._retried_s = float("-inf")
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks("removing a room's viewer failed")
         self._announcement = announcement_of(settings)
         broadcasts.on_ended(self._session_ended)
         seats.also_count(lambda: sum(viewer.load for viewer in self._viewers()))
@@ -100,7 +98,7 @@ class RoomAudience:
             self._clock,
             self._metrics,
             lambda _: room.show(),
-            lambda viewer, reason: self._spawn(self._remove(room, viewer, reason)),
+            lambda viewer, reason: self._tasks.spawn(self._remove(room, viewer, reason)),
         )
         replaced = [one for one in room.viewers.values() if one.participant_id == viewer.participant_id]
         room.viewers[viewer.viewer_id] = viewer
@@ -282,7 +280,7 @@ class RoomAudience:
         """Close every connection, so that viewers notice it at once."""
         rooms = [(room, viewer) for room in self._rooms.values() for viewer in room.viewers.values()]
         await asyncio.gather(*(self._remove(room, viewer, Gone.SHUTDOWN) for room, viewer in rooms))
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.finish()
 
     async def _remove(self, room: WatchedRoom, viewer: RoomViewer, reason: Gone) -> None:
         if room.viewers.pop(viewer.viewer_id, None) is None:
@@ -307,13 +305,3 @@ class RoomAudience:
 
     def _viewers(self) -> list[RoomViewer]:
         return [viewer for room in self._rooms.values() for viewer in room.viewers.values()]
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("removing a room's viewer failed", exc_info=task.exception())

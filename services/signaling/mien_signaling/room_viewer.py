@@ -136,7 +136,7 @@ class RoomViewer(PeerSession):
         clock: Clock,
         metrics: SignalingMetrics,
         on_connected: Callable[[RoomViewer], None],
-        on_gone: Callable[[RoomViewer, Gone], None],
+        on_gone: Callable[[RoomViewer, Gone], object],
     ) -> None:
         super().__init__(bearer, ice_servers, media_port, clock, metrics)
         self.viewer_id = viewer_id

@@ -7,10 +7,9 @@ It takes few at a time, so that services that start together share them.
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import secrets
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 
 from redis.asyncio import Redis
 
@@ -19,6 +18,7 @@ from mien_shared.bus.egress import INTERVAL_S, Candidate, Egresses, EgressOrder,
 from mien_shared.bus.keys import EGRESS_OWNER_S
 from mien_shared.bus.messages import SessionRecord
 from mien_shared.clock import Clock
+from mien_signaling.background import BackgroundTasks
 from mien_signaling.broadcast import Broadcast
 from mien_signaling.broadcasts import Broadcasts, UnknownSession
 from mien_signaling.metrics import SignalingMetrics
@@ -26,8 +26,6 @@ from mien_signaling.settings import SignalingSettings
 from mien_signaling.sfu_link import SfuLink, delete_resource, key_of
 from mien_signaling.sfu_metrics import Ended, SfuMetrics
 from mien_signaling.sfu_target import SfuTarget
-
-logger = logging.getLogger(__name__)
 
 __all__ = ["INTERVAL_S", "SfuLinks"]
 
@@ -65,7 +63,7 @@ class SfuLinks:
         self._service_id = secrets.token_hex(8)
         self._wants_all = settings.sfu_sessions == "all"
         self._links: dict[str, SfuLink] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks("leaving the SFU failed")
         self._asked_s = float("-inf")
         self._settled_s = float("-inf")
         self._orphans_asked_s: dict[str, float] = {}
@@ -90,8 +88,7 @@ class SfuLinks:
 
     async def aclose(self) -> None:
         await asyncio.gather(*(self._drop(link, Ended.SHUTDOWN) for link in list(self._links.values())))
-        for task in list(self._tasks):
-            await asyncio.wait([task])
+        await self._tasks.finish()
 
     async def _renew(self) -> None:
         held = {session_id: link.held() for session_id, link in self._links.items()}
@@ -99,14 +96,14 @@ class SfuLinks:
             if (link := self._links.get(session_id)) is None:
                 continue
             if renewal is Renewal.ENDED:
-                self._spawn(self._drop(link, Ended.SESSION_ENDED))
+                self._tasks.spawn(self._drop(link, Ended.SESSION_ENDED))
             elif renewal is Renewal.LOST:
-                self._spawn(self._drop(link, Ended.TAKEN_OVER))
+                self._tasks.spawn(self._drop(link, Ended.TAKEN_OVER))
             elif not self._is_wanted(order):
-                self._spawn(self._drop(link, Ended.WITHDRAWN))
+                self._tasks.spawn(self._drop(link, Ended.WITHDRAWN))
             elif key_of(order) != key_of(link.order):
                 # This publication ends, and the next step begins one by the new order.
-                self._spawn(self._drop(link, Ended.WITHDRAWN))
+                self._tasks.spawn(self._drop(link, Ended.WITHDRAWN))
             else:
                 link.order = order
 
@@ -158,7 +155,7 @@ class SfuLinks:
     async def _ended(self, broadcast: Broadcast) -> None:
         link = self._links.get(broadcast.session.session_id)
         if link is not None and link.broadcast is broadcast:
-            self._spawn(self._drop(link, Ended.SESSION_ENDED))
+            self._tasks.spawn(self._drop(link, Ended.SESSION_ENDED))
 
     async def _delete_orphans(self, found: Iterable[Candidate], survey: Survey) -> None:
         """Delete at the SFU what a killed service has left of sessions that are not published any more."""
@@ -170,7 +167,7 @@ class SfuLinks:
                 continue
             if await self._egresses.claim(session_id, self._service_id):
                 self._orphans_asked_s[session_id] = now_s
-                self._spawn(self._delete_orphan(session_id, survey.resources[session_id]))
+                self._tasks.spawn(self._delete_orphan(session_id, survey.resources[session_id]))
 
     async def _delete_orphan(self, session_id: str, resource: str) -> None:
         session = SessionRecord(session_id=session_id, avatar_id="", created_at_ms=0)
@@ -179,13 +176,3 @@ class SfuLinks:
             await self._egresses.release(session_id, self._service_id)
         except BUS_ERRORS:
             pass
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("leaving the SFU failed", exc_info=task.exception())

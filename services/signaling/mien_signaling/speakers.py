@@ -8,10 +8,8 @@ an uplink that was replaced.
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import Coroutine
 
 from redis.asyncio import Redis
 
@@ -24,6 +22,7 @@ from mien_shared.clock import Clock
 from mien_shared.http.principal import Grant, Principal
 from mien_signaling.answer import announced, speaker_answer_to
 from mien_signaling.audience import Full, announcement_of
+from mien_signaling.background import BackgroundTasks
 from mien_signaling.broadcasts import UnknownSession
 from mien_signaling.media_port import MediaPort
 from mien_signaling.metrics import SignalingMetrics, VoiceDropped
@@ -32,8 +31,6 @@ from mien_signaling.peer_session import Gone
 from mien_signaling.settings import SignalingSettings
 from mien_signaling.speaker import MAX_MESSAGE_BYTES, SpeakerConnection
 from mien_signaling.speaker_offer import SpeakerOffer
-
-logger = logging.getLogger(__name__)
 
 #: How soon an uplink learns that its session has moved or ended, or that another uplink has replaced it.
 OWNER_REFRESH_INTERVAL_S = 0.25
@@ -72,7 +69,7 @@ class Speakers:
         self.publisher = VoicePublisher(redis, lambda packets: metrics.voice_dropped(VoiceDropped.REDIS, packets))
         self._speakers: dict[str, SpeakerConnection] = {}
         self._ended: OrderedDict[str, tuple[SessionRecord, Gone]] = OrderedDict()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks("removing a speaker failed")
         self._announcement = announcement_of(settings)
         metrics.watch_speakers(lambda: len(self._speakers) - self._connected(), self._connected)
 
@@ -178,7 +175,7 @@ class Speakers:
     async def aclose(self) -> None:
         """Close every connection, so that speakers notice it at once."""
         await asyncio.gather(*(self._remove(speaker, Gone.SHUTDOWN) for speaker in list(self._speakers.values())))
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.finish()
 
     def _demand_room(self, session_id: str) -> None:
         if len(self._speakers) - len(self._of_session(session_id)) >= self._settings.max_speakers:
@@ -201,14 +198,4 @@ class Speakers:
         await speaker.close()
 
     def _gone(self, speaker: SpeakerConnection, reason: Gone) -> None:
-        self._spawn(self._remove(speaker, reason))
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("removing a speaker failed", exc_info=task.exception())
+        self._tasks.spawn(self._remove(speaker, reason))
