@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from fastapi import FastAPI
 
 import mien_web
 from mien_gateway import app as gateway
-from mien_gateway.bundled import BUNDLED_AVATAR_ID
+from mien_gateway.bundled import BUNDLED_AVATAR_ID, bundled_ids
 from mien_gateway.settings import GatewaySettings
 from mien_shared.bus.embedded_redis import EmbeddedRedis
 from mien_signaling import app as signaling
@@ -87,6 +88,9 @@ async def test_head_on_signaling(signaling_url: str) -> None:
 
 async def test_a_slash_at_the_end_of_the_gateway_s_paths(gateway_url: str) -> None:
     async with client(gateway_url) as http:
+        async with asyncio.timeout(60):  # the gateway stores its bundled avatars after its start
+            while len((await http.get("/v1/avatars")).json()["avatars"]) < len(bundled_ids()):
+                await asyncio.sleep(0.05)
         for path in ("/livez", "/docs", "/v1/avatars", f"/v1/avatars/{BUNDLED_AVATAR_ID}", "/v1/sessions", "/nowhere"):
             plain, slashed = await http.get(path), await http.get(f"{path}/")
             assert (slashed.status_code, slashed.content) == (plain.status_code, plain.content), path
