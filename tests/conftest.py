@@ -30,10 +30,16 @@ _FE_DFL_ENV = ctypes.c_void_p(-1)
 _ALONE_FOLDERS = ("e2e", "failure", "packaging")
 _ALONE_MARKERS = ("e2e",)
 #: Tests whose subject takes time: `make test-long` and CI run them.
-_LONG_FOLDERS = ("failure", "packaging")
+_LONG_FOLDERS = ("benchmarks", "failure", "packaging")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--after-check", action="store_true", help="leave out what `make check` runs; needs its paths in MIEN_CHECKED"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark whole folders, and what uses a browser, so that no test can be forgotten."""
     for item in items:
         folder = item.path.relative_to(_TESTS).parts[0]
@@ -44,6 +50,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "chromium" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.chromium)
             item.add_marker(pytest.mark.alone)
+    if config.getoption("--after-check"):
+        checked = [_TESTS.parent / path for path in os.environ["MIEN_CHECKED"].split()]
+        config.hook.pytest_deselected(items=[item for item in items if _is_checked(item, checked)])
+        items[:] = [item for item in items if not _is_checked(item, checked)]
+
+
+def _is_checked(item: pytest.Item, checked: list[Path]) -> bool:
+    is_quick = not any(item.get_closest_marker(name) for name in ("slow", "long"))
+    return is_quick and any(item.path.is_relative_to(path) for path in checked)
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ from mien_client import LoopedVoice, MienClient, Room, packets
 from mien_client.speaking import SPEAKERS
 from mien_shared.wire.track import MotionTrack
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 MIEN = [sys.executable, "-m", "mien_client"]
 #: warp, because these tests do not depend on how fast a busy machine draws.

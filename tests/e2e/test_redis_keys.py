@@ -28,7 +28,7 @@ from mien_shared.bus.live_rooms import LiveChange, LiveRooms
 from mien_shared.bus.messages import unpack_motion
 from mien_shared.bus.viewers import Viewers
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 #: "A few seconds" of docs/security.md.
 _MOTION_GONE_S = keys.MOTION_S + keys.INBOX_S

@@ -23,7 +23,7 @@ from mien_client.whip import WhipUplink
 from mien_shared.bus.connection import open_redis
 from mien_shared.wire.track import MotionTrack
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from mien_client.demo import BUNDLED_AVATAR
 from mien_client.launcher import Stack, StackOptions
 from mien_client.viewer import Viewer
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 
 class Collector:

@@ -58,6 +58,7 @@ async def test_mien_watch_and_mien_trace_read_what_the_pictures_carry(system: Sy
     assert all(life.face_ms > 0 and life.encode_ms > 0 for life in lives)
 
 
+@pytest.mark.long
 async def test_the_viewers_of_a_signaling_that_was_killed_vanish(system: System) -> None:
     async with system.call() as call, MienClient(system.stack.url) as mien:
         session = call.session
