@@ -1,6 +1,6 @@
 # Each target installs what it needs. The machine needs only Python 3.11 and a C library.
 #   make demo          run a talking avatar on http://127.0.0.1:8080
-#   make test          run the tests: about ten minutes on two cores
+#   make test          run the tests: under eight minutes on two cores
 #   make test-browser  run the tests with a real Chromium, as CI does
 #   make test-long     run the tests that take minutes by their nature, as CI does
 #   make failure       measure what viewers see while services, Redis, disk, clock and network fail
